@@ -1,0 +1,102 @@
+//! What the programs count.
+
+use crate::assert_layout;
+
+/// Per service, on each CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ServiceCounters {
+    /// Packets translated, either direction.
+    pub packets: u64,
+    /// Their bytes, from the Ethernet header on.
+    pub bytes: u64,
+    /// Flows begun.
+    pub flows: u64,
+    /// Packets answered with a reject for want of a backend.
+    pub rejects: u64,
+}
+
+assert_layout!(ServiceCounters = 32);
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
+        /// Why a packet was passed untouched, dropped or rejected: index into `REASONS`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum Reason {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of its number.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The name people see.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Passed: neither IPv4 nor IPv6.
+    NotIp = "pass-not-ip",
+    /// Passed: neither TCP nor UDP.
+    OtherProtocol = "pass-other-protocol",
+    /// Passed: headers cut short, or lengths that contradict each other.
+    Malformed = "pass-malformed",
+    /// Passed: a fragment (RFC 791, RFC 8200).
+    Fragment = "pass-fragment",
+    /// Passed: tagged with a VLAN that is another interface's affair.
+    Vlan = "pass-vlan",
+    /// Passed: an IPv6 header chain that hides the transport or changes the destination.
+    HeaderChain = "pass-header-chain",
+    /// Passed: no service and no flow of ours.
+    NotService = "pass-not-service",
+    /// Passed from XDP to tc: the next hop is not one XDP can send to.
+    NeedsStack = "pass-needs-tc",
+    /// Rejected: the service has no backend anywhere.
+    NoBackend = "reject-no-backend",
+    /// Rejected: a cluster IP in use, but not with this port and protocol.
+    NoSuchPort = "reject-no-such-port",
+    /// Dropped: a cluster IP no Service has.
+    Unallocated = "drop-unallocated-cluster-ip",
+    /// Dropped: the traffic policy keeps to this node, which has no backend.
+    NoLocalBackend = "drop-no-local-backend",
+    /// Dropped: a TCP segment in mid-stream of no known flow.
+    NoFlow = "drop-tcp-without-flow",
+    /// Dropped: every probed port was taken.
+    PortsExhausted = "drop-snat-ports-exhausted",
+    /// Dropped: the flow table took no row.
+    TableBusy = "drop-flow-table-busy",
+    /// Dropped: no route to the new destination.
+    NoRoute = "drop-no-route",
+    /// Dropped: the node has no address to translate the source to.
+    NoSource = "drop-no-source-address",
+    /// Dropped: time to live ran out.
+    TimeToLive = "drop-ttl-exceeded",
+    /// Dropped: a reply could not be built in the packet's buffer.
+    NoRoom = "drop-no-room-for-reply",
+    /// Dropped: a slot or backend index outside its map.
+    Inconsistent = "drop-inconsistent-maps",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_as_listed_and_named_once() {
+        for (number, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+            assert_eq!(
+                Reason::ALL
+                    .iter()
+                    .filter(|other| other.name() == reason.name())
+                    .count(),
+                1
+            );
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Names, default capacities and version of the maps.
+
+/// Version of all layouts in this crate; part of the pin directory's name, so programs and maps
+/// of another version are never mixed.
+pub const ABI_VERSION: u32 = 1;
+
+/// `FrontendKey<V4>` → `Frontend`, hash.
+pub const FRONTENDS4: &str = "FRONTENDS4";
+/// `FrontendKey<V6>` → `Frontend`, hash.
+pub const FRONTENDS6: &str = "FRONTENDS6";
+/// index → index into `BACKENDS4`, array.
+pub const SLOTS4: &str = "SLOTS4";
+/// index → index into `BACKENDS6`, array.
+pub const SLOTS6: &str = "SLOTS6";
+/// index → `Backend<V4>`, array.
+pub const BACKENDS4: &str = "BACKENDS4";
+/// index → `Backend<V6>`, array.
+pub const BACKENDS6: &str = "BACKENDS6";
+/// `FlowKey<V4>` → `Flow<V4>`, LRU hash.
+pub const FLOWS4: &str = "FLOWS4";
+/// `FlowKey<V6>` → `Flow<V6>`, LRU hash.
+pub const FLOWS6: &str = "FLOWS6";
+/// 0 → `Config`, array of one.
+pub const CONFIG: &str = "CONFIG";
+/// interface index → `config::link` flags, hash.
+pub const LINKS: &str = "LINKS";
+/// service id → `ServiceCounters`, per-CPU array.
+pub const SERVICE_COUNTERS: &str = "SERVICE_COUNTERS";
+/// `Reason` → packets, per-CPU array of u64.
+pub const REASONS: &str = "REASONS";
+/// service id → `ServiceName`, hash.
+pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
+/// 0 → length (u32, machine order) and JSON text of the agent's status, array of one.
+pub const STATUS: &str = "STATUS";
+
+/// Every map, in the order `lbctl maps dump` shows them.
+pub const ALL: [&str; 14] = [
+    CONFIG,
+    LINKS,
+    FRONTENDS4,
+    FRONTENDS6,
+    SLOTS4,
+    SLOTS6,
+    BACKENDS4,
+    BACKENDS6,
+    SERVICE_NAMES,
+    FLOWS4,
+    FLOWS6,
+    SERVICE_COUNTERS,
+    REASONS,
+    STATUS,
+];
+
+/// Default number of frontends per family.
+pub const FRONTENDS_MAX: u32 = 1 << 17;
+/// Default number of slots per family.
+pub const SLOTS_MAX: u32 = 1 << 20;
+/// Default number of backends per family.
+pub const BACKENDS_MAX: u32 = 1 << 18;
+/// Default number of flow rows per family, two to a connection.
+pub const FLOWS_MAX: u32 = 1 << 19;
+/// Default number of services (Service ports and families).
+pub const SERVICES_MAX: u32 = 1 << 16;
+/// Most interfaces that can be known.
+pub const LINKS_MAX: u32 = 1 << 12;
+/// Bytes of `STATUS`.
+pub const STATUS_SIZE: u32 = 1 << 17;
+
+/// Names of the programs.
+pub mod programs {
+    /// XDP on external interfaces.
+    pub const XDP_EXTERNAL: &str = "xdp_external";
+    /// tc ingress on external interfaces.
+    pub const TC_EXTERNAL_INGRESS: &str = "tc_ext_in";
+    /// tc egress on external interfaces.
+    pub const TC_EXTERNAL_EGRESS: &str = "tc_ext_out";
+    /// tc ingress on pod interfaces.
+    pub const TC_POD_INGRESS: &str = "tc_pod_in";
+    /// tc egress on pod interfaces.
+    pub const TC_POD_EGRESS: &str = "tc_pod_out";
+    /// Every program.
+    pub const ALL: [&str; 5] = [
+        XDP_EXTERNAL,
+        TC_EXTERNAL_INGRESS,
+        TC_EXTERNAL_EGRESS,
+        TC_POD_INGRESS,
+        TC_POD_EGRESS,
+    ];
+}

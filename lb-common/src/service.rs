@@ -1,0 +1,150 @@
+//! Services as the data path sees them: frontends, slots and backends.
+
+use crate::{Addr, Port, V4, V6, assert_layout};
+
+/// What a client addresses: one address, port and protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct FrontendKey<A> {
+    /// Service address.
+    pub addr: A,
+    /// Service port; 0 in a cluster address's [`FrontendKey::whole_address`] row.
+    pub port: Port,
+    /// IP protocol number, see [`crate::proto`]; 0 like the port.
+    pub proto: u8,
+    zero: u8,
+}
+
+assert_layout!(FrontendKey<V4> = 8, FrontendKey<V6> = 20);
+
+impl<A: Addr> FrontendKey<A> {
+    /// The key of one port of a service address.
+    #[inline(always)]
+    pub const fn new(addr: A, port: Port, proto: u8) -> Self {
+        Self {
+            addr,
+            port,
+            proto,
+            zero: 0,
+        }
+    }
+
+    /// The row that says a cluster IP is in use, whatever the port: it tells a wrong port (reject)
+    /// from an unallocated address (drop).
+    #[inline(always)]
+    pub const fn whole_address(addr: A) -> Self {
+        Self::new(addr, Port::new(0), 0)
+    }
+}
+
+/// A range of [`crate::maps`]' `SLOTS`: the backends one kind of client may be sent to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Slots {
+    /// First index.
+    pub offset: u32,
+    /// How many; 0 when there is no backend.
+    pub count: u32,
+}
+
+assert_layout!(Slots = 8);
+
+/// Where traffic for a [`FrontendKey`] goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Frontend {
+    /// Service id: one per Service port and family.
+    pub service: u32,
+    /// [`frontend`] flags.
+    pub flags: u32,
+    /// Backends for clients inside the cluster: seen on pod interfaces.
+    pub inside: Slots,
+    /// Backends for clients outside: seen on external interfaces.
+    pub outside: Slots,
+}
+
+assert_layout!(Frontend = 24);
+
+/// Flags of a [`Frontend`].
+pub mod frontend {
+    /// No backend for inside clients here, but elsewhere: drop instead of reject.
+    pub const DROP_INSIDE: u32 = 1 << 0;
+    /// No backend for outside clients here, but elsewhere: drop instead of reject.
+    pub const DROP_OUTSIDE: u32 = 1 << 1;
+}
+
+/// One endpoint, in an array indexed by the entries of `SLOTS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Backend<A> {
+    /// Endpoint address.
+    pub addr: A,
+    /// Endpoint port.
+    pub port: Port,
+    /// [`backend`] flags.
+    pub flags: u16,
+    /// Changes whenever the index is given to another endpoint, or the endpoint goes: a flow
+    /// that remembers another value has lost its backend.
+    pub generation: u32,
+}
+
+assert_layout!(Backend<V4> = 12, Backend<V6> = 24);
+
+/// Flags of a [`Backend`].
+pub mod backend {
+    /// The index is in use.
+    pub const ALIVE: u16 = 1 << 0;
+    /// On this node: reached through the host stack with the client's address kept.
+    pub const LOCAL: u16 = 1 << 1;
+    /// Terminating: serves what it has, gets new flows only for want of others.
+    pub const TERMINATING: u16 = 1 << 2;
+}
+
+/// Longest namespace, Service or port name: a DNS label (RFC 1123).
+pub const NAME_MAX: usize = 63;
+
+/// The Kubernetes name of a service id, for people. Names are zero-padded UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ServiceName {
+    /// Namespace.
+    pub namespace: [u8; NAME_MAX],
+    /// Service name.
+    pub name: [u8; NAME_MAX],
+    /// Name of the Service port; may be empty.
+    pub port: [u8; NAME_MAX],
+    /// IP protocol number.
+    pub proto: u8,
+    /// 4 or 6.
+    pub family: u8,
+    zero: u8,
+}
+
+assert_layout!(ServiceName = 192);
+
+impl ServiceName {
+    /// A name made of parts of at most [`NAME_MAX`] bytes; what is longer is cut.
+    pub fn new(namespace: &str, name: &str, port: &str, proto: u8, family: u8) -> Self {
+        Self {
+            namespace: padded(namespace),
+            name: padded(name),
+            port: padded(port),
+            proto,
+            family,
+            zero: 0,
+        }
+    }
+}
+
+fn padded(text: &str) -> [u8; NAME_MAX] {
+    let mut bytes = [0; NAME_MAX];
+    let length = text.len().min(NAME_MAX);
+    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+    bytes
+}
+
+/// The text of one padded part of a [`ServiceName`]; empty if it is not UTF-8.
+pub fn text(part: &[u8; NAME_MAX]) -> &str {
+    let length = part.iter().position(|byte| *byte == 0).unwrap_or(NAME_MAX);
+    core::str::from_utf8(&part[..length]).unwrap_or_default()
+}

@@ -1,0 +1,1 @@
+//! lb-ebpf/src/lib.rs

@@ -1,0 +1,204 @@
+//! Kubernetes objects, reduced to the fields used, and the stream of their changes.
+//!
+//! Every source (a directory of manifests, later the API server) yields [`Change`]s; everything
+//! behind it sees only these types. A source has already applied the API server's defaults and
+//! validation.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ObjectName {
+    /// The object `namespace/name`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Transport protocol of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+    /// SCTP
+    Sctp,
+}
+
+impl Protocol {
+    /// The IP header's number of the protocol.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => lb_common::proto::TCP,
+            Self::Udp => lb_common::proto::UDP,
+            Self::Sctp => lb_common::proto::SCTP,
+        }
+    }
+
+    /// The protocol with this number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            lb_common::proto::TCP => Some(Self::Tcp),
+            lb_common::proto::UDP => Some(Self::Udp),
+            lb_common::proto::SCTP => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}
+
+/// `spec.type` of a Service that is programmed. `ExternalName` and headless Services never get here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ServiceType {
+    /// `ClusterIP`
+    ClusterIP,
+    /// `NodePort`
+    NodePort,
+    /// `LoadBalancer`
+    LoadBalancer,
+}
+
+/// `internalTrafficPolicy`, `externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TrafficPolicy {
+    /// All endpoints.
+    #[default]
+    Cluster,
+    /// Only endpoints on the node that received the packet.
+    Local,
+}
+
+/// One entry of `spec.ports`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// Name; empty when the Service has a single unnamed port. With the protocol it is the port's
+    /// identity and what slice ports are matched by.
+    pub name: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port on the service addresses.
+    pub port: u16,
+    /// Port on the node's addresses; 0 for none.
+    pub node_port: u16,
+}
+
+/// A Service to program.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: ObjectName,
+    /// `metadata.creationTimestamp` in seconds since the epoch; 0 if unknown. The older Service
+    /// wins an address two of them claim.
+    pub created: i64,
+    /// `spec.type`.
+    pub kind: ServiceType,
+    /// `spec.clusterIPs`, at most one per family.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip` with ipMode `VIP`.
+    pub ingress_ips: Vec<IpAddr>,
+    /// `spec.ports`.
+    pub ports: Vec<ServicePort>,
+    /// `spec.internalTrafficPolicy`.
+    pub internal_policy: TrafficPolicy,
+    /// `spec.externalTrafficPolicy`.
+    pub external_policy: TrafficPolicy,
+}
+
+/// A port of an EndpointSlice: name and protocol match a [`ServicePort`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EndpointPort {
+    /// Port name, as in the Service.
+    pub name: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port number on the endpoint.
+    pub port: u16,
+}
+
+/// One endpoint of a slice, conditions defaulted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its address (the first of the API's list).
+    pub addr: IpAddr,
+    /// Node it runs on; local means equal to our own name.
+    pub node: Option<String>,
+    /// Takes new connections.
+    pub ready: bool,
+    /// Answers, though perhaps terminating.
+    pub serving: bool,
+    /// On its way out.
+    pub terminating: bool,
+}
+
+/// An EndpointSlice, or the part of an Endpoints object that would be mirrored into one. All its
+/// endpoints are of one family.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EndpointSlice {
+    /// Its name.
+    pub name: ObjectName,
+    /// Name of the Service it belongs to, in the same namespace.
+    pub service: String,
+    /// Ports every endpoint serves.
+    pub ports: Vec<EndpointPort>,
+    /// Endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Our own Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Node {
+    /// `status.addresses` of type InternalIP, in order: the first of a family is the primary one.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What happened to an object: its new state, or none when it is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A Service. Types that program nothing (headless, ExternalName) are sent as gone.
+    Service(ObjectName, Option<Service>),
+    /// An EndpointSlice.
+    Slice(ObjectName, Option<EndpointSlice>),
+    /// The Node this agent runs on.
+    Node(Option<Node>),
+}
+
+/// Changes that belong together, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// Problems of the source as they stand after this batch, one line each (file, document,
+    /// field, what is wrong); replaces the earlier set.
+    pub problems: BTreeSet<String>,
+}

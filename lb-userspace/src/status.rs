@@ -1,0 +1,72 @@
+//! What the agent says of itself: JSON in the pinned `STATUS` map, read by `lbctl status` even
+//! when the agent is gone.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// The agent's own account.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Name of the node.
+    pub node: String,
+    /// The agent's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// When it started, RFC 3339.
+    pub started: String,
+    /// Where objects come from, e.g. `manifests /etc/fairlead`.
+    pub source: String,
+    /// When the maps last were brought into line with the source, RFC 3339; none before the first.
+    pub last_sync: Option<String>,
+    /// The node's own addresses, primary first.
+    pub node_addresses: Vec<IpAddr>,
+    /// Addresses that node ports are served on.
+    pub node_port_addresses: Vec<IpAddr>,
+    /// Ports that source translation takes, first and last.
+    pub snat_ports: (u16, u16),
+    /// Interfaces and how packets are seen on them.
+    pub interfaces: Vec<Interface>,
+    /// What is wrong now, one line each.
+    pub problems: Vec<String>,
+}
+
+/// What an interface is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Clients and other nodes are behind it.
+    External,
+    /// A pod is behind it.
+    Pod,
+}
+
+/// How packets are seen on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Native XDP, with tc behind it.
+    Xdp,
+    /// tc alone.
+    Tc,
+    /// Not at all.
+    None,
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// What it is to us.
+    pub role: Role,
+    /// How it is attached.
+    pub mode: Mode,
+    /// Why, where the mode is not the best there is; empty otherwise.
+    pub reason: String,
+}
