@@ -1,1 +1,25 @@
-//! lb-ebpf/src/lib.rs
+//! Fairlead's packet pipeline: what happens to a packet, as pure safe Rust.
+//!
+//! [`process`] is the whole of it. It sees a packet through [`Packet`] and the maps through
+//! [`Flows`] and [`Tables`], and answers with a [`Verdict`]. The binaries of this crate give it
+//! real packets and BPF maps; tests on the host give it byte vectors and hash maps. The lines in
+//! between are the same.
+#![cfg_attr(target_arch = "bpf", no_std)]
+#![forbid(unsafe_code)]
+
+mod checksum;
+mod hop;
+mod open;
+mod packet;
+mod parse;
+mod pipeline;
+mod reject;
+mod rewrite;
+mod tables;
+mod verdict;
+
+pub use checksum::Sum;
+pub use packet::{Packet, TransportChecksum};
+pub use pipeline::process;
+pub use tables::{Entry, Fib, FibQuery, Flows, InsertError, Tables};
+pub use verdict::{Hook, Side, Verdict};

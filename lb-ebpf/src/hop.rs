@@ -1,0 +1,118 @@
+//! Where a forwarded packet goes next.
+
+use lb_common::{
+    Addr, Tick,
+    config::link,
+    counters::Reason,
+    flow::{Flow, Hop, Route},
+};
+
+use crate::{Fib, FibQuery, Hook, Tables, Verdict, parse::Datagram};
+
+/// The verdict for a packet of this flow, with the flow's hop made fresh if it needs one. `Err` is
+/// a verdict that leaves the packet as it is.
+#[inline(always)]
+pub(crate) fn destination<A: Addr, T: Tables<A>>(
+    hook: Hook,
+    datagram: &Datagram<A>,
+    flow: &mut Flow<A>,
+    tables: &T,
+    now: Tick,
+) -> Result<Verdict, Verdict> {
+    match flow.route() {
+        Route::Stack => Ok(Verdict::Deliver),
+        Route::Hairpin => Ok(Verdict::Reflect),
+        Route::Forward => {
+            if datagram.ttl <= 1 {
+                tables.count(Reason::TimeToLive);
+                return Err(Verdict::Drop);
+            }
+            let epoch = tables.config().map_or(0, |config| config.epoch);
+            let query = FibQuery {
+                src: flow.src,
+                dst: flow.dst,
+                proto: datagram.proto,
+            };
+            if !is_fresh(&flow.hop, epoch, now)
+                && !resolve(&mut flow.hop, &query, tables, epoch, now)
+            {
+                tables.count(Reason::NoRoute);
+                return Err(Verdict::Drop);
+            }
+            by_way_of(hook, &flow.hop, tables)
+        }
+    }
+}
+
+#[inline(always)]
+fn is_fresh(hop: &Hop, epoch: u32, now: Tick) -> bool {
+    hop.epoch == epoch && hop.ifindex != 0 && now.since(hop.resolved) < Tick::PER_SECOND
+}
+
+/// How this hook can send by way of a hop: XDP leaves to tc what it cannot reach.
+#[inline(always)]
+fn by_way_of<A: Addr, T: Tables<A>>(hook: Hook, hop: &Hop, tables: &T) -> Result<Verdict, Verdict> {
+    let ifindex = hop.ifindex;
+    if hook.xdp {
+        if hop.link & link::XDP_TARGET == 0 {
+            tables.count(Reason::NeedsStack);
+            return Err(Verdict::Pass);
+        }
+        return Ok(Verdict::Transmit { ifindex });
+    }
+    Ok(if hop.link & link::DIRECT == 0 {
+        Verdict::Resolve { ifindex }
+    } else {
+        Verdict::Transmit { ifindex }
+    })
+}
+
+/// Asks the FIB for a flow's next hop. False if there is none.
+#[inline(never)]
+fn resolve<A: Addr, T: Tables<A>>(
+    hop: &mut Hop,
+    query: &FibQuery<A>,
+    tables: &T,
+    epoch: u32,
+    now: Tick,
+) -> bool {
+    match from_fib(&tables.fib(query), tables) {
+        Some(resolved) => {
+            *hop = Hop {
+                epoch,
+                resolved: now,
+                ..resolved
+            };
+            true
+        }
+        None => false,
+    }
+}
+
+/// The hop a FIB answer names.
+#[inline(always)]
+pub(crate) fn from_fib<A: Addr, T: Tables<A>>(answer: &Fib<A>, tables: &T) -> Option<Hop> {
+    match *answer {
+        Fib::Neighbour {
+            ifindex,
+            dmac,
+            smac,
+            src: _,
+        } => {
+            // Only MACs of an Ethernet device of ours are ever written.
+            let link = tables.link(ifindex);
+            Some(Hop {
+                ifindex,
+                link,
+                dmac,
+                smac,
+                ..Hop::default()
+            })
+        }
+        Fib::Route { ifindex, src: _ } => Some(Hop {
+            ifindex,
+            ..Hop::default()
+        }),
+        Fib::NotForwarded | Fib::Unreachable => None,
+    }
+}

@@ -1,0 +1,51 @@
+//! A packet as the pipeline sees it.
+
+/// Where a transport checksum is, and how its protocol treats it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransportChecksum {
+    /// Offset of the two bytes in the packet.
+    pub offset: usize,
+    /// UDP, where zero means that the sender did not compute one (RFC 768).
+    pub zero_is_none: bool,
+    /// Carried by IPv6, whose header has no checksum of its own.
+    pub ipv6: bool,
+}
+
+/// Bytes of one packet, from the Ethernet header on.
+///
+/// Offsets are bounded by [`Packet::MAX_OFFSET`]; reads and writes outside the packet yield none.
+/// No reference outlives the next mutable call: growing, shrinking or a checksum helper may
+/// move the bytes.
+pub trait Packet {
+    /// No access starts behind this offset: the deepest header chain that is parsed ends before.
+    const MAX_OFFSET: usize = 255;
+
+    /// Total length in bytes, which may be more than what is directly readable.
+    fn len(&self) -> usize;
+
+    /// Whether there is nothing.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `N` bytes at `offset`.
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
+
+    /// `N` bytes at `offset`, to be written.
+    fn bytes_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]>;
+
+    /// The VLAN tag the device has taken off the frame, if it did: its TCI field.
+    fn stripped_vlan(&self) -> Option<u16>;
+
+    /// Brings a transport checksum into line with changed addresses (which it covers through the
+    /// pseudo header) and changed ports, each given as one's complement difference. False if the
+    /// packet ends before it.
+    fn adjust_checksum(&mut self, at: TransportChecksum, addr_delta: u16, port_delta: u16) -> bool;
+
+    /// Whether the checksum at this offset is still to be completed by hardware: then it holds
+    /// the sum of the pseudo header only (`CHECKSUM_PARTIAL`).
+    fn checksum_is_partial(&mut self, offset: usize) -> bool;
+
+    /// Cuts or grows the packet at its end to this length. False if that cannot be.
+    fn resize(&mut self, length: usize) -> bool;
+}

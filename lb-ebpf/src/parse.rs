@@ -1,0 +1,319 @@
+//! Headers: from bytes to a 5-tuple, or the reason why not.
+//!
+//! Layouts: Ethernet (IEEE 802.3), at most one VLAN tag (802.1Q), IPv4 (RFC 791), IPv6 and its
+//! extension headers (RFC 8200), TCP (RFC 9293), UDP (RFC 768). What is not understood to the last
+//! bit is passed untouched.
+
+use lb_common::{
+    Addr, Port, V4, V6,
+    counters::Reason,
+    flow::{Direction, FlowKey},
+    proto,
+};
+
+use crate::Packet;
+
+/// Length of an Ethernet header without tag.
+pub(crate) const ETHERNET: usize = 14;
+const VLAN_TAG: usize = 4;
+/// Length of an IPv4 header without options.
+pub(crate) const IPV4: usize = 20;
+/// Length of an IPv6 header without extensions.
+pub(crate) const IPV6: usize = 40;
+/// Length of a TCP header without options.
+pub(crate) const TCP: usize = 20;
+/// Length of a UDP header.
+pub(crate) const UDP: usize = 8;
+
+/// Extension headers that are stepped over; senders use one or two.
+const MAX_EXTENSIONS: usize = 4;
+/// The bits of a VLAN tag that name the VLAN; zero means priority only (802.1Q, 9.6).
+const VLAN_ID: u16 = 0x0fff;
+
+/// EtherTypes, as words in memory order.
+mod ethertype {
+    pub(super) const IPV4: u16 = 0x0800_u16.to_be();
+    pub(super) const IPV6: u16 = 0x86dd_u16.to_be();
+    pub(super) const VLAN: u16 = 0x8100_u16.to_be();
+    pub(super) const SERVICE_VLAN: u16 = 0x88a8_u16.to_be();
+}
+
+/// TCP flags.
+pub(crate) mod tcp_flag {
+    pub(crate) const SYN: u8 = 0x02;
+    pub(crate) const RST: u8 = 0x04;
+    pub(crate) const ACK: u8 = 0x10;
+}
+
+/// The network header a frame carries, and where it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Network {
+    Ipv4(usize),
+    Ipv6(usize),
+}
+
+/// A TCP segment or UDP datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Datagram<A> {
+    /// Offset of the IP header.
+    pub(crate) l3: usize,
+    /// Offset of the transport header.
+    pub(crate) l4: usize,
+    pub(crate) src: A,
+    pub(crate) dst: A,
+    pub(crate) sport: Port,
+    pub(crate) dport: Port,
+    pub(crate) proto: u8,
+    /// TTL or hop limit.
+    pub(crate) ttl: u8,
+    /// Zero for UDP.
+    pub(crate) tcp_flags: u8,
+}
+
+impl<A: Addr> Datagram<A> {
+    #[inline(always)]
+    pub(crate) fn key(&self, direction: Direction) -> FlowKey<A> {
+        FlowKey::new(
+            direction,
+            self.proto,
+            (self.src, self.sport),
+            (self.dst, self.dport),
+        )
+    }
+
+    /// Whether it may begin a flow: any UDP datagram, a TCP segment with SYN and no ACK.
+    #[inline(always)]
+    pub(crate) fn opens(&self) -> bool {
+        self.proto != proto::TCP
+            || self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+    }
+}
+
+/// What lies between the network and the transport header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Transport {
+    pub(crate) l4: usize,
+    pub(crate) proto: u8,
+}
+
+/// Reads the Ethernet header and its tag.
+#[inline(always)]
+pub(crate) fn network(pkt: &impl Packet) -> Result<Network, Reason> {
+    if let Some(tci) = pkt.stripped_vlan() {
+        own_vlan(tci)?;
+    }
+    let ether = pkt.bytes::<ETHERNET>(0).ok_or(Reason::Malformed)?;
+    match u16::from_ne_bytes([ether[12], ether[13]]) {
+        ethertype::IPV4 => Ok(Network::Ipv4(ETHERNET)),
+        ethertype::IPV6 => Ok(Network::Ipv6(ETHERNET)),
+        ethertype::VLAN => tagged(pkt),
+        ethertype::SERVICE_VLAN => Err(Reason::Vlan),
+        _ => Err(Reason::NotIp),
+    }
+}
+
+#[inline(always)]
+fn tagged(pkt: &impl Packet) -> Result<Network, Reason> {
+    let tag = pkt.bytes::<VLAN_TAG>(ETHERNET).ok_or(Reason::Malformed)?;
+    own_vlan(u16::from_be_bytes([tag[0], tag[1]]))?;
+    match u16::from_ne_bytes([tag[2], tag[3]]) {
+        ethertype::IPV4 => Ok(Network::Ipv4(ETHERNET + VLAN_TAG)),
+        ethertype::IPV6 => Ok(Network::Ipv6(ETHERNET + VLAN_TAG)),
+        ethertype::VLAN | ethertype::SERVICE_VLAN => Err(Reason::Vlan),
+        _ => Err(Reason::NotIp),
+    }
+}
+
+/// A frame tagged with a VLAN belongs to that VLAN's device, which has hooks of its own; a
+/// priority tag changes nothing.
+#[inline(always)]
+fn own_vlan(tci: u16) -> Result<(), Reason> {
+    if tci & VLAN_ID == 0 {
+        Ok(())
+    } else {
+        Err(Reason::Vlan)
+    }
+}
+
+/// An IPv4 header, checked as far as its options. `transport` is where they end.
+#[inline(always)]
+pub(crate) fn ipv4(pkt: &impl Packet, l3: usize) -> Result<(&[u8; IPV4], Transport), Reason> {
+    let header = pkt.bytes::<IPV4>(l3).ok_or(Reason::Malformed)?;
+    let header_length = usize::from(header[0] & 0x0f) * 4;
+    let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let sound = header[0] >> 4 == 4
+        && header_length >= IPV4
+        && total_length >= header_length
+        && l3 + total_length <= pkt.len();
+    if !sound {
+        return Err(Reason::Malformed);
+    }
+    // More fragments follow, or this is not the first.
+    if u16::from_ne_bytes([header[6], header[7]]) & 0x3fff_u16.to_be() != 0 {
+        return Err(Reason::Fragment);
+    }
+    let proto = header[9];
+    if total_length < header_length + transport_minimum(proto)? {
+        return Err(Reason::Malformed);
+    }
+    Ok((
+        header,
+        Transport {
+            l4: l3 + header_length,
+            proto,
+        },
+    ))
+}
+
+#[inline(always)]
+fn transport_minimum(proto: u8) -> Result<usize, Reason> {
+    match proto {
+        proto::TCP => Ok(TCP),
+        proto::UDP => Ok(UDP),
+        _ => Err(Reason::OtherProtocol),
+    }
+}
+
+/// An IPv6 header. The transport named is what its next-header field says, be it an extension.
+#[inline(always)]
+pub(crate) fn ipv6(pkt: &impl Packet, l3: usize) -> Result<(&[u8; IPV6], Transport), Reason> {
+    let header = pkt.bytes::<IPV6>(l3).ok_or(Reason::Malformed)?;
+    let payload_length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    // A jumbogram (RFC 2675) has a zero length: no transport header fits, so it is passed.
+    if header[0] >> 4 != 6 || l3 + IPV6 + payload_length > pkt.len() {
+        return Err(Reason::Malformed);
+    }
+    Ok((
+        header,
+        Transport {
+            l4: l3 + IPV6,
+            proto: header[6],
+        },
+    ))
+}
+
+/// Steps over the extension headers that leave ports and destination readable.
+#[inline(always)]
+pub(crate) fn extensions(pkt: &impl Packet, first: Transport) -> Result<Transport, Reason> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const DESTINATION: u8 = 60;
+    let Transport { mut l4, mut proto } = first;
+    for _ in 0..MAX_EXTENSIONS {
+        match proto {
+            HOP_BY_HOP | DESTINATION => {}
+            // With segments left, the destination is not the final one.
+            ROUTING => {
+                let segments = pkt.bytes::<4>(l4).ok_or(Reason::Malformed)?;
+                if segments[3] != 0 {
+                    return Err(Reason::HeaderChain);
+                }
+            }
+            FRAGMENT => return Err(Reason::Fragment),
+            _ => break,
+        }
+        let header = pkt.bytes::<2>(l4).ok_or(Reason::Malformed)?;
+        proto = header[0];
+        l4 += (usize::from(header[1]) + 1) * 8;
+        if l4 > PACKET_MAX_L4 {
+            return Err(Reason::HeaderChain);
+        }
+    }
+    match proto {
+        proto::TCP | proto::UDP => Ok(Transport { l4, proto }),
+        HOP_BY_HOP | DESTINATION | ROUTING => Err(Reason::HeaderChain),
+        FRAGMENT => Err(Reason::Fragment),
+        _ => Err(Reason::OtherProtocol),
+    }
+}
+
+/// A transport header further in than this is not looked for: its checksum must still lie within
+/// [`Packet::MAX_OFFSET`].
+const PACKET_MAX_L4: usize = 220;
+
+/// Whether the IPv6 payload holds the transport header.
+#[inline(always)]
+fn ipv6_holds(header: &[u8; IPV6], l3: usize, transport: Transport) -> Result<(), Reason> {
+    let end = l3 + IPV6 + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    if transport.l4 + transport_minimum(transport.proto)? <= end {
+        Ok(())
+    } else {
+        Err(Reason::Malformed)
+    }
+}
+
+/// The ports, and the flags of a TCP segment.
+#[inline(always)]
+fn ports(pkt: &impl Packet, transport: Transport) -> Result<(Port, Port, u8), Reason> {
+    let Transport { l4, proto } = transport;
+    if proto == proto::TCP {
+        let tcp = pkt.bytes::<TCP>(l4).ok_or(Reason::Malformed)?;
+        // The data offset may not point into the fixed header.
+        if tcp[12] >> 4 < 5 {
+            return Err(Reason::Malformed);
+        }
+        let [sport, dport] = [[tcp[0], tcp[1]], [tcp[2], tcp[3]]];
+        Ok((Port::from_wire(sport), Port::from_wire(dport), tcp[13]))
+    } else {
+        let udp = pkt.bytes::<UDP>(l4).ok_or(Reason::Malformed)?;
+        let [sport, dport] = [[udp[0], udp[1]], [udp[2], udp[3]]];
+        Ok((Port::from_wire(sport), Port::from_wire(dport), 0))
+    }
+}
+
+/// The datagram of an IPv4 packet whose transport header is at the given place.
+#[inline(always)]
+pub(crate) fn datagram4(
+    pkt: &impl Packet,
+    l3: usize,
+    header: &[u8; IPV4],
+    transport: Transport,
+) -> Result<Datagram<V4>, Reason> {
+    let (sport, dport, tcp_flags) = ports(pkt, transport)?;
+    Ok(Datagram {
+        l3,
+        l4: transport.l4,
+        src: words(header, 12),
+        dst: words(header, 16),
+        sport,
+        dport,
+        proto: transport.proto,
+        ttl: header[8],
+        tcp_flags,
+    })
+}
+
+/// The datagram of an IPv6 packet whose transport header is at the given place.
+#[inline(always)]
+pub(crate) fn datagram6(
+    pkt: &impl Packet,
+    l3: usize,
+    header: &[u8; IPV6],
+    transport: Transport,
+) -> Result<Datagram<V6>, Reason> {
+    ipv6_holds(header, l3, transport)?;
+    let (sport, dport, tcp_flags) = ports(pkt, transport)?;
+    Ok(Datagram {
+        l3,
+        l4: transport.l4,
+        src: words(header, 8),
+        dst: words(header, 24),
+        sport,
+        dport,
+        proto: transport.proto,
+        ttl: header[7],
+        tcp_flags,
+    })
+}
+
+/// An address as words.
+#[inline(always)]
+fn words<const N: usize, const W: usize>(header: &[u8; N], at: usize) -> [u32; W] {
+    let mut words = [0; W];
+    for (i, word) in words.iter_mut().enumerate() {
+        let at = at + i * 4;
+        *word = u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    }
+    words
+}

@@ -1,0 +1,157 @@
+//! The path of a packet.
+
+use lb_common::{
+    Addr, Tick, V4, V6,
+    counters::Reason,
+    flow::{Direction, Flow, Half},
+    proto,
+};
+
+use crate::{
+    Flows, Hook, Packet, Tables, Verdict, hop,
+    open::{self, Opening},
+    parse::{self, Datagram, ETHERNET, IPV4, IPV6, Network, Transport},
+    reject, rewrite,
+};
+
+/// Decides what becomes of a packet, and rewrites it accordingly.
+#[inline(always)]
+pub fn process<P, F, T>(hook: Hook, pkt: &mut P, flows: &mut F, tables: &T) -> Verdict
+where
+    P: Packet,
+    F: Flows<V4> + Flows<V6>,
+    T: Tables<V4> + Tables<V6>,
+{
+    let verdict = match parse::network(pkt) {
+        Ok(Network::Ipv4(l3)) => ipv4(hook, pkt, l3, flows, tables),
+        Ok(Network::Ipv6(l3)) => ipv6(hook, pkt, l3, flows, tables),
+        Err(reason) => Err(reason),
+    };
+    verdict.unwrap_or_else(|reason| {
+        Tables::<V4>::count(tables, reason);
+        Verdict::Pass
+    })
+}
+
+/// The usual layout, untagged and without options, is told apart so that the compiler knows
+/// every offset in it; all others share a second copy of the steps.
+#[inline(always)]
+fn ipv4<P: Packet, F: Flows<V4>, T: Tables<V4>>(
+    hook: Hook,
+    pkt: &mut P,
+    l3: usize,
+    flows: &mut F,
+    tables: &T,
+) -> Result<Verdict, Reason> {
+    const USUAL: usize = ETHERNET + IPV4;
+    let (header, transport) = parse::ipv4(pkt, l3)?;
+    if transport.l4 == USUAL {
+        let transport = Transport {
+            l4: USUAL,
+            ..transport
+        };
+        let datagram = parse::datagram4(pkt, ETHERNET, header, transport)?;
+        Ok(translate(hook, pkt, &datagram, flows, tables))
+    } else {
+        let datagram = parse::datagram4(pkt, l3, header, transport)?;
+        Ok(translate(hook, pkt, &datagram, flows, tables))
+    }
+}
+
+#[inline(always)]
+fn ipv6<P: Packet, F: Flows<V6>, T: Tables<V6>>(
+    hook: Hook,
+    pkt: &mut P,
+    l3: usize,
+    flows: &mut F,
+    tables: &T,
+) -> Result<Verdict, Reason> {
+    const USUAL: usize = ETHERNET + IPV6;
+    let (header, first) = parse::ipv6(pkt, l3)?;
+    if l3 == ETHERNET && matches!(first.proto, proto::TCP | proto::UDP) {
+        let transport = Transport { l4: USUAL, ..first };
+        let datagram = parse::datagram6(pkt, ETHERNET, header, transport)?;
+        Ok(translate(hook, pkt, &datagram, flows, tables))
+    } else {
+        let transport = parse::extensions(pkt, first)?;
+        let datagram = parse::datagram6(pkt, l3, header, transport)?;
+        Ok(translate(hook, pkt, &datagram, flows, tables))
+    }
+}
+
+/// Looks the flow up; failing that, opens one; then follows it.
+#[inline(always)]
+fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
+    hook: Hook,
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    flows: &mut F,
+    tables: &T,
+) -> Verdict {
+    let key = datagram.key(hook.direction);
+    let now = tables.now();
+    if let Some(flow) = flows.get(&key)
+        && keeps_backend(datagram, flow, tables)
+    {
+        let due = now.since(flow.seen) >= Tick::PER_SECOND;
+        let verdict = follow(hook, pkt, datagram, flow, tables, now);
+        if due {
+            flow.seen = now;
+            if flow.half() == Half::Request {
+                let flow = *flow;
+                open::renew(&key, &flow, flows);
+            }
+        }
+        return verdict;
+    }
+    if hook.direction == Direction::Egress {
+        tables.count(Reason::NotService);
+        return Verdict::Pass;
+    }
+    let mut flow = open::vacant::<A>();
+    match open::open(hook, datagram, flows, tables, &mut flow) {
+        Opening::Opened => follow(hook, pkt, datagram, &mut flow, tables, now),
+        Opening::Passed => Verdict::Pass,
+        Opening::Dropped => Verdict::Drop,
+        Opening::Rejected => reject::reject(pkt, datagram, tables),
+    }
+}
+
+/// Whether a flow goes on to the backend it has. An established TCP connection always does, to
+/// drain; what begins anew needs a backend that is still there.
+#[inline(always)]
+fn keeps_backend<A: Addr, T: Tables<A>>(
+    datagram: &Datagram<A>,
+    flow: &Flow<A>,
+    tables: &T,
+) -> bool {
+    flow.half() == Half::Reply
+        || !datagram.opens()
+        || tables
+            .backend(flow.backend)
+            .is_some_and(|backend| backend.generation == flow.generation)
+}
+
+/// Finishes a packet with what its flow's row says.
+#[inline(always)]
+fn follow<A: Addr, P: Packet, T: Tables<A>>(
+    hook: Hook,
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    flow: &mut Flow<A>,
+    tables: &T,
+    now: Tick,
+) -> Verdict {
+    let verdict = match hop::destination(hook, datagram, flow, tables, now) {
+        Ok(verdict) => verdict,
+        Err(verdict) => return verdict,
+    };
+    let length = pkt.len();
+    if rewrite::rewrite(pkt, datagram, flow, verdict).is_none() {
+        // The headers were read a moment ago: they are there.
+        tables.count(Reason::Malformed);
+        return Verdict::Drop;
+    }
+    tables.count_packet(flow.service, length);
+    verdict
+}

@@ -1,0 +1,228 @@
+//! Telling a client that nobody is there: a TCP reset, or ICMP port unreachable.
+//!
+//! The reply is built in the packet's own buffer and goes back the way the packet came.
+
+use lb_common::{Addr, Port, counters::Reason, proto};
+
+use crate::{
+    Packet, Sum, Tables, Verdict,
+    parse::{Datagram, IPV4, IPV6, TCP, tcp_flag},
+    rewrite,
+};
+
+/// Bytes of an offending transport header that an ICMP error quotes: ports, and enough for the
+/// sender to find its socket (RFC 792).
+const QUOTE: usize = 8;
+/// Length of an ICMP or ICMPv6 error's own header.
+const ICMP: usize = 8;
+/// TTL and hop limit of what this node sends.
+const TTL: u8 = 64;
+
+/// Turns the packet into the reply that says no.
+#[inline(always)]
+pub(crate) fn reject<A: Addr, P: Packet, T: Tables<A>>(
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    tables: &T,
+) -> Verdict {
+    // Nobody is answered whose address cannot be a sender's (RFC 1122, 3.2.2; RFC 4443, 2.4),
+    // and no reset by a reset (RFC 9293, 3.10.7.1).
+    if !is_unicast(&datagram.src) || datagram.tcp_flags & tcp_flag::RST != 0 {
+        return Verdict::Drop;
+    }
+    let built = if datagram.proto == proto::TCP {
+        reset(pkt, datagram)
+    } else {
+        unreachable(pkt, datagram)
+    };
+    if built.is_none() {
+        tables.count(Reason::NoRoom);
+        return Verdict::Drop;
+    }
+    Verdict::Reflect
+}
+
+#[inline(always)]
+fn is_unicast<A: Addr>(addr: &A) -> bool {
+    let first = addr
+        .words()
+        .first()
+        .copied()
+        .unwrap_or_default()
+        .to_ne_bytes()[0];
+    let multicast = if A::IS_V6 {
+        first == 0xff
+    } else {
+        first >= 224
+    };
+    !multicast && *addr != A::default()
+}
+
+/// A reset as RFC 9293, 3.10.7.1 has it for a connection that does not exist.
+#[inline(always)]
+fn reset<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Option<()> {
+    let segment_length = tcp_payload_length(pkt, datagram)?;
+    let tcp = pkt.bytes::<TCP>(datagram.l4)?;
+    let sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+    let acknowledged = [tcp[8], tcp[9], tcp[10], tcp[11]];
+    // SYN and FIN count as one.
+    let control = u32::from(tcp[13] & 0x01) + u32::from(tcp[13] & tcp_flag::SYN != 0);
+    let (seq, ack, flags) = if datagram.tcp_flags & tcp_flag::ACK != 0 {
+        (acknowledged, [0; 4], tcp_flag::RST)
+    } else {
+        let next = sequence.wrapping_add(segment_length).wrapping_add(control);
+        ([0; 4], next.to_be_bytes(), tcp_flag::RST | tcp_flag::ACK)
+    };
+    let partial = pkt.checksum_is_partial(rewrite::transport_checksum(datagram).offset);
+    let mut header = [0; TCP];
+    [header[0], header[1]] = datagram.dport.to_wire();
+    [header[2], header[3]] = datagram.sport.to_wire();
+    [header[4], header[5], header[6], header[7]] = seq;
+    [header[8], header[9], header[10], header[11]] = ack;
+    header[12] = 5 << 4;
+    header[13] = flags;
+    let pseudo = pseudo_header(datagram, proto::TCP, TCP);
+    // Hardware that completes the checksum starts from the pseudo header's sum.
+    let sum = if partial {
+        pseudo.fold()
+    } else {
+        pseudo.bytes(&header).checksum()
+    };
+    [header[16], header[17]] = sum.to_ne_bytes();
+    let l4 = network_header(pkt, datagram, proto::TCP, TCP)?;
+    *pkt.bytes_mut::<TCP>(l4)? = header;
+    Some(())
+}
+
+#[inline(always)]
+fn tcp_payload_length<A: Addr, P: Packet>(pkt: &P, datagram: &Datagram<A>) -> Option<u32> {
+    let header = pkt.bytes::<8>(datagram.l3)?;
+    let end = if A::IS_V6 {
+        IPV6 + usize::from(u16::from_be_bytes([header[4], header[5]]))
+    } else {
+        usize::from(u16::from_be_bytes([header[2], header[3]]))
+    };
+    let data_offset = usize::from(pkt.bytes::<TCP>(datagram.l4)?[12] >> 4) * 4;
+    let start = datagram.l4 - datagram.l3 + data_offset;
+    Some(end.saturating_sub(start) as u32)
+}
+
+/// An ICMP port unreachable that quotes the packet.
+#[inline(always)]
+fn unreachable<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Option<()> {
+    let partial = pkt.checksum_is_partial(rewrite::transport_checksum(datagram).offset);
+    let quote = *pkt.bytes::<QUOTE>(datagram.l4)?;
+    if A::IS_V6 {
+        let mut inner = *pkt.bytes::<IPV6>(datagram.l3)?;
+        // Extension headers are left out of the quote: the ports must follow the header.
+        inner[6] = datagram.proto;
+        icmpv6(pkt, datagram, &inner, &quote, partial)
+    } else {
+        let mut inner = *pkt.bytes::<IPV4>(datagram.l3)?;
+        // So are IPv4 options.
+        inner[0] = 0x45;
+        [inner[10], inner[11]] = [0; 2];
+        [inner[10], inner[11]] = Sum::new().bytes(&inner).checksum().to_ne_bytes();
+        icmp(pkt, datagram, &inner, &quote)
+    }
+}
+
+/// Destination unreachable, port unreachable (RFC 792).
+#[inline(always)]
+fn icmp<A: Addr, P: Packet>(
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    inner: &[u8; IPV4],
+    quote: &[u8; QUOTE],
+) -> Option<()> {
+    let mut header = [3, 3, 0, 0, 0, 0, 0, 0];
+    let sum = Sum::new()
+        .bytes(&header)
+        .bytes(inner)
+        .bytes(quote)
+        .checksum();
+    [header[2], header[3]] = sum.to_ne_bytes();
+    // Where the offending packet's checksum was left to hardware, hardware will put one into the
+    // last word of this header. With that word zero, as here, the result is zero again.
+    let at = network_header(pkt, datagram, proto::ICMP, ICMP + IPV4 + QUOTE)?;
+    *pkt.bytes_mut::<ICMP>(at)? = header;
+    *pkt.bytes_mut::<IPV4>(at + ICMP)? = *inner;
+    *pkt.bytes_mut::<QUOTE>(at + ICMP + IPV4)? = *quote;
+    Some(())
+}
+
+/// Destination unreachable, port unreachable (RFC 4443, 3.1).
+#[inline(always)]
+fn icmpv6<A: Addr, P: Packet>(
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    inner: &[u8; IPV6],
+    quote: &[u8; QUOTE],
+    partial: bool,
+) -> Option<()> {
+    const LENGTH: usize = ICMP + IPV6 + QUOTE;
+    let mut header = [1, 4, 0, 0, 0, 0, 0, 0];
+    let pseudo = pseudo_header(datagram, proto::ICMPV6, LENGTH);
+    let sum = pseudo.bytes(&header).bytes(inner).bytes(quote).checksum();
+    [header[2], header[3]] = sum.to_ne_bytes();
+    if partial {
+        // As in `icmp`, but hardware knows nothing of the pseudo header: with its sum in the
+        // unused word, which receivers ignore, the result is zero.
+        [header[6], header[7]] = pseudo.fold().to_ne_bytes();
+    }
+    let at = network_header(pkt, datagram, proto::ICMPV6, LENGTH)?;
+    *pkt.bytes_mut::<ICMP>(at)? = header;
+    *pkt.bytes_mut::<IPV6>(at + ICMP)? = *inner;
+    *pkt.bytes_mut::<QUOTE>(at + ICMP + IPV6)? = *quote;
+    Some(())
+}
+
+/// The sum of the pseudo header of a reply of this length.
+#[inline(always)]
+fn pseudo_header<A: Addr>(datagram: &Datagram<A>, proto: u8, length: usize) -> Sum {
+    Sum::new()
+        .addr(&datagram.src)
+        .addr(&datagram.dst)
+        .word(u16::from(proto).to_be())
+        .port(Port::new(length as u16))
+}
+
+/// Sizes the packet for a reply with this payload, and writes all headers up to the transport.
+/// Yields where that starts.
+#[inline(always)]
+fn network_header<A: Addr, P: Packet>(
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    proto: u8,
+    length: usize,
+) -> Option<usize> {
+    let l3 = datagram.l3;
+    let l4 = l3 + if A::IS_V6 { IPV6 } else { IPV4 };
+    if !pkt.resize(l4 + length) {
+        return None;
+    }
+    rewrite::exchange_macs(pkt)?;
+    if A::IS_V6 {
+        let mut header = [0; IPV6];
+        header[0] = 6 << 4;
+        [header[4], header[5]] = (length as u16).to_be_bytes();
+        header[6] = proto;
+        header[7] = TTL;
+        rewrite::put(&mut header, 8, &datagram.dst);
+        rewrite::put(&mut header, 24, &datagram.src);
+        *pkt.bytes_mut::<IPV6>(l3)? = header;
+    } else {
+        let mut header = [0; IPV4];
+        header[0] = 0x45;
+        [header[2], header[3]] = ((IPV4 + length) as u16).to_be_bytes();
+        // Don't fragment: an atomic datagram needs no identification (RFC 6864).
+        header[6] = 0x40;
+        header[8] = TTL;
+        header[9] = proto;
+        rewrite::put(&mut header, 12, &datagram.dst);
+        rewrite::put(&mut header, 16, &datagram.src);
+        [header[10], header[11]] = Sum::new().bytes(&header).checksum().to_ne_bytes();
+        *pkt.bytes_mut::<IPV4>(l3)? = header;
+    }
+    Some(l4)
+}

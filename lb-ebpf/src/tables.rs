@@ -1,0 +1,109 @@
+//! The maps as the pipeline sees them.
+
+use lb_common::{
+    Addr, Tick,
+    config::{Config, FamilyConfig},
+    counters::Reason,
+    flow::{Flow, FlowKey},
+    service::{Backend, Frontend, FrontendKey},
+};
+
+/// What an insertion does with a row that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Fail with [`InsertError::Exists`].
+    New,
+    /// Replace it.
+    Any,
+}
+
+/// Why a row was not inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// There is one with that key.
+    Exists,
+    /// The table could not take it.
+    Busy,
+}
+
+/// The flow table of one family.
+///
+/// Rows are shared between CPUs: a row may be evicted or updated at any moment, which is why
+/// nothing but `seen` and the hop is ever written in place.
+pub trait Flows<A: Addr> {
+    /// The row of `key`.
+    fn get(&mut self, key: &FlowKey<A>) -> Option<&mut Flow<A>>;
+    /// Inserts a row.
+    fn insert(&mut self, key: &FlowKey<A>, flow: &Flow<A>, entry: Entry)
+    -> Result<(), InsertError>;
+    /// Removes a row, if it is there.
+    fn remove(&mut self, key: &FlowKey<A>);
+}
+
+/// What the FIB is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FibQuery<A> {
+    /// Source of the packet to route; the unspecified address if it is yet to be chosen.
+    pub src: A,
+    /// Its destination.
+    pub dst: A,
+    /// IP protocol number.
+    pub proto: u8,
+}
+
+/// What the FIB answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fib<A> {
+    /// Route and neighbour are known.
+    Neighbour {
+        /// Interface to leave by.
+        ifindex: u32,
+        /// MAC of the neighbour.
+        dmac: [u8; 6],
+        /// MAC of the interface.
+        smac: [u8; 6],
+        /// The address the route prefers as source.
+        src: A,
+    },
+    /// The route is known; its neighbour is not, or the FIB will not say.
+    Route {
+        /// Interface to leave by.
+        ifindex: u32,
+        /// The address the route prefers as source; unspecified if unknown.
+        src: A,
+    },
+    /// Not to be forwarded: an address of this node, or no route at all; the stack knows best.
+    NotForwarded,
+    /// The route says no, or this node does not forward.
+    Unreachable,
+}
+
+/// Everything else the pipeline asks: services, the node, the FIB, the clock, counters.
+pub trait Tables<A: Addr> {
+    /// The frontend of a service address.
+    fn frontend(&self, key: &FrontendKey<A>) -> Option<&Frontend>;
+    /// The backend index in a slot.
+    fn slot(&self, index: u32) -> Option<u32>;
+    /// The backend with that index.
+    fn backend(&self, index: u32) -> Option<&Backend<A>>;
+    /// Facts about the node; none only if the maps are broken.
+    fn config(&self) -> Option<&Config>;
+    /// The part of [`Tables::config`] for this family.
+    fn family_config(&self) -> Option<&FamilyConfig<A>>;
+    /// [`lb_common::config::link`] flags of an interface; 0 if it is not ours.
+    fn link(&self, ifindex: u32) -> u32;
+    /// Where a packet would go next.
+    fn fib(&self, query: &FibQuery<A>) -> Fib<A>;
+    /// The time.
+    fn now(&self) -> Tick;
+    /// A uniformly distributed number.
+    fn random(&self) -> u32;
+    /// Counts a packet that was not translated.
+    fn count(&self, reason: Reason);
+    /// Counts a translated packet of this length.
+    fn count_packet(&self, service: u32, length: usize);
+    /// Counts a flow begun.
+    fn count_flow(&self, service: u32);
+    /// Counts a reject.
+    fn count_reject(&self, service: u32);
+}
