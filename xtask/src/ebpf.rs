@@ -1,0 +1,81 @@
+//! Building the BPF objects.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    exec::{cargo, root, run},
+    tools::{self, Component},
+};
+
+/// The BPF programs: what the agent loads, and what `bench` measures with.
+const OBJECTS: [&str; 2] = ["fairlead", "fairlead-bench"];
+
+/// Compiler flags of the BPF objects. `v3` has 32-bit registers and atomics with results.
+const RUSTFLAGS: &[&str] = &[
+    "-Cdebuginfo=2",
+    "-Ctarget-cpu=v3",
+    r#"--cfg=bpf_target_arch="x86_64""#,
+    "-Clink-arg=--btf",
+    // Header fields are at odd places, and without this each is read byte by byte. The linker
+    // generates the code, so it is the one to be told.
+    "-Clink-arg=--cpu-features=+alu32,+allows-misaligned-mem-access",
+];
+
+/// Builds the objects and puts them where all look for them: `target/bpf/<name>`.
+pub(crate) fn build(features: &[String]) -> Result<()> {
+    let mut build = cargo_for_bpf("build")?;
+    if !features.is_empty() {
+        build.args(["--features", &features.join(",")]);
+    }
+    run(&mut build).context("cannot build the BPF objects")?;
+    for name in OBJECTS {
+        publish(
+            &build_directory().join("bpfel-unknown-none/bpf").join(name),
+            name,
+        )?;
+    }
+    Ok(())
+}
+
+/// A cargo verb over the BPF binaries, for the BPF target.
+pub(crate) fn cargo_for_bpf(verb: &str) -> Result<Command> {
+    tools::component(Component::RustSrc)?;
+    let linker = tools::bpf_linker()?;
+    let mut command = cargo();
+    command
+        // The pinned compiler is a stable one; `core` for BPF has to be built from source.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
+        // The only variable that would win over this one goes: none of the caller's flags remain.
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env("RUSTFLAGS", RUSTFLAGS.join(" "))
+        .args([verb, "-Zbuild-std=core", "--target=bpfel-unknown-none"])
+        .args(["--profile=bpf", "--package=lb-ebpf", "--bins"])
+        // A directory of its own: other flags would have the host's builds start afresh.
+        .arg("--target-dir")
+        .arg(build_directory());
+    Ok(command)
+}
+
+fn build_directory() -> PathBuf {
+    root().join("target/bpf-build")
+}
+
+/// Copies a built object, leaving an equal one alone: others rebuild when it is newer.
+fn publish(built: &Path, name: &str) -> Result<()> {
+    let target = root().join("target/bpf").join(name);
+    let object = fs::read(built).with_context(|| format!("cannot read {}", built.display()))?;
+    if fs::read(&target).is_ok_and(|old| old == object) {
+        return Ok(());
+    }
+    fs::create_dir_all(root().join("target/bpf")).context("cannot create target/bpf")?;
+    fs::write(&target, object).with_context(|| format!("cannot write {}", target.display()))?;
+    println!("built target/bpf/{name}");
+    Ok(())
+}

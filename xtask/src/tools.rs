@@ -1,0 +1,187 @@
+//! What the verbs need from the machine: found, else installed where we may, else asked for.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::exec::{cargo, command_line, output, program, run, succeeds};
+
+/// Settings of the caller that are meant for this workspace and would derail the build of a tool.
+const CALLERS_BUILD_SETTINGS: &[&str] = &[
+    "CARGO_BUILD_RUSTFLAGS",
+    "CARGO_BUILD_TARGET",
+    "CARGO_BUILD_TARGET_DIR",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_TARGET_DIR",
+    "RUSTC_BOOTSTRAP",
+    "RUSTFLAGS",
+];
+
+/// A Debian package, and the file by which it is known to be there.
+#[derive(Clone, Copy)]
+pub(crate) struct Package {
+    name: &'static str,
+    provides: Provides,
+}
+
+#[derive(Clone, Copy)]
+enum Provides {
+    Program(&'static str),
+    File(&'static str),
+}
+
+impl Package {
+    const fn with_program(name: &'static str, program: &'static str) -> Self {
+        let provides = Provides::Program(program);
+        Self { name, provides }
+    }
+
+    const fn with_file(name: &'static str, file: &'static str) -> Self {
+        let provides = Provides::File(file);
+        Self { name, provides }
+    }
+
+    fn is_there(self) -> bool {
+        match self.provides {
+            Provides::Program(name) => on_path(name),
+            Provides::File(path) => Path::new(path).exists(),
+        }
+    }
+}
+
+/// What `bpf-linker` is built from; rustc 1.98 carries LLVM 22, and the two have to agree.
+const LLVM: &[Package] = &[
+    Package::with_program("llvm-22-dev", "llvm-config-22"),
+    Package::with_file("libpolly-22-dev", "/usr/lib/llvm-22/lib/libPolly.a"),
+];
+
+/// A component of the pinned toolchain.
+#[derive(Clone, Copy)]
+pub(crate) enum Component {
+    RustSrc,
+}
+
+impl Component {
+    fn name(self) -> &'static str {
+        match self {
+            Self::RustSrc => "rust-src",
+        }
+    }
+
+    fn is_there(self) -> Result<bool> {
+        Ok(match self {
+            Self::RustSrc => {
+                let sysroot = output(program("rustc").args(["--print", "sysroot"]))?;
+                Path::new(&sysroot)
+                    .join("lib/rustlib/src/rust/library/core/Cargo.toml")
+                    .exists()
+            }
+        })
+    }
+}
+
+/// Makes sure the pinned toolchain has a component.
+pub(crate) fn component(component: Component) -> Result<()> {
+    if component.is_there()? {
+        return Ok(());
+    }
+    let name = component.name();
+    println!("the toolchain lacks its component {name}");
+    run(program("rustup").args(["component", "add", name]))
+        .with_context(|| format!("cannot install the toolchain component {name}"))
+}
+
+/// The path of `bpf-linker`.
+pub(crate) fn bpf_linker() -> Result<PathBuf> {
+    let root = tools_directory()?.join("bpf-linker-0.13.0-llvm-22");
+    let linker = root.join("bin/bpf-linker");
+    if runs(&linker) {
+        return Ok(linker);
+    }
+    println!(
+        "bpf-linker 0.13.0 is not at {}, or lacks LLVM 22",
+        linker.display()
+    );
+    debian_packages(LLVM)?;
+    // A linker from before may only have missed the LLVM it is linked with.
+    if !runs(&linker) {
+        let mut install = cargo_install("bpf-linker", "0.13.0", &root);
+        install.args(["--no-default-features", "--features", "llvm-22"]);
+        if let Ok(prefix) = output(program("llvm-config-22").arg("--prefix")) {
+            install.env("LLVM_PREFIX", prefix);
+        }
+        run(&mut install).context("cannot install bpf-linker")?;
+    }
+    Ok(linker)
+}
+
+/// Makes sure these packages are installed.
+pub(crate) fn debian_packages(packages: &[Package]) -> Result<()> {
+    let missing: Vec<_> = packages
+        .iter()
+        .filter(|package| !package.is_there())
+        .map(|package| package.name)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("missing on this machine: {}", missing.join(", "));
+    let mut install = program("apt-get");
+    install.args(["install", "-y", "--no-install-recommends"]);
+    install
+        .args(&missing)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    if !on_path("apt-get") {
+        bail!(
+            "install what this system calls the Debian packages {}",
+            missing.join(" ")
+        );
+    }
+    if !is_root()? {
+        bail!("as root, run: apt-get update && {}", command_line(&install));
+    }
+    // Package lists may be old or absent; asking for new ones first would slow down every run.
+    run(&mut install).or_else(|_| {
+        run(program("apt-get").arg("update"))?;
+        run(&mut install)
+    })
+}
+
+fn cargo_install(name: &str, version: &str, root: &Path) -> Command {
+    let mut install = cargo();
+    for variable in CALLERS_BUILD_SETTINGS {
+        install.env_remove(variable);
+    }
+    install.args(["install", name, "--version", version, "--locked", "--root"]);
+    install.arg(root);
+    install
+}
+
+/// Where our own builds of tools live, shared by all checkouts; the version is in each path.
+fn tools_directory() -> Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .filter(|path| Path::new(path).is_absolute())
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME is set: no place for tools")?;
+    Ok(cache.join("fairlead/tools"))
+}
+
+fn runs(path: &Path) -> bool {
+    succeeds(Command::new(path).arg("--version"))
+}
+
+/// Debian keeps `ip` and its like where an ordinary user's path does not look.
+fn on_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .any(|directory| directory.join(name).is_file())
+}
+
+fn is_root() -> Result<bool> {
+    Ok(output(program("id").arg("-u"))? == "0")
+}
