@@ -88,10 +88,10 @@ impl Port {
         Self(number.to_be())
     }
 
-    /// The port as two bytes of a packet.
+    /// The port whose network-order word this is.
     #[inline(always)]
-    pub const fn from_wire(bytes: [u8; 2]) -> Self {
-        Self(u16::from_ne_bytes(bytes))
+    pub const fn from_word(word: u16) -> Self {
+        Self(word)
     }
 
     /// The two bytes of a packet.
@@ -106,7 +106,7 @@ impl Port {
         u16::from_be(self.0)
     }
 
-    /// The network-order word, as a checksum sums it.
+    /// The network-order word, as it lies in a packet and as a checksum sums it.
     #[inline(always)]
     pub const fn word(self) -> u16 {
         self.0
@@ -144,6 +144,9 @@ mod tests {
     #[test]
     fn ports_keep_network_order() {
         assert_eq!(Port::new(0x1234).to_wire(), [0x12, 0x34]);
-        assert_eq!(Port::from_wire([0x12, 0x34]).number(), 0x1234);
+        assert_eq!(
+            Port::from_word(u16::from_ne_bytes([0x12, 0x34])).number(),
+            0x1234
+        );
     }
 }

@@ -90,26 +90,37 @@ pub enum Half {
     Reply = 1,
 }
 
+/// Destination and source MAC as they begin an Ethernet frame: words in memory order.
+///
+/// Words because the verifier wants aligned stack accesses, and packets are aligned no better.
+pub type Macs = [u16; 6];
+
 /// The next hop of a forwarded flow, as the FIB told it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Hop {
+    /// MACs to write; unset unless the interface's link flags have
+    /// [`crate::config::link::DIRECT`].
+    pub macs: Macs,
     /// Interface to leave by; 0 while unknown.
     pub ifindex: u32,
     /// [`crate::config::Config::epoch`] at which it was resolved: another value voids it.
     pub epoch: u32,
     /// When it was resolved; it is asked again after a second.
     pub resolved: Tick,
-    /// [`crate::config::link`] flags of the interface; without any, the MACs below are unset and
-    /// the kernel's neighbour table must be asked for every packet.
-    pub link: u32,
-    /// Destination MAC.
-    pub dmac: [u8; 6],
-    /// Source MAC.
-    pub smac: [u8; 6],
 }
 
-assert_layout!(Hop = 28);
+assert_layout!(Hop = 24);
+
+impl Hop {
+    /// Nowhere yet.
+    pub const NONE: Self = Self {
+        macs: [0; 6],
+        ifindex: 0,
+        epoch: 0,
+        resolved: Tick::from_nanos(0),
+    };
+}
 
 /// All that is needed to finish a packet of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,6 +148,10 @@ pub struct Flow<A> {
     pub seen: Tick,
     /// The cached next hop.
     pub hop: Hop,
+    /// [`crate::config::link`] flags of the hop's interface; without
+    /// [`DIRECT`](crate::config::link::DIRECT) the kernel's neighbour table must be asked for
+    /// every packet.
+    pub link: u32,
     route: u8,
     half: u8,
     zero: u16,
@@ -166,14 +181,8 @@ impl<A: Addr> Flow<A> {
             backend: 0,
             generation: 0,
             seen: Tick::from_nanos(0),
-            hop: Hop {
-                ifindex: 0,
-                epoch: 0,
-                resolved: Tick::from_nanos(0),
-                link: 0,
-                dmac: [0; 6],
-                smac: [0; 6],
-            },
+            hop: Hop::NONE,
+            link: 0,
             route: route as u8,
             half: half as u8,
             zero: 0,
@@ -192,6 +201,12 @@ impl<A: Addr> Flow<A> {
         }
     }
 
+    /// Changes how a rewritten packet goes on.
+    #[inline(always)]
+    pub const fn set_route(&mut self, route: Route) {
+        self.route = route as u8;
+    }
+
     /// Which half of the connection this row translates.
     #[inline(always)]
     pub const fn half(&self) -> Half {
@@ -202,3 +217,16 @@ impl<A: Addr> Flow<A> {
         }
     }
 }
+
+/// Both rows of a flow that is being opened. They wait in a per-CPU map: two do not fit the BPF
+/// stack, which is 512 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Staged<A> {
+    /// The request's row.
+    pub request: Flow<A>,
+    /// The reply's row.
+    pub reply: Flow<A>,
+}
+
+assert_layout!(Staged<V4> = 128, Staged<V6> = 176);

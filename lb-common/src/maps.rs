@@ -20,6 +20,10 @@ pub const BACKENDS6: &str = "BACKENDS6";
 pub const FLOWS4: &str = "FLOWS4";
 /// `FlowKey<V6>` → `Flow<V6>`, LRU hash.
 pub const FLOWS6: &str = "FLOWS6";
+/// 0 → `Staged<V4>`, per-CPU array of one: scratch of the programs.
+pub const STAGED4: &str = "STAGED4";
+/// 0 → `Staged<V6>`, per-CPU array of one: scratch of the programs.
+pub const STAGED6: &str = "STAGED6";
 /// 0 → `Config`, array of one.
 pub const CONFIG: &str = "CONFIG";
 /// interface index → `config::link` flags, hash.
@@ -33,7 +37,7 @@ pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
 /// 0 → length (u32, machine order) and JSON text of the agent's status, array of one.
 pub const STATUS: &str = "STATUS";
 
-/// Every map, in the order `lbctl maps dump` shows them.
+/// Every map that is pinned, in the order `lbctl maps dump` shows them.
 pub const ALL: [&str; 14] = [
     CONFIG,
     LINKS,

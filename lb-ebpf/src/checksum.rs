@@ -5,6 +5,8 @@
 
 use lb_common::{Addr, Port};
 
+use crate::TransportChecksum;
+
 /// A running one's complement sum; the carries are folded in at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum(u64);
@@ -100,6 +102,27 @@ impl Sum {
 pub(crate) const fn update(old: u16, delta: u16) -> u16 {
     let sum = !old as u32 + delta as u32;
     !((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// The transport checksum `old` after addresses and ports changed: how a packet without hardware
+/// help brings it into line.
+#[inline(always)]
+pub const fn update_checksum(
+    at: TransportChecksum,
+    old: u16,
+    addr_delta: u16,
+    port_delta: u16,
+) -> u16 {
+    if at.zero_is_none && old == 0 {
+        return 0;
+    }
+    let new = update(update(old, addr_delta), port_delta);
+    // A UDP checksum that comes out as zero is sent as its other form (RFC 768).
+    if at.zero_is_none && new == 0 {
+        0xffff
+    } else {
+        new
+    }
 }
 
 #[cfg(test)]

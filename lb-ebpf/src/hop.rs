@@ -7,7 +7,7 @@ use lb_common::{
     flow::{Flow, Hop, Route},
 };
 
-use crate::{Fib, FibQuery, Hook, Tables, Verdict, parse::Datagram};
+use crate::{Fib, FibQuery, Hook, Reach, Tables, Verdict, parse::Datagram};
 
 /// The verdict for a packet of this flow, with the flow's hop made fresh if it needs one. `Err` is
 /// a verdict that leaves the packet as it is.
@@ -31,15 +31,13 @@ pub(crate) fn destination<A: Addr, T: Tables<A>>(
             let query = FibQuery {
                 src: flow.src,
                 dst: flow.dst,
-                proto: datagram.proto,
+                proto: datagram.key.proto,
             };
-            if !is_fresh(&flow.hop, epoch, now)
-                && !resolve(&mut flow.hop, &query, tables, epoch, now)
-            {
+            if !is_fresh(&flow.hop, epoch, now) && !resolve(flow, &query, tables, epoch, now) {
                 tables.count(Reason::NoRoute);
                 return Err(Verdict::Drop);
             }
-            by_way_of(hook, &flow.hop, tables)
+            by_way_of(hook, flow, tables)
         }
     }
 }
@@ -49,18 +47,22 @@ fn is_fresh(hop: &Hop, epoch: u32, now: Tick) -> bool {
     hop.epoch == epoch && hop.ifindex != 0 && now.since(hop.resolved) < Tick::PER_SECOND
 }
 
-/// How this hook can send by way of a hop: XDP leaves to tc what it cannot reach.
+/// How this hook can send by way of a flow's hop: XDP leaves to tc what it cannot reach.
 #[inline(always)]
-fn by_way_of<A: Addr, T: Tables<A>>(hook: Hook, hop: &Hop, tables: &T) -> Result<Verdict, Verdict> {
-    let ifindex = hop.ifindex;
+fn by_way_of<A: Addr, T: Tables<A>>(
+    hook: Hook,
+    flow: &Flow<A>,
+    tables: &T,
+) -> Result<Verdict, Verdict> {
+    let ifindex = flow.hop.ifindex;
     if hook.xdp {
-        if hop.link & link::XDP_TARGET == 0 {
+        if flow.link & link::XDP_TARGET == 0 {
             tables.count(Reason::NeedsStack);
             return Err(Verdict::Pass);
         }
         return Ok(Verdict::Transmit { ifindex });
     }
-    Ok(if hop.link & link::DIRECT == 0 {
+    Ok(if flow.link & link::DIRECT == 0 {
         Verdict::Resolve { ifindex }
     } else {
         Verdict::Transmit { ifindex }
@@ -70,49 +72,41 @@ fn by_way_of<A: Addr, T: Tables<A>>(hook: Hook, hop: &Hop, tables: &T) -> Result
 /// Asks the FIB for a flow's next hop. False if there is none.
 #[inline(never)]
 fn resolve<A: Addr, T: Tables<A>>(
-    hop: &mut Hop,
+    flow: &mut Flow<A>,
     query: &FibQuery<A>,
     tables: &T,
     epoch: u32,
     now: Tick,
 ) -> bool {
-    match from_fib(&tables.fib(query), tables) {
-        Some(resolved) => {
-            *hop = Hop {
-                epoch,
-                resolved: now,
-                ..resolved
-            };
-            true
-        }
-        None => false,
-    }
+    adopt(flow, &tables.fib(query), tables, epoch, now)
 }
 
-/// The hop a FIB answer names.
+/// Takes a FIB's answer for a flow's hop. False if it names none.
 #[inline(always)]
-pub(crate) fn from_fib<A: Addr, T: Tables<A>>(answer: &Fib<A>, tables: &T) -> Option<Hop> {
-    match *answer {
-        Fib::Neighbour {
-            ifindex,
-            dmac,
-            smac,
-            src: _,
-        } => {
-            // Only MACs of an Ethernet device of ours are ever written.
-            let link = tables.link(ifindex);
-            Some(Hop {
-                ifindex,
-                link,
-                dmac,
-                smac,
-                ..Hop::default()
-            })
-        }
-        Fib::Route { ifindex, src: _ } => Some(Hop {
-            ifindex,
-            ..Hop::default()
-        }),
-        Fib::NotForwarded | Fib::Unreachable => None,
-    }
+pub(crate) fn adopt<A: Addr, T: Tables<A>>(
+    flow: &mut Flow<A>,
+    answer: &Fib<A>,
+    tables: &T,
+    epoch: u32,
+    now: Tick,
+) -> bool {
+    let Fib {
+        reach,
+        ifindex,
+        macs,
+        src: _,
+    } = *answer;
+    flow.link = match reach {
+        // Only MACs of an Ethernet device of ours are ever written.
+        Reach::Neighbour => tables.link(ifindex),
+        Reach::Route => 0,
+        Reach::NotForwarded | Reach::Unreachable => return false,
+    };
+    flow.hop = Hop {
+        macs,
+        ifindex,
+        epoch,
+        resolved: now,
+    };
+    true
 }

@@ -18,8 +18,9 @@ mod rewrite;
 mod tables;
 mod verdict;
 
-pub use checksum::Sum;
+pub use checksum::{Sum, update_checksum};
 pub use packet::{Packet, TransportChecksum};
 pub use pipeline::process;
-pub use tables::{Entry, Fib, FibQuery, Flows, InsertError, Tables};
+pub use reject::reject;
+pub use tables::{Entry, Fib, FibQuery, Flows, InsertError, Reach, Tables};
 pub use verdict::{Hook, Side, Verdict};

@@ -4,12 +4,12 @@ use lb_common::{
     Addr, Port,
     config::link,
     counters::Reason,
-    flow::{Direction, Flow, FlowKey, Half, Hop, Route},
-    service::{Backend, Frontend, FrontendKey, Slots, backend, frontend},
+    flow::{Direction, Flow, FlowKey, Half, Route, Staged},
+    service::{Frontend, FrontendKey, Slots, backend, frontend},
 };
 
 use crate::{
-    Entry, Fib, FibQuery, Flows, Hook, InsertError, Side, Sum, Tables, hop, parse::Datagram,
+    Entry, FibQuery, Flows, Hook, InsertError, Reach, Side, Sum, Tables, hop, parse::Datagram,
 };
 
 /// Most ports that are tried for one flow.
@@ -35,23 +35,11 @@ enum Refusal {
     Reject(Reason),
 }
 
-/// A backend and how to reach it.
-struct Choice<A> {
-    service: u32,
-    index: u32,
-    backend: Backend<A>,
-    route: Route,
-    /// Resolved where the route is [`Route::Forward`].
-    hop: Hop,
-    /// Source the backend is to see, if not the client's.
-    source: Option<A>,
-}
-
-/// A row to be filled in.
-#[inline(always)]
-pub(crate) fn vacant<A: Addr>() -> Flow<A> {
-    let nowhere = (A::default(), Port::default());
-    Flow::new(Half::Request, Route::Stack, nowhere, nowhere)
+/// Whose address the backend sees as source.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Client,
+    Node,
 }
 
 /// Opens a flow for a packet that has none. Kept out of line: it is called from both copies of
@@ -62,16 +50,12 @@ pub(crate) fn open<A: Addr, F: Flows<A>, T: Tables<A>>(
     datagram: &Datagram<A>,
     flows: &mut F,
     tables: &T,
-    flow: &mut Flow<A>,
 ) -> Opening {
     let opened = claim(hook, datagram, tables)
-        .and_then(|frontend| choose(hook, datagram, &frontend, tables))
-        .and_then(|choice| record(hook, datagram, &choice, flows, tables, flow));
+        .and_then(|frontend| choose(hook, datagram, frontend, tables, request(flows)?))
+        .and_then(|source| record(datagram, source, flows, tables));
     let (opening, reason) = match opened {
-        Ok(()) => {
-            tables.count_flow(flow.service);
-            return Opening::Opened;
-        }
+        Ok(()) => return Opening::Opened,
         Err(Refusal::Pass(reason)) => (Opening::Passed, reason),
         Err(Refusal::Drop(reason)) => (Opening::Dropped, reason),
         Err(Refusal::Reject(reason)) => (Opening::Rejected, reason),
@@ -80,22 +64,31 @@ pub(crate) fn open<A: Addr, F: Flows<A>, T: Tables<A>>(
     opening
 }
 
+/// The staged row of the request.
+#[inline(always)]
+fn request<A: Addr, F: Flows<A>>(flows: &mut F) -> Result<&mut Flow<A>, Refusal> {
+    match flows.staged() {
+        Some(Staged { request, .. }) => Ok(request),
+        None => Err(Refusal::Drop(Reason::Inconsistent)),
+    }
+}
+
 /// The frontend that claims a packet.
 #[inline(always)]
-fn claim<A: Addr, T: Tables<A>>(
+fn claim<'t, A: Addr, T: Tables<A>>(
     hook: Hook,
     datagram: &Datagram<A>,
-    tables: &T,
-) -> Result<Frontend, Refusal> {
-    let Datagram {
+    tables: &'t T,
+) -> Result<&'t Frontend, Refusal> {
+    let FlowKey {
         dst, dport, proto, ..
-    } = *datagram;
+    } = datagram.key;
     match tables.frontend(&FrontendKey::new(dst, dport, proto)) {
         Some(frontend) if slots(hook, frontend).count == 0 => {
             Err(nobody::<A, T>(hook, frontend, tables))
         }
         Some(_) if !datagram.opens() => Err(Refusal::Drop(Reason::NoFlow)),
-        Some(frontend) => Ok(*frontend),
+        Some(frontend) => Ok(frontend),
         None => Err(unclaimed(&dst, tables)),
     }
 }
@@ -150,62 +143,89 @@ fn choose<A: Addr, T: Tables<A>>(
     datagram: &Datagram<A>,
     frontend: &Frontend,
     tables: &T,
-) -> Result<Choice<A>, Refusal> {
+    flow: &mut Flow<A>,
+) -> Result<Source, Refusal> {
     const INCONSISTENT: Refusal = Refusal::Drop(Reason::Inconsistent);
     let slots = slots(hook, frontend);
     let slot = slots
         .offset
         .wrapping_add(below(tables.random(), slots.count));
     let index = tables.slot(slot).ok_or(INCONSISTENT)?;
-    let backend = *tables.backend(index).ok_or(INCONSISTENT)?;
+    let backend = tables.backend(index).ok_or(INCONSISTENT)?;
     if backend.flags & backend::ALIVE == 0 {
         return Err(INCONSISTENT);
     }
-    let service = frontend.service;
-    let choice = |route, hop, source| Choice {
-        service,
-        index,
-        backend,
-        route,
-        hop,
-        source,
-    };
-    if hook.side == Side::Inside && backend.addr == datagram.src {
-        let source = node_address(tables).ok_or(Refusal::Drop(Reason::NoSource))?;
-        return Ok(choice(Route::Hairpin, Hop::default(), Some(source)));
+    let client = (datagram.key.src, datagram.key.sport);
+    *flow = Flow::new(
+        Half::Request,
+        Route::Stack,
+        client,
+        (backend.addr, backend.port),
+    );
+    flow.service = frontend.service;
+    flow.backend = index;
+    flow.generation = backend.generation;
+    flow.seen = tables.now();
+    match hook.side {
+        Side::Inside if backend.addr == datagram.key.src => {
+            flow.set_route(Route::Hairpin);
+            translate_source(flow, &A::default(), tables)
+        }
+        Side::Outside if backend.flags & backend::LOCAL == 0 => {
+            forward(hook, datagram, tables, flow)
+        }
+        Side::Inside | Side::Outside => Ok(Source::Client),
     }
-    if hook.side == Side::Outside && backend.flags & backend::LOCAL == 0 {
-        let query = FibQuery {
-            src: A::default(),
-            dst: backend.addr,
-            proto: datagram.proto,
-        };
-        let answer = tables.fib(&query);
-        return match answer {
-            Fib::Neighbour { src, .. } | Fib::Route { src, .. } => {
-                let hop = hop::from_fib(&answer, tables).ok_or(INCONSISTENT)?;
-                if hook.xdp && hop.link & link::XDP_TARGET == 0 {
-                    return Err(Refusal::Pass(Reason::NeedsStack));
-                }
-                let source = Some(src).filter(|src| *src != A::default());
-                let source = source.or_else(|| node_address(tables));
-                let source = source.ok_or(Refusal::Drop(Reason::NoSource))?;
-                Ok(choice(Route::Forward, hop, Some(source)))
-            }
-            // An endpoint that does not name its node may still run here.
-            Fib::NotForwarded => Ok(choice(Route::Stack, Hop::default(), None)),
-            Fib::Unreachable => Err(Refusal::Drop(Reason::NoRoute)),
-        };
-    }
-    Ok(choice(Route::Stack, Hop::default(), None))
 }
 
+/// The way to a backend elsewhere.
 #[inline(always)]
-fn node_address<A: Addr, T: Tables<A>>(tables: &T) -> Option<A> {
-    tables
-        .family_config()
-        .map(|config| config.node)
-        .filter(|node| *node != A::default())
+fn forward<A: Addr, T: Tables<A>>(
+    hook: Hook,
+    datagram: &Datagram<A>,
+    tables: &T,
+    flow: &mut Flow<A>,
+) -> Result<Source, Refusal> {
+    let query = FibQuery {
+        src: A::default(),
+        dst: flow.dst,
+        proto: datagram.key.proto,
+    };
+    let answer = tables.fib(&query);
+    let epoch = tables.config().map_or(0, |config| config.epoch);
+    if !hop::adopt(flow, &answer, tables, epoch, flow.seen) {
+        return match answer.reach {
+            // An endpoint that does not name its node may still run here.
+            Reach::NotForwarded => Ok(Source::Client),
+            Reach::Unreachable | Reach::Neighbour | Reach::Route => {
+                Err(Refusal::Drop(Reason::NoRoute))
+            }
+        };
+    }
+    if hook.xdp && flow.link & link::XDP_TARGET == 0 {
+        return Err(Refusal::Pass(Reason::NeedsStack));
+    }
+    flow.set_route(Route::Forward);
+    translate_source(flow, &answer.src, tables)
+}
+
+/// Puts the node's address in the source: the one the route prefers, if it has one.
+#[inline(always)]
+fn translate_source<A: Addr, T: Tables<A>>(
+    flow: &mut Flow<A>,
+    preferred: &A,
+    tables: &T,
+) -> Result<Source, Refusal> {
+    const NO_SOURCE: Refusal = Refusal::Drop(Reason::NoSource);
+    flow.src = *preferred;
+    if flow.src == A::default() {
+        flow.src = tables.family_config().ok_or(NO_SOURCE)?.node;
+    }
+    if flow.src == A::default() {
+        Err(NO_SOURCE)
+    } else {
+        Ok(Source::Node)
+    }
 }
 
 /// Scales a random number to `0..count`, without the bias or the price of a remainder.
@@ -214,43 +234,18 @@ fn below(random: u32, count: u32) -> u32 {
     ((u64::from(random) * u64::from(count)) >> 32) as u32
 }
 
-/// Writes both rows of a new flow, and hands out the request's.
+/// Writes both rows of a new flow.
 #[inline(always)]
 fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
-    hook: Hook,
     datagram: &Datagram<A>,
-    choice: &Choice<A>,
+    source: Source,
     flows: &mut F,
     tables: &T,
-    flow: &mut Flow<A>,
 ) -> Result<(), Refusal> {
-    let now = tables.now();
     let config = tables.config().ok_or(Refusal::Drop(Reason::Inconsistent))?;
-    let Choice {
-        service,
-        index,
-        ref backend,
-        route,
-        ref hop,
-        source,
-    } = *choice;
-    let key = datagram.key(hook.direction);
-    let src = source.unwrap_or(key.src);
-    *flow = Flow::new(
-        Half::Request,
-        route,
-        (src, key.sport),
-        (backend.addr, backend.port),
-    );
-    flow.service = service;
-    flow.backend = index;
-    flow.generation = backend.generation;
-    flow.seen = now;
-    flow.hop = Hop {
-        epoch: config.epoch,
-        resolved: now,
-        ..*hop
-    };
+    let key = &datagram.key;
+    let flow = request(flows)?;
+    let service = flow.service;
     flow.addr_delta = Sum::new()
         .without_addr(&key.src)
         .without_addr(&key.dst)
@@ -261,12 +256,15 @@ fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
         first: config.snat_first,
         last: config.snat_last,
     };
-    let keep = source.is_none() || ports.contains(key.sport);
-    reserve(&key, flow, keep, ports, flows, tables).map_err(Refusal::Drop)?;
-    flows.insert(&key, flow, Entry::Any).map_err(|_| {
-        flows.remove(&reply_key(&key, flow));
-        Refusal::Drop(Reason::TableBusy)
-    })
+    let keep = source == Source::Client || ports.contains(key.sport);
+    reserve(key, keep, ports, flows, tables)?;
+    if flows.insert_staged(Half::Request, key, Entry::Any).is_err() {
+        let reply_key = reply_key(key, request(flows)?);
+        flows.remove(&reply_key);
+        return Err(Refusal::Drop(Reason::TableBusy));
+    }
+    tables.count_flow(service);
+    Ok(())
 }
 
 /// The ports source translation may take.
@@ -294,13 +292,13 @@ impl PortRange {
 #[inline(always)]
 fn reserve<A: Addr, F: Flows<A>, T: Tables<A>>(
     key: &FlowKey<A>,
-    flow: &mut Flow<A>,
     keep: bool,
     ports: PortRange,
     flows: &mut F,
     tables: &T,
-) -> Result<(), Reason> {
+) -> Result<(), Refusal> {
     for probe in 0..PROBES {
+        let flow = request(flows)?;
         if probe != 0 || !keep {
             flow.sport = ports.draw(tables.random());
         }
@@ -310,39 +308,32 @@ fn reserve<A: Addr, F: Flows<A>, T: Tables<A>>(
             .port(flow.sport)
             .port(flow.dport)
             .fold();
-        match reply(key, flow, flows) {
+        match answer(key, flows) {
             Ok(()) => return Ok(()),
             Err(InsertError::Exists) => {}
-            Err(InsertError::Busy) => return Err(Reason::TableBusy),
+            Err(InsertError::Busy) => return Err(Refusal::Drop(Reason::TableBusy)),
         }
     }
-    Err(Reason::PortsExhausted)
+    Err(Refusal::Drop(Reason::PortsExhausted))
 }
 
-/// Inserts the reply's row, unless another flow has the tuple.
+/// Inserts the reply's row to the staged request's, unless another flow has the tuple.
 #[inline(always)]
-fn reply<A: Addr, F: Flows<A>>(
-    key: &FlowKey<A>,
-    flow: &Flow<A>,
-    flows: &mut F,
-) -> Result<(), InsertError> {
-    let reply_key = reply_key(key, flow);
-    let mut reply = Flow::new(
-        Half::Reply,
-        flow.route(),
-        (key.dst, key.dport),
-        (key.src, key.sport),
-    );
-    reply.service = flow.service;
-    reply.backend = flow.backend;
-    reply.generation = flow.generation;
-    reply.seen = flow.seen;
+fn answer<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F) -> Result<(), InsertError> {
+    let Staged { request, reply } = flows.staged().ok_or(InsertError::Busy)?;
+    let client = (key.src, key.sport);
+    *reply = Flow::new(Half::Reply, request.route(), (key.dst, key.dport), client);
+    reply.service = request.service;
+    reply.backend = request.backend;
+    reply.generation = request.generation;
+    reply.seen = request.seen;
     // What the request's rewrite adds to a checksum, the reply's takes away.
-    reply.addr_delta = !flow.addr_delta;
-    reply.port_delta = !flow.port_delta;
-    match flows.insert(&reply_key, &reply, Entry::New) {
+    reply.addr_delta = !request.addr_delta;
+    reply.port_delta = !request.port_delta;
+    let reply_key = reply_key(key, request);
+    match flows.insert_staged(Half::Reply, &reply_key, Entry::New) {
         Err(InsertError::Exists) if is_ours(key, &reply_key, flows) => {
-            flows.insert(&reply_key, &reply, Entry::Any)
+            flows.insert_staged(Half::Reply, &reply_key, Entry::Any)
         }
         result => result,
     }
@@ -379,8 +370,11 @@ fn reply_key<A: Addr>(key: &FlowKey<A>, flow: &Flow<A>) -> FlowKey<A> {
 /// whose traffic is one-sided would lose its reserved tuple. A tuple that was lost to another flow
 /// ends this one; its next packet opens it anew.
 #[inline(never)]
-pub(crate) fn renew<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flow: &Flow<A>, flows: &mut F) {
-    if reply(key, flow, flows) == Err(InsertError::Exists) {
+pub(crate) fn renew<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F) {
+    let renewed = flows
+        .stage(key)
+        .is_some_and(|()| answer(key, flows) != Err(InsertError::Exists));
+    if !renewed {
         flows.remove(key);
     }
 }

@@ -16,9 +16,36 @@ pub struct TransportChecksum {
 /// Offsets are bounded by [`Packet::MAX_OFFSET`]; reads and writes outside the packet yield none.
 /// No reference outlives the next mutable call: growing, shrinking or a checksum helper may
 /// move the bytes.
-pub trait Packet {
+pub trait Packet: Sized {
     /// No access starts behind this offset: the deepest header chain that is parsed ends before.
     const MAX_OFFSET: usize = 255;
+
+    /// The 16-bit word at `at`, in memory order.
+    ///
+    /// Words are read and written through the packet: headers are aligned to two bytes at best,
+    /// and the compiler for BPF would take such accesses apart into single bytes.
+    #[inline(always)]
+    fn load16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+        u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+    }
+
+    /// The 32-bit word at `at`, in memory order.
+    #[inline(always)]
+    fn load32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+        u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    }
+
+    /// Writes the 16-bit word at `at`.
+    #[inline(always)]
+    fn store16<const N: usize>(bytes: &mut [u8; N], at: usize, word: u16) {
+        [bytes[at], bytes[at + 1]] = word.to_ne_bytes();
+    }
+
+    /// Writes the 32-bit word at `at`.
+    #[inline(always)]
+    fn store32<const N: usize>(bytes: &mut [u8; N], at: usize, word: u32) {
+        [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]] = word.to_ne_bytes();
+    }
 
     /// Total length in bytes, which may be more than what is directly readable.
     fn len(&self) -> usize;

@@ -55,15 +55,12 @@ pub(crate) enum Network {
 /// A TCP segment or UDP datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Datagram<A> {
+    /// The tuple, in the form it is looked up by.
+    pub(crate) key: FlowKey<A>,
     /// Offset of the IP header.
     pub(crate) l3: usize,
     /// Offset of the transport header.
     pub(crate) l4: usize,
-    pub(crate) src: A,
-    pub(crate) dst: A,
-    pub(crate) sport: Port,
-    pub(crate) dport: Port,
-    pub(crate) proto: u8,
     /// TTL or hop limit.
     pub(crate) ttl: u8,
     /// Zero for UDP.
@@ -71,20 +68,10 @@ pub(crate) struct Datagram<A> {
 }
 
 impl<A: Addr> Datagram<A> {
-    #[inline(always)]
-    pub(crate) fn key(&self, direction: Direction) -> FlowKey<A> {
-        FlowKey::new(
-            direction,
-            self.proto,
-            (self.src, self.sport),
-            (self.dst, self.dport),
-        )
-    }
-
     /// Whether it may begin a flow: any UDP datagram, a TCP segment with SYN and no ACK.
     #[inline(always)]
     pub(crate) fn opens(&self) -> bool {
-        self.proto != proto::TCP
+        self.key.proto != proto::TCP
             || self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
     }
 }
@@ -98,12 +85,12 @@ pub(crate) struct Transport {
 
 /// Reads the Ethernet header and its tag.
 #[inline(always)]
-pub(crate) fn network(pkt: &impl Packet) -> Result<Network, Reason> {
+pub(crate) fn network<P: Packet>(pkt: &P) -> Result<Network, Reason> {
     if let Some(tci) = pkt.stripped_vlan() {
         own_vlan(tci)?;
     }
     let ether = pkt.bytes::<ETHERNET>(0).ok_or(Reason::Malformed)?;
-    match u16::from_ne_bytes([ether[12], ether[13]]) {
+    match P::load16(ether, 12) {
         ethertype::IPV4 => Ok(Network::Ipv4(ETHERNET)),
         ethertype::IPV6 => Ok(Network::Ipv6(ETHERNET)),
         ethertype::VLAN => tagged(pkt),
@@ -113,10 +100,10 @@ pub(crate) fn network(pkt: &impl Packet) -> Result<Network, Reason> {
 }
 
 #[inline(always)]
-fn tagged(pkt: &impl Packet) -> Result<Network, Reason> {
+fn tagged<P: Packet>(pkt: &P) -> Result<Network, Reason> {
     let tag = pkt.bytes::<VLAN_TAG>(ETHERNET).ok_or(Reason::Malformed)?;
-    own_vlan(u16::from_be_bytes([tag[0], tag[1]]))?;
-    match u16::from_ne_bytes([tag[2], tag[3]]) {
+    own_vlan(u16::from_be(P::load16(tag, 0)))?;
+    match P::load16(tag, 2) {
         ethertype::IPV4 => Ok(Network::Ipv4(ETHERNET + VLAN_TAG)),
         ethertype::IPV6 => Ok(Network::Ipv6(ETHERNET + VLAN_TAG)),
         ethertype::VLAN | ethertype::SERVICE_VLAN => Err(Reason::Vlan),
@@ -137,10 +124,10 @@ fn own_vlan(tci: u16) -> Result<(), Reason> {
 
 /// An IPv4 header, checked as far as its options. `transport` is where they end.
 #[inline(always)]
-pub(crate) fn ipv4(pkt: &impl Packet, l3: usize) -> Result<(&[u8; IPV4], Transport), Reason> {
+pub(crate) fn ipv4<P: Packet>(pkt: &P, l3: usize) -> Result<(&[u8; IPV4], Transport), Reason> {
     let header = pkt.bytes::<IPV4>(l3).ok_or(Reason::Malformed)?;
     let header_length = usize::from(header[0] & 0x0f) * 4;
-    let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let total_length = usize::from(u16::from_be(P::load16(header, 2)));
     let sound = header[0] >> 4 == 4
         && header_length >= IPV4
         && total_length >= header_length
@@ -149,7 +136,7 @@ pub(crate) fn ipv4(pkt: &impl Packet, l3: usize) -> Result<(&[u8; IPV4], Transpo
         return Err(Reason::Malformed);
     }
     // More fragments follow, or this is not the first.
-    if u16::from_ne_bytes([header[6], header[7]]) & 0x3fff_u16.to_be() != 0 {
+    if P::load16(header, 6) & 0x3fff_u16.to_be() != 0 {
         return Err(Reason::Fragment);
     }
     let proto = header[9];
@@ -176,9 +163,9 @@ fn transport_minimum(proto: u8) -> Result<usize, Reason> {
 
 /// An IPv6 header. The transport named is what its next-header field says, be it an extension.
 #[inline(always)]
-pub(crate) fn ipv6(pkt: &impl Packet, l3: usize) -> Result<(&[u8; IPV6], Transport), Reason> {
+pub(crate) fn ipv6<P: Packet>(pkt: &P, l3: usize) -> Result<(&[u8; IPV6], Transport), Reason> {
     let header = pkt.bytes::<IPV6>(l3).ok_or(Reason::Malformed)?;
-    let payload_length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let payload_length = usize::from(u16::from_be(P::load16(header, 4)));
     // A jumbogram (RFC 2675) has a zero length: no transport header fits, so it is passed.
     if header[0] >> 4 != 6 || l3 + IPV6 + payload_length > pkt.len() {
         return Err(Reason::Malformed);
@@ -234,8 +221,12 @@ const PACKET_MAX_L4: usize = 220;
 
 /// Whether the IPv6 payload holds the transport header.
 #[inline(always)]
-fn ipv6_holds(header: &[u8; IPV6], l3: usize, transport: Transport) -> Result<(), Reason> {
-    let end = l3 + IPV6 + usize::from(u16::from_be_bytes([header[4], header[5]]));
+fn ipv6_holds<P: Packet>(
+    header: &[u8; IPV6],
+    l3: usize,
+    transport: Transport,
+) -> Result<(), Reason> {
+    let end = l3 + IPV6 + usize::from(u16::from_be(P::load16(header, 4)));
     if transport.l4 + transport_minimum(transport.proto)? <= end {
         Ok(())
     } else {
@@ -245,7 +236,7 @@ fn ipv6_holds(header: &[u8; IPV6], l3: usize, transport: Transport) -> Result<()
 
 /// The ports, and the flags of a TCP segment.
 #[inline(always)]
-fn ports(pkt: &impl Packet, transport: Transport) -> Result<(Port, Port, u8), Reason> {
+fn ports<P: Packet>(pkt: &P, transport: Transport) -> Result<(Port, Port, u8), Reason> {
     let Transport { l4, proto } = transport;
     if proto == proto::TCP {
         let tcp = pkt.bytes::<TCP>(l4).ok_or(Reason::Malformed)?;
@@ -253,32 +244,31 @@ fn ports(pkt: &impl Packet, transport: Transport) -> Result<(Port, Port, u8), Re
         if tcp[12] >> 4 < 5 {
             return Err(Reason::Malformed);
         }
-        let [sport, dport] = [[tcp[0], tcp[1]], [tcp[2], tcp[3]]];
-        Ok((Port::from_wire(sport), Port::from_wire(dport), tcp[13]))
+        let (sport, dport) = (P::load16(tcp, 0), P::load16(tcp, 2));
+        Ok((Port::from_word(sport), Port::from_word(dport), tcp[13]))
     } else {
         let udp = pkt.bytes::<UDP>(l4).ok_or(Reason::Malformed)?;
-        let [sport, dport] = [[udp[0], udp[1]], [udp[2], udp[3]]];
-        Ok((Port::from_wire(sport), Port::from_wire(dport), 0))
+        let (sport, dport) = (P::load16(udp, 0), P::load16(udp, 2));
+        Ok((Port::from_word(sport), Port::from_word(dport), 0))
     }
 }
 
 /// The datagram of an IPv4 packet whose transport header is at the given place.
 #[inline(always)]
-pub(crate) fn datagram4(
-    pkt: &impl Packet,
+pub(crate) fn datagram4<P: Packet>(
+    pkt: &P,
     l3: usize,
     header: &[u8; IPV4],
     transport: Transport,
+    direction: Direction,
 ) -> Result<Datagram<V4>, Reason> {
     let (sport, dport, tcp_flags) = ports(pkt, transport)?;
+    let src = (words::<P, _, _>(header, 12), sport);
+    let dst = (words::<P, _, _>(header, 16), dport);
     Ok(Datagram {
+        key: FlowKey::new(direction, transport.proto, src, dst),
         l3,
         l4: transport.l4,
-        src: words(header, 12),
-        dst: words(header, 16),
-        sport,
-        dport,
-        proto: transport.proto,
         ttl: header[8],
         tcp_flags,
     })
@@ -286,34 +276,47 @@ pub(crate) fn datagram4(
 
 /// The datagram of an IPv6 packet whose transport header is at the given place.
 #[inline(always)]
-pub(crate) fn datagram6(
-    pkt: &impl Packet,
+pub(crate) fn datagram6<P: Packet>(
+    pkt: &P,
     l3: usize,
     header: &[u8; IPV6],
     transport: Transport,
+    direction: Direction,
 ) -> Result<Datagram<V6>, Reason> {
-    ipv6_holds(header, l3, transport)?;
+    ipv6_holds::<P>(header, l3, transport)?;
     let (sport, dport, tcp_flags) = ports(pkt, transport)?;
+    let src = (words::<P, _, _>(header, 8), sport);
+    let dst = (words::<P, _, _>(header, 24), dport);
     Ok(Datagram {
+        key: FlowKey::new(direction, transport.proto, src, dst),
         l3,
         l4: transport.l4,
-        src: words(header, 8),
-        dst: words(header, 24),
-        sport,
-        dport,
-        proto: transport.proto,
         ttl: header[7],
         tcp_flags,
     })
 }
 
+/// The datagram of an IPv4 packet on its way in, whatever its layout.
+#[inline(always)]
+pub(crate) fn ipv4_datagram(pkt: &impl Packet, l3: usize) -> Result<Datagram<V4>, Reason> {
+    let (header, transport) = ipv4(pkt, l3)?;
+    datagram4(pkt, l3, header, transport, Direction::Ingress)
+}
+
+/// The datagram of an IPv6 packet on its way in, whatever its layout.
+#[inline(always)]
+pub(crate) fn ipv6_datagram(pkt: &impl Packet, l3: usize) -> Result<Datagram<V6>, Reason> {
+    let (header, first) = ipv6(pkt, l3)?;
+    let transport = extensions(pkt, first)?;
+    datagram6(pkt, l3, header, transport, Direction::Ingress)
+}
+
 /// An address as words.
 #[inline(always)]
-fn words<const N: usize, const W: usize>(header: &[u8; N], at: usize) -> [u32; W] {
+fn words<P: Packet, const N: usize, const W: usize>(header: &[u8; N], at: usize) -> [u32; W] {
     let mut words = [0; W];
     for (i, word) in words.iter_mut().enumerate() {
-        let at = at + i * 4;
-        *word = u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        *word = P::load32(header, at + i * 4);
     }
     words
 }

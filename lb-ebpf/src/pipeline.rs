@@ -3,7 +3,7 @@
 use lb_common::{
     Addr, Tick, V4, V6,
     counters::Reason,
-    flow::{Direction, Flow, Half},
+    flow::{Direction, Flow, Half, Staged},
     proto,
 };
 
@@ -11,10 +11,13 @@ use crate::{
     Flows, Hook, Packet, Tables, Verdict, hop,
     open::{self, Opening},
     parse::{self, Datagram, ETHERNET, IPV4, IPV6, Network, Transport},
-    reject, rewrite,
+    rewrite,
 };
 
 /// Decides what becomes of a packet, and rewrites it accordingly.
+///
+/// [`Verdict::Reject`] alone leaves something to do: [`crate::reject`] builds the reply. Rejects are
+/// rare and their code is long, so it stands apart from the path of every packet.
 #[inline(always)]
 pub fn process<P, F, T>(hook: Hook, pkt: &mut P, flows: &mut F, tables: &T) -> Verdict
 where
@@ -50,10 +53,10 @@ fn ipv4<P: Packet, F: Flows<V4>, T: Tables<V4>>(
             l4: USUAL,
             ..transport
         };
-        let datagram = parse::datagram4(pkt, ETHERNET, header, transport)?;
+        let datagram = parse::datagram4(pkt, ETHERNET, header, transport, hook.direction)?;
         Ok(translate(hook, pkt, &datagram, flows, tables))
     } else {
-        let datagram = parse::datagram4(pkt, l3, header, transport)?;
+        let datagram = parse::datagram4(pkt, l3, header, transport, hook.direction)?;
         Ok(translate(hook, pkt, &datagram, flows, tables))
     }
 }
@@ -70,11 +73,11 @@ fn ipv6<P: Packet, F: Flows<V6>, T: Tables<V6>>(
     let (header, first) = parse::ipv6(pkt, l3)?;
     if l3 == ETHERNET && matches!(first.proto, proto::TCP | proto::UDP) {
         let transport = Transport { l4: USUAL, ..first };
-        let datagram = parse::datagram6(pkt, ETHERNET, header, transport)?;
+        let datagram = parse::datagram6(pkt, ETHERNET, header, transport, hook.direction)?;
         Ok(translate(hook, pkt, &datagram, flows, tables))
     } else {
         let transport = parse::extensions(pkt, first)?;
-        let datagram = parse::datagram6(pkt, l3, header, transport)?;
+        let datagram = parse::datagram6(pkt, l3, header, transport, hook.direction)?;
         Ok(translate(hook, pkt, &datagram, flows, tables))
     }
 }
@@ -88,9 +91,8 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Verdict {
-    let key = datagram.key(hook.direction);
     let now = tables.now();
-    if let Some(flow) = flows.get(&key)
+    if let Some(flow) = flows.get(&datagram.key)
         && keeps_backend(datagram, flow, tables)
     {
         let due = now.since(flow.seen) >= Tick::PER_SECOND;
@@ -98,8 +100,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         if due {
             flow.seen = now;
             if flow.half() == Half::Request {
-                let flow = *flow;
-                open::renew(&key, &flow, flows);
+                open::renew(&datagram.key, flows);
             }
         }
         return verdict;
@@ -108,12 +109,14 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         tables.count(Reason::NotService);
         return Verdict::Pass;
     }
-    let mut flow = open::vacant::<A>();
-    match open::open(hook, datagram, flows, tables, &mut flow) {
-        Opening::Opened => follow(hook, pkt, datagram, &mut flow, tables, now),
+    match open::open(hook, datagram, flows, tables) {
+        Opening::Opened => match flows.staged() {
+            Some(Staged { request, .. }) => follow(hook, pkt, datagram, request, tables, now),
+            None => Verdict::Drop,
+        },
         Opening::Passed => Verdict::Pass,
         Opening::Dropped => Verdict::Drop,
-        Opening::Rejected => reject::reject(pkt, datagram, tables),
+        Opening::Rejected => Verdict::Reject,
     }
 }
 

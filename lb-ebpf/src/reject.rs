@@ -2,11 +2,11 @@
 //!
 //! The reply is built in the packet's own buffer and goes back the way the packet came.
 
-use lb_common::{Addr, Port, counters::Reason, proto};
+use lb_common::{Addr, Port, V4, V6, counters::Reason, proto};
 
 use crate::{
     Packet, Sum, Tables, Verdict,
-    parse::{Datagram, IPV4, IPV6, TCP, tcp_flag},
+    parse::{self, Datagram, IPV4, IPV6, Network, TCP, tcp_flag},
     rewrite,
 };
 
@@ -18,28 +18,41 @@ const ICMP: usize = 8;
 /// TTL and hop limit of what this node sends.
 const TTL: u8 = 64;
 
-/// Turns the packet into the reply that says no.
+/// Turns a packet the pipeline rejected into the reply that says no: [`Verdict::Reflect`], or
+/// [`Verdict::Drop`] where none may or can be made.
 #[inline(always)]
-pub(crate) fn reject<A: Addr, P: Packet, T: Tables<A>>(
-    pkt: &mut P,
-    datagram: &Datagram<A>,
-    tables: &T,
-) -> Verdict {
+pub fn reject<P, T>(pkt: &mut P, tables: &T) -> Verdict
+where
+    P: Packet,
+    T: Tables<V4> + Tables<V6>,
+{
+    let built = match parse::network(pkt) {
+        Ok(Network::Ipv4(l3)) => parse::ipv4_datagram(pkt, l3).and_then(|it| answer(pkt, &it)),
+        Ok(Network::Ipv6(l3)) => parse::ipv6_datagram(pkt, l3).and_then(|it| answer(pkt, &it)),
+        Err(reason) => Err(reason),
+    };
+    match built {
+        Ok(verdict) => verdict,
+        Err(reason) => {
+            Tables::<V4>::count(tables, reason);
+            Verdict::Drop
+        }
+    }
+}
+
+#[inline(always)]
+fn answer<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Result<Verdict, Reason> {
     // Nobody is answered whose address cannot be a sender's (RFC 1122, 3.2.2; RFC 4443, 2.4),
     // and no reset by a reset (RFC 9293, 3.10.7.1).
-    if !is_unicast(&datagram.src) || datagram.tcp_flags & tcp_flag::RST != 0 {
-        return Verdict::Drop;
+    if !is_unicast(&datagram.key.src) || datagram.tcp_flags & tcp_flag::RST != 0 {
+        return Ok(Verdict::Drop);
     }
-    let built = if datagram.proto == proto::TCP {
+    let built = if datagram.key.proto == proto::TCP {
         reset(pkt, datagram)
     } else {
         unreachable(pkt, datagram)
     };
-    if built.is_none() {
-        tables.count(Reason::NoRoom);
-        return Verdict::Drop;
-    }
-    Verdict::Reflect
+    built.map(|()| Verdict::Reflect).ok_or(Reason::NoRoom)
 }
 
 #[inline(always)]
@@ -75,8 +88,8 @@ fn reset<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Option<()> 
     };
     let partial = pkt.checksum_is_partial(rewrite::transport_checksum(datagram).offset);
     let mut header = [0; TCP];
-    [header[0], header[1]] = datagram.dport.to_wire();
-    [header[2], header[3]] = datagram.sport.to_wire();
+    [header[0], header[1]] = datagram.key.dport.to_wire();
+    [header[2], header[3]] = datagram.key.sport.to_wire();
     [header[4], header[5], header[6], header[7]] = seq;
     [header[8], header[9], header[10], header[11]] = ack;
     header[12] = 5 << 4;
@@ -107,73 +120,74 @@ fn tcp_payload_length<A: Addr, P: Packet>(pkt: &P, datagram: &Datagram<A>) -> Op
     Some(end.saturating_sub(start) as u32)
 }
 
-/// An ICMP port unreachable that quotes the packet.
+/// An ICMP port unreachable that quotes the packet: destination unreachable, port unreachable
+/// (RFC 792; RFC 4443, 3.1).
 #[inline(always)]
 fn unreachable<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Option<()> {
+    let ip = if A::IS_V6 { IPV6 } else { IPV4 };
+    let icmp = datagram.l3 + ip;
+    let length = ICMP + ip + QUOTE;
     let partial = pkt.checksum_is_partial(rewrite::transport_checksum(datagram).offset);
-    let quote = *pkt.bytes::<QUOTE>(datagram.l4)?;
-    if A::IS_V6 {
-        let mut inner = *pkt.bytes::<IPV6>(datagram.l3)?;
-        // Extension headers are left out of the quote: the ports must follow the header.
-        inner[6] = datagram.proto;
-        icmpv6(pkt, datagram, &inner, &quote, partial)
-    } else {
-        let mut inner = *pkt.bytes::<IPV4>(datagram.l3)?;
-        // So are IPv4 options.
-        inner[0] = 0x45;
-        [inner[10], inner[11]] = [0; 2];
-        [inner[10], inner[11]] = Sum::new().bytes(&inner).checksum().to_ne_bytes();
-        icmp(pkt, datagram, &inner, &quote)
+    if pkt.len() < icmp + length && !pkt.resize(icmp + length) {
+        return None;
     }
-}
-
-/// Destination unreachable, port unreachable (RFC 792).
-#[inline(always)]
-fn icmp<A: Addr, P: Packet>(
-    pkt: &mut P,
-    datagram: &Datagram<A>,
-    inner: &[u8; IPV4],
-    quote: &[u8; QUOTE],
-) -> Option<()> {
-    let mut header = [3, 3, 0, 0, 0, 0, 0, 0];
-    let sum = Sum::new()
-        .bytes(&header)
-        .bytes(inner)
-        .bytes(quote)
-        .checksum();
-    [header[2], header[3]] = sum.to_ne_bytes();
-    // Where the offending packet's checksum was left to hardware, hardware will put one into the
-    // last word of this header. With that word zero, as here, the result is zero again.
-    let at = network_header(pkt, datagram, proto::ICMP, ICMP + IPV4 + QUOTE)?;
-    *pkt.bytes_mut::<ICMP>(at)? = header;
-    *pkt.bytes_mut::<IPV4>(at + ICMP)? = *inner;
-    *pkt.bytes_mut::<QUOTE>(at + ICMP + IPV4)? = *quote;
+    // The quote first: what follows overwrites what it is taken from.
+    let quote = *pkt.bytes::<QUOTE>(datagram.l4)?;
+    let inner = icmp + ICMP;
+    if A::IS_V6 {
+        quote_ipv6(pkt, datagram, inner)?;
+    } else {
+        quote_ipv4(pkt, datagram.l3, inner)?;
+    }
+    *pkt.bytes_mut::<QUOTE>(inner + ip)? = quote;
+    *pkt.bytes_mut::<ICMP>(icmp)? = if A::IS_V6 {
+        [1, 4, 0, 0, 0, 0, 0, 0]
+    } else {
+        [3, 3, 0, 0, 0, 0, 0, 0]
+    };
+    if A::IS_V6 {
+        let pseudo = pseudo_header(datagram, proto::ICMPV6, length);
+        let sum = pseudo
+            .bytes(pkt.bytes::<{ ICMP + IPV6 + QUOTE }>(icmp)?)
+            .checksum();
+        let header = pkt.bytes_mut::<ICMP>(icmp)?;
+        [header[2], header[3]] = sum.to_ne_bytes();
+        // Where the offending packet's checksum was left to hardware, hardware will put one into
+        // the last word of this header. It knows nothing of the pseudo header: with that sum in
+        // the word, which receivers ignore, the result is zero.
+        if partial {
+            [header[6], header[7]] = pseudo.fold().to_ne_bytes();
+        }
+        network_header(pkt, datagram, proto::ICMPV6, length)?;
+    } else {
+        let sum = Sum::new()
+            .bytes(pkt.bytes::<{ ICMP + IPV4 + QUOTE }>(icmp)?)
+            .checksum();
+        let header = pkt.bytes_mut::<ICMP>(icmp)?;
+        // ICMP has no pseudo header: the last word is zero, and hardware leaves it so.
+        [header[2], header[3]] = sum.to_ne_bytes();
+        network_header(pkt, datagram, proto::ICMP, length)?;
+    }
     Some(())
 }
 
-/// Destination unreachable, port unreachable (RFC 4443, 3.1).
+/// Copies the IPv4 header to `to`, without its options: the ports must follow it.
 #[inline(always)]
-fn icmpv6<A: Addr, P: Packet>(
-    pkt: &mut P,
-    datagram: &Datagram<A>,
-    inner: &[u8; IPV6],
-    quote: &[u8; QUOTE],
-    partial: bool,
-) -> Option<()> {
-    const LENGTH: usize = ICMP + IPV6 + QUOTE;
-    let mut header = [1, 4, 0, 0, 0, 0, 0, 0];
-    let pseudo = pseudo_header(datagram, proto::ICMPV6, LENGTH);
-    let sum = pseudo.bytes(&header).bytes(inner).bytes(quote).checksum();
-    [header[2], header[3]] = sum.to_ne_bytes();
-    if partial {
-        // As in `icmp`, but hardware knows nothing of the pseudo header: with its sum in the
-        // unused word, which receivers ignore, the result is zero.
-        [header[6], header[7]] = pseudo.fold().to_ne_bytes();
-    }
-    let at = network_header(pkt, datagram, proto::ICMPV6, LENGTH)?;
-    *pkt.bytes_mut::<ICMP>(at)? = header;
-    *pkt.bytes_mut::<IPV6>(at + ICMP)? = *inner;
-    *pkt.bytes_mut::<QUOTE>(at + ICMP + IPV6)? = *quote;
+fn quote_ipv4<P: Packet>(pkt: &mut P, from: usize, to: usize) -> Option<()> {
+    let mut header = *pkt.bytes::<IPV4>(from)?;
+    header[0] = 0x45;
+    [header[10], header[11]] = [0; 2];
+    [header[10], header[11]] = Sum::new().bytes(&header).checksum().to_ne_bytes();
+    *pkt.bytes_mut::<IPV4>(to)? = header;
+    Some(())
+}
+
+/// Copies the IPv6 header to `to`, without its extensions.
+#[inline(always)]
+fn quote_ipv6<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>, to: usize) -> Option<()> {
+    let mut header = *pkt.bytes::<IPV6>(datagram.l3)?;
+    header[6] = datagram.key.proto;
+    *pkt.bytes_mut::<IPV6>(to)? = header;
     Some(())
 }
 
@@ -181,14 +195,14 @@ fn icmpv6<A: Addr, P: Packet>(
 #[inline(always)]
 fn pseudo_header<A: Addr>(datagram: &Datagram<A>, proto: u8, length: usize) -> Sum {
     Sum::new()
-        .addr(&datagram.src)
-        .addr(&datagram.dst)
+        .addr(&datagram.key.src)
+        .addr(&datagram.key.dst)
         .word(u16::from(proto).to_be())
         .port(Port::new(length as u16))
 }
 
-/// Sizes the packet for a reply with this payload, and writes all headers up to the transport.
-/// Yields where that starts.
+/// Sizes the packet for a reply with this payload, and writes the headers before it. Yields where
+/// the payload starts.
 #[inline(always)]
 fn network_header<A: Addr, P: Packet>(
     pkt: &mut P,
@@ -208,8 +222,8 @@ fn network_header<A: Addr, P: Packet>(
         [header[4], header[5]] = (length as u16).to_be_bytes();
         header[6] = proto;
         header[7] = TTL;
-        rewrite::put(&mut header, 8, &datagram.dst);
-        rewrite::put(&mut header, 24, &datagram.src);
+        rewrite::put::<A, P, _>(&mut header, 8, &datagram.key.dst);
+        rewrite::put::<A, P, _>(&mut header, 24, &datagram.key.src);
         *pkt.bytes_mut::<IPV6>(l3)? = header;
     } else {
         let mut header = [0; IPV4];
@@ -219,8 +233,8 @@ fn network_header<A: Addr, P: Packet>(
         header[6] = 0x40;
         header[8] = TTL;
         header[9] = proto;
-        rewrite::put(&mut header, 12, &datagram.dst);
-        rewrite::put(&mut header, 16, &datagram.src);
+        rewrite::put::<A, P, _>(&mut header, 12, &datagram.key.dst);
+        rewrite::put::<A, P, _>(&mut header, 16, &datagram.key.src);
         [header[10], header[11]] = Sum::new().bytes(&header).checksum().to_ne_bytes();
         *pkt.bytes_mut::<IPV4>(l3)? = header;
     }

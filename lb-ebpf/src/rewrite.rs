@@ -2,7 +2,7 @@
 
 use lb_common::{
     Addr, Port,
-    flow::{Flow, Route},
+    flow::{Flow, Macs, Route},
     proto,
 };
 
@@ -23,9 +23,13 @@ pub(crate) fn rewrite<A: Addr, P: Packet>(
     verdict: Verdict,
 ) -> Option<()> {
     match verdict {
-        Verdict::Transmit { .. } => write_macs(pkt, flow.hop.dmac, flow.hop.smac)?,
+        Verdict::Transmit { .. } => write_macs(pkt, flow.hop.macs)?,
         Verdict::Reflect => exchange_macs(pkt)?,
-        Verdict::Pass | Verdict::Deliver | Verdict::Resolve { .. } | Verdict::Drop => {}
+        Verdict::Pass
+        | Verdict::Deliver
+        | Verdict::Resolve { .. }
+        | Verdict::Reject
+        | Verdict::Drop => {}
     }
     // What the stack routes is aged by the stack.
     let aged = flow.route() == Route::Forward;
@@ -43,7 +47,7 @@ pub(crate) fn rewrite<A: Addr, P: Packet>(
 /// Where a datagram's checksum is.
 #[inline(always)]
 pub(crate) fn transport_checksum<A: Addr>(datagram: &Datagram<A>) -> TransportChecksum {
-    let udp = datagram.proto == proto::UDP;
+    let udp = datagram.key.proto == proto::UDP;
     TransportChecksum {
         offset: datagram.l4 + if udp { 6 } else { 16 },
         zero_is_none: udp,
@@ -52,38 +56,38 @@ pub(crate) fn transport_checksum<A: Addr>(datagram: &Datagram<A>) -> TransportCh
 }
 
 #[inline(always)]
-fn write_macs<P: Packet>(pkt: &mut P, dmac: [u8; 6], smac: [u8; 6]) -> Option<()> {
-    let macs = pkt.bytes_mut::<12>(0)?;
-    let [d0, d1, d2, d3, d4, d5] = dmac;
-    let [s0, s1, s2, s3, s4, s5] = smac;
-    *macs = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5];
+fn write_macs<P: Packet>(pkt: &mut P, macs: Macs) -> Option<()> {
+    let header = pkt.bytes_mut::<12>(0)?;
+    for (i, word) in macs.into_iter().enumerate() {
+        P::store16(header, i * 2, word);
+    }
     Some(())
 }
 
 /// Turns a frame around.
 #[inline(always)]
 pub(crate) fn exchange_macs<P: Packet>(pkt: &mut P) -> Option<()> {
-    let macs = pkt.bytes_mut::<12>(0)?;
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = *macs;
-    *macs = [s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5];
+    let header = pkt.bytes_mut::<12>(0)?;
+    for at in [0, 2, 4] {
+        let (destination, source) = (P::load16(header, at), P::load16(header, at + 6));
+        P::store16(header, at, source);
+        P::store16(header, at + 6, destination);
+    }
     Some(())
 }
 
 #[inline(always)]
 fn ipv4<A: Addr, P: Packet>(pkt: &mut P, l3: usize, flow: &Flow<A>, aged: bool) -> Option<()> {
     let header = pkt.bytes_mut::<IPV4>(l3)?;
-    let mut sum = checksum::update(
-        u16::from_ne_bytes([header[10], header[11]]),
-        flow.addr_delta,
-    );
+    let mut sum = checksum::update(P::load16(header, 10), flow.addr_delta);
     if aged {
         header[8] -= 1;
         // One less in the high byte of the word that TTL and protocol share.
         sum = checksum::update(sum, !0x0100_u16.to_be());
     }
-    [header[10], header[11]] = sum.to_ne_bytes();
-    put(header, 12, &flow.src);
-    put(header, 16, &flow.dst);
+    P::store16(header, 10, sum);
+    put::<A, P, _>(header, 12, &flow.src);
+    put::<A, P, _>(header, 16, &flow.dst);
     Some(())
 }
 
@@ -93,25 +97,23 @@ fn ipv6<A: Addr, P: Packet>(pkt: &mut P, l3: usize, flow: &Flow<A>, aged: bool) 
     if aged {
         header[7] -= 1;
     }
-    put(header, 8, &flow.src);
-    put(header, 24, &flow.dst);
+    put::<A, P, _>(header, 8, &flow.src);
+    put::<A, P, _>(header, 24, &flow.dst);
     Some(())
 }
 
 #[inline(always)]
 fn ports<P: Packet>(pkt: &mut P, l4: usize, sport: Port, dport: Port) -> Option<()> {
     let ports = pkt.bytes_mut::<4>(l4)?;
-    let [s0, s1] = sport.to_wire();
-    let [d0, d1] = dport.to_wire();
-    *ports = [s0, s1, d0, d1];
+    P::store16(ports, 0, sport.word());
+    P::store16(ports, 2, dport.word());
     Some(())
 }
 
 /// Writes an address into a header.
 #[inline(always)]
-pub(crate) fn put<A: Addr, const N: usize>(header: &mut [u8; N], at: usize, addr: &A) {
+pub(crate) fn put<A: Addr, P: Packet, const N: usize>(header: &mut [u8; N], at: usize, addr: &A) {
     for (i, word) in addr.words().iter().enumerate() {
-        let at = at + i * 4;
-        [header[at], header[at + 1], header[at + 2], header[at + 3]] = word.to_ne_bytes();
+        P::store32(header, at + i * 4, *word);
     }
 }

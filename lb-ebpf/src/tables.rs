@@ -4,7 +4,7 @@ use lb_common::{
     Addr, Tick,
     config::{Config, FamilyConfig},
     counters::Reason,
-    flow::{Flow, FlowKey},
+    flow::{Flow, FlowKey, Half, Macs, Staged},
     service::{Backend, Frontend, FrontendKey},
 };
 
@@ -33,9 +33,17 @@ pub enum InsertError {
 pub trait Flows<A: Addr> {
     /// The row of `key`.
     fn get(&mut self, key: &FlowKey<A>) -> Option<&mut Flow<A>>;
-    /// Inserts a row.
-    fn insert(&mut self, key: &FlowKey<A>, flow: &Flow<A>, entry: Entry)
-    -> Result<(), InsertError>;
+    /// Where the rows of a flow are put together; none only if the maps are broken.
+    fn staged(&mut self) -> Option<&mut Staged<A>>;
+    /// Stages the row of `key` as the request's; none if there is no such row.
+    fn stage(&mut self, key: &FlowKey<A>) -> Option<()>;
+    /// Inserts one of the staged rows.
+    fn insert_staged(
+        &mut self,
+        half: Half,
+        key: &FlowKey<A>,
+        entry: Entry,
+    ) -> Result<(), InsertError>;
     /// Removes a row, if it is there.
     fn remove(&mut self, key: &FlowKey<A>);
 }
@@ -51,31 +59,31 @@ pub struct FibQuery<A> {
     pub proto: u8,
 }
 
-/// What the FIB answers.
+/// How the FIB answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fib<A> {
+pub enum Reach {
     /// Route and neighbour are known.
-    Neighbour {
-        /// Interface to leave by.
-        ifindex: u32,
-        /// MAC of the neighbour.
-        dmac: [u8; 6],
-        /// MAC of the interface.
-        smac: [u8; 6],
-        /// The address the route prefers as source.
-        src: A,
-    },
+    Neighbour,
     /// The route is known; its neighbour is not, or the FIB will not say.
-    Route {
-        /// Interface to leave by.
-        ifindex: u32,
-        /// The address the route prefers as source; unspecified if unknown.
-        src: A,
-    },
+    Route,
     /// Not to be forwarded: an address of this node, or no route at all; the stack knows best.
     NotForwarded,
     /// The route says no, or this node does not forward.
     Unreachable,
+}
+
+/// What the FIB answers. A plain struct, since the payloads of an enum are undefined in the other
+/// variants, and the verifier refuses to have undefined bytes moved about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fib<A> {
+    /// What is known.
+    pub reach: Reach,
+    /// Interface to leave by, with a route.
+    pub ifindex: u32,
+    /// MACs of neighbour and interface, with a neighbour.
+    pub macs: Macs,
+    /// The address the route prefers as source; unspecified if unknown.
+    pub src: A,
 }
 
 /// Everything else the pipeline asks: services, the node, the FIB, the clock, counters.

@@ -72,6 +72,8 @@ pub enum Verdict {
     },
     /// Send it back out of the interface it came from, MACs exchanged.
     Reflect,
+    /// Nobody is there: tell the sender, with [`crate::reject`].
+    Reject,
     /// Discard it.
     Drop,
 }

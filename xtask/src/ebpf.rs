@@ -22,9 +22,7 @@ const RUSTFLAGS: &[&str] = &[
     "-Ctarget-cpu=v3",
     r#"--cfg=bpf_target_arch="x86_64""#,
     "-Clink-arg=--btf",
-    // Header fields are at odd places, and without this each is read byte by byte. The linker
-    // generates the code, so it is the one to be told.
-    "-Clink-arg=--cpu-features=+alu32,+allows-misaligned-mem-access",
+    "-Clink-arg=--cpu-features=+alu32",
 ];
 
 /// Builds the objects and puts them where all look for them: `target/bpf/<name>`.

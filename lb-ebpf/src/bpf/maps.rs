@@ -1,0 +1,65 @@
+//! The maps. Names and meanings are those of [`lb_common::maps`]; the agent may load them larger.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use lb_common::{
+    V4, V6,
+    config::Config,
+    counters::{Reason, ServiceCounters},
+    flow::{Flow, FlowKey, Staged},
+    maps::{
+        BACKENDS_MAX, FLOWS_MAX, FRONTENDS_MAX, LINKS_MAX, SERVICES_MAX, SLOTS_MAX, STATUS_SIZE,
+    },
+    service::{Backend, Frontend, FrontendKey, ServiceName},
+};
+
+/// The agent programs these by storing to memory.
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+/// Memory is taken when a row is, not for the capacity at once.
+const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
+
+type Frontends<A> = HashMap<FrontendKey<A>, Frontend, { FRONTENDS_MAX as usize }, NO_PREALLOC>;
+type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, { FLOWS_MAX as usize }>;
+type Slots = Array<u32, { SLOTS_MAX as usize }, MMAPABLE>;
+type Backends<A> = Array<Backend<A>, { BACKENDS_MAX as usize }, MMAPABLE>;
+
+#[btf_map]
+pub(crate) static FRONTENDS4: Frontends<V4> = Frontends::new();
+#[btf_map]
+pub(crate) static FRONTENDS6: Frontends<V6> = Frontends::new();
+#[btf_map]
+pub(crate) static SLOTS4: Slots = Slots::new();
+#[btf_map]
+pub(crate) static SLOTS6: Slots = Slots::new();
+#[btf_map]
+pub(crate) static BACKENDS4: Backends<V4> = Backends::new();
+#[btf_map]
+pub(crate) static BACKENDS6: Backends<V6> = Backends::new();
+#[btf_map]
+pub(crate) static FLOWS4: Flows<V4> = Flows::new();
+#[btf_map]
+pub(crate) static FLOWS6: Flows<V6> = Flows::new();
+#[btf_map]
+pub(crate) static STAGED4: PerCpuArray<Staged<V4>, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static STAGED6: PerCpuArray<Staged<V6>, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static CONFIG: Array<Config, 1, MMAPABLE> = Array::new();
+#[btf_map]
+pub(crate) static LINKS: HashMap<u32, u32, { LINKS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, { SERVICES_MAX as usize }> =
+    PerCpuArray::new();
+#[btf_map]
+pub(crate) static REASONS: PerCpuArray<u64, { Reason::ALL.len() }> = PerCpuArray::new();
+
+/// For people only; the programs never read it.
+#[btf_map]
+static SERVICE_NAMES: HashMap<u32, ServiceName, { SERVICES_MAX as usize }, NO_PREALLOC> =
+    HashMap::new();
+/// For people only; the programs never read it.
+#[btf_map]
+static STATUS: Array<[u8; STATUS_SIZE as usize], 1> = Array::new();

@@ -1,0 +1,299 @@
+//! The pipeline's tables, on BPF maps and helpers.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{
+        __sk_buff, BPF_ANY, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED,
+        BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_fib_lookup as FibParams,
+        xdp_md,
+    },
+    helpers::generated::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns},
+};
+use lb_common::{
+    Addr, Tick, V4, V6,
+    config::{Config, FamilyConfig},
+    counters::{Reason, ServiceCounters},
+    flow::{Flow, FlowKey, Half, Macs, Staged},
+    service::{Backend, Frontend, FrontendKey},
+};
+use lb_ebpf::{Entry, Fib, FibQuery, Flows, InsertError, Reach, Tables};
+
+use crate::maps;
+
+/// Both families' flow tables.
+pub(crate) struct FlowTables;
+
+/// Everything else, for one packet.
+pub(crate) struct KernelTables {
+    ctx: *mut c_void,
+    /// Interface the packet was seen on.
+    pub(crate) ifindex: u32,
+}
+
+impl KernelTables {
+    #[inline(always)]
+    pub(crate) fn of_xdp(ctx: *mut xdp_md) -> Self {
+        // SAFETY: the kernel hands a valid context to the program.
+        Self {
+            ctx: ctx.cast(),
+            ifindex: unsafe { (*ctx).ingress_ifindex },
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn of_tc(skb: *mut __sk_buff) -> Self {
+        // SAFETY: the kernel hands a valid context to the program.
+        Self {
+            ctx: skb.cast(),
+            ifindex: unsafe { (*skb).ifindex },
+        }
+    }
+
+    /// Asks the FIB; the answer is in `params`.
+    #[inline(always)]
+    fn lookup(&self, params: &mut FibParams) -> i64 {
+        // SAFETY: `params` is a whole `bpf_fib_lookup`, and the context is the program's own.
+        unsafe {
+            bpf_fib_lookup(
+                self.ctx,
+                params,
+                size_of::<FibParams>() as i32,
+                BPF_FIB_LOOKUP_SRC,
+            )
+        }
+    }
+}
+
+/// What a helper's answer in `params` means.
+#[inline(always)]
+fn fib_answer<A: Addr>(code: i64, params: &FibParams, src: A) -> Fib<A> {
+    const NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
+    const NO_NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_NO_NEIGH as i64;
+    const NOT_FORWARDED: i64 = BPF_FIB_LKUP_RET_NOT_FWDED as i64;
+    let reach = match code {
+        NEIGHBOUR => Reach::Neighbour,
+        NO_NEIGHBOUR => Reach::Route,
+        NOT_FORWARDED => Reach::NotForwarded,
+        _ => Reach::Unreachable,
+    };
+    Fib {
+        reach,
+        ifindex: params.ifindex,
+        macs: macs(params),
+        src,
+    }
+}
+
+/// The MACs the FIB filled in, the destination's first as in a frame.
+///
+/// Read word by word: merged into wider loads, which the compiler may do with packets, they would
+/// be misaligned on the stack, and the verifier refuses that.
+#[inline(always)]
+fn macs(params: &FibParams) -> Macs {
+    const SOURCE_FIRST: [usize; 6] = [3, 4, 5, 0, 1, 2];
+    let words = (&raw const params.__bindgen_anon_6).cast::<u16>();
+    // SAFETY: the union holds source and destination MAC, six words that end the struct.
+    SOURCE_FIRST.map(|i| unsafe { words.add(i).read_volatile() })
+}
+
+/// AF_INET and AF_INET6, as the FIB helper wants them.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+#[inline(always)]
+fn fib_params(family: u8, proto: u8, ifindex: u32) -> FibParams {
+    // SAFETY: all fields are integers, or unions and arrays of them.
+    let mut params: FibParams = unsafe { core::mem::zeroed() };
+    params.family = family;
+    params.l4_protocol = proto;
+    params.ifindex = ifindex;
+    params
+}
+
+macro_rules! family {
+    ($addr:ty, $flows:ident, $staged:ident, $frontends:ident, $slots:ident, $backends:ident, $config:ident,
+     $af:ident, $src:ident, $dst:ident, $to:expr, $from:expr) => {
+        impl Flows<$addr> for FlowTables {
+            #[inline(always)]
+            fn get(&mut self, key: &FlowKey<$addr>) -> Option<&mut Flow<$addr>> {
+                let row = maps::$flows.get_ptr_mut(key)?;
+                // SAFETY: rows live until the next grace period, which outlasts this program. Other
+                // CPUs may write the same row: only whole words that are valid in any
+                // combination (a stamp, a hop) are ever written in place.
+                Some(unsafe { &mut *row })
+            }
+
+            #[inline(always)]
+            fn staged(&mut self) -> Option<&mut Staged<$addr>> {
+                let staged = maps::$staged.get_ptr_mut(0)?;
+                // SAFETY: a per-CPU value; programs of one CPU do not run at the same time.
+                Some(unsafe { &mut *staged })
+            }
+
+            #[inline(always)]
+            fn stage(&mut self, key: &FlowKey<$addr>) -> Option<()> {
+                let staged = maps::$staged.get_ptr_mut(0)?;
+                let row = maps::$flows.get_ptr_mut(key)?;
+                // SAFETY: `staged` is this CPU's own; the row is whole words, as in `get`.
+                unsafe { (*staged).request = *row };
+                Some(())
+            }
+
+            #[inline(always)]
+            fn insert_staged(
+                &mut self,
+                half: Half,
+                key: &FlowKey<$addr>,
+                entry: Entry,
+            ) -> Result<(), InsertError> {
+                const EEXIST: i32 = -17;
+                let staged = self.staged().ok_or(InsertError::Busy)?;
+                let flow = match half {
+                    Half::Request => &staged.request,
+                    Half::Reply => &staged.reply,
+                };
+                let flags = match entry {
+                    Entry::New => BPF_NOEXIST,
+                    Entry::Any => BPF_ANY,
+                };
+                match maps::$flows.insert(key, flow, u64::from(flags)) {
+                    Ok(()) => Ok(()),
+                    Err(EEXIST) => Err(InsertError::Exists),
+                    Err(_) => Err(InsertError::Busy),
+                }
+            }
+
+            #[inline(always)]
+            fn remove(&mut self, key: &FlowKey<$addr>) {
+                // An absent row is as good as a removed one.
+                let _ = maps::$flows.remove(key);
+            }
+        }
+
+        impl Tables<$addr> for KernelTables {
+            #[inline(always)]
+            fn frontend(&self, key: &FrontendKey<$addr>) -> Option<&Frontend> {
+                // SAFETY: the row lives until the next grace period, which outlasts this program,
+                // and values are replaced by the agent as a whole.
+                unsafe { maps::$frontends.get(key) }
+            }
+
+            #[inline(always)]
+            fn slot(&self, index: u32) -> Option<u32> {
+                maps::$slots.get(index).copied()
+            }
+
+            #[inline(always)]
+            fn backend(&self, index: u32) -> Option<&Backend<$addr>> {
+                maps::$backends.get(index)
+            }
+
+            #[inline(always)]
+            fn config(&self) -> Option<&Config> {
+                maps::CONFIG.get(0)
+            }
+
+            #[inline(always)]
+            fn family_config(&self) -> Option<&FamilyConfig<$addr>> {
+                maps::CONFIG.get(0).map(|config| &config.$config)
+            }
+
+            #[inline(always)]
+            fn link(&self, ifindex: u32) -> u32 {
+                // SAFETY: as for `frontend`.
+                unsafe { maps::LINKS.get(&ifindex) }.copied().unwrap_or(0)
+            }
+
+            #[inline(always)]
+            fn fib(&self, query: &FibQuery<$addr>) -> Fib<$addr> {
+                let mut params = fib_params($af, query.proto, self.ifindex);
+                params.__bindgen_anon_3.$src = $to(query.src);
+                params.__bindgen_anon_4.$dst = $to(query.dst);
+                let code = self.lookup(&mut params);
+                // SAFETY: both union members are plain words.
+                let src = $from(unsafe { params.__bindgen_anon_3.$src });
+                fib_answer(code, &params, src)
+            }
+
+            #[inline(always)]
+            fn now(&self) -> Tick {
+                // SAFETY: the helper takes nothing.
+                Tick::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
+            }
+
+            #[inline(always)]
+            fn random(&self) -> u32 {
+                // SAFETY: the helper takes nothing.
+                unsafe { bpf_get_prandom_u32() }
+            }
+
+            #[inline(always)]
+            fn count(&self, reason: Reason) {
+                if let Some(counter) = maps::REASONS.get_ptr_mut(reason as u32) {
+                    // SAFETY: a per-CPU value; programs of one CPU do not run at the same time.
+                    unsafe { *counter += 1 };
+                }
+            }
+
+            #[inline(always)]
+            fn count_packet(&self, service: u32, length: usize) {
+                if let Some(counters) = counters(service) {
+                    counters.packets += 1;
+                    counters.bytes += length as u64;
+                }
+            }
+
+            #[inline(always)]
+            fn count_flow(&self, service: u32) {
+                if let Some(counters) = counters(service) {
+                    counters.flows += 1;
+                }
+            }
+
+            #[inline(always)]
+            fn count_reject(&self, service: u32) {
+                if let Some(counters) = counters(service) {
+                    counters.rejects += 1;
+                }
+            }
+        }
+    };
+}
+
+#[inline(always)]
+fn counters(service: u32) -> Option<&'static mut ServiceCounters> {
+    let counters = maps::SERVICE_COUNTERS.get_ptr_mut(service)?;
+    // SAFETY: a per-CPU value; programs of one CPU do not run at the same time, and the reference
+    // is used within one statement.
+    Some(unsafe { &mut *counters })
+}
+
+family!(
+    V4,
+    FLOWS4,
+    STAGED4,
+    FRONTENDS4,
+    SLOTS4,
+    BACKENDS4,
+    v4,
+    AF_INET,
+    ipv4_src,
+    ipv4_dst,
+    |addr: V4| addr[0],
+    |word| [word]
+);
+family!(
+    V6,
+    FLOWS6,
+    STAGED6,
+    FRONTENDS6,
+    SLOTS6,
+    BACKENDS6,
+    v6,
+    AF_INET6,
+    ipv6_src,
+    ipv6_dst,
+    |addr: V6| addr,
+    |words| words
+);
