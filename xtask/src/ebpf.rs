@@ -23,7 +23,8 @@ const RUSTFLAGS: &[&str] = &[
     r#"--cfg=bpf_target_arch="x86_64""#,
     "-Clink-arg=--btf",
     // Header fields are at odd places, and without this each is read byte by byte. The linker
-    // generates the code, so it is the one to be told.
+    // generates the code, so it is the one to be told. (The verifier wants the stack aligned all
+    // the same: what is built there needs fields of natural alignment.)
     "-Clink-arg=--cpu-features=+alu32,+allows-misaligned-mem-access",
 ];
 
@@ -76,6 +77,6 @@ fn publish(built: &Path, name: &str) -> Result<()> {
     }
     fs::create_dir_all(root().join("target/bpf")).context("cannot create target/bpf")?;
     fs::write(&target, object).with_context(|| format!("cannot write {}", target.display()))?;
-    println!("built target/bpf/{name}");
+    eprintln!("built target/bpf/{name}");
     Ok(())
 }
