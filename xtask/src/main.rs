@@ -84,7 +84,7 @@ fn demo(options: &[String]) -> Result<()> {
     ebpf::build(&[])?;
     // The demo starts the agent and lbctl, which stand beside it.
     run(cargo()
-        .args(["build", "--release", "--locked", "--bins"])
+        .args(["build", "--release", "--bins"])
         .args(["--package=lb-userspace", "--package=tests"]))?;
     become_binary("demo", options)
 }
@@ -97,7 +97,7 @@ fn bench(options: &[String]) -> Result<()> {
 fn become_binary(name: &str, options: &[String]) -> Result<()> {
     become_it(
         cargo()
-            .args(["run", "--release", "--locked", "--package=tests"])
+            .args(["run", "--release", "--package=tests"])
             .args(["--bin", name, "--"])
             .args(options),
     )

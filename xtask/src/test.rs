@@ -55,7 +55,7 @@ fn host_tests(selection: &Selection<'_>, count: &mut Count) -> Result<()> {
 fn kernel_tests(selection: &Selection<'_>, count: &mut Count) -> Result<()> {
     tools::debian_packages(tools::NETWORK)?;
     // The topologies start these as processes, which no dependency of a test would build.
-    run(cargo().args(["build", "--package=lb-userspace", "--bins", "--locked"]))?;
+    run(cargo().args(["build", "--package=lb-userspace", "--bins"]))?;
     let mut tests = cargo();
     tests.args(["test", "--package=tests"]);
     run_tests(tests, selection, count)
@@ -63,7 +63,7 @@ fn kernel_tests(selection: &Selection<'_>, count: &mut Count) -> Result<()> {
 
 fn run_tests(mut tests: Command, selection: &Selection<'_>, count: &mut Count) -> Result<()> {
     let Selection { long, filters } = selection;
-    tests.args(["--locked", "--no-fail-fast", "--"]);
+    tests.args(["--no-fail-fast", "--"]);
     if *long {
         tests.arg("--include-ignored");
     }

@@ -29,7 +29,6 @@ fn verified() -> Result<Instructions> {
     let printed = output(cargo().args([
         "run",
         "--quiet",
-        "--locked",
         "--package=tests",
         "--bin=insns",
         "--",
