@@ -74,6 +74,6 @@ fn publish(built: &Path, name: &str) -> Result<()> {
     }
     fs::create_dir_all(root().join("target/bpf")).context("cannot create target/bpf")?;
     fs::write(&target, object).with_context(|| format!("cannot write {}", target.display()))?;
-    println!("built target/bpf/{name}");
+    eprintln!("built target/bpf/{name}");
     Ok(())
 }

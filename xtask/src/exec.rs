@@ -1,8 +1,10 @@
 //! Starting other programs: told to the reader, checked, their failure described.
 
 use std::{
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -28,27 +30,58 @@ pub(crate) fn program(name: &str) -> Command {
 
 /// Prints the command, runs it on this terminal and fails when it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let line = command_line(command);
-    println!("$ {line}");
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{line}`"))?;
-    if !status.success() {
-        // The whole line stands above what the program itself had to say.
-        bail!("`{}` failed: {status}", summary(command));
+    announce(command);
+    let status = command.status().with_context(|| cannot_start(command))?;
+    succeeded(command, status)
+}
+
+/// Like [`run`], and hands over each line of the command's standard output as it comes.
+pub(crate) fn run_reading(command: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
+    announce(command);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| cannot_start(command))?;
+    if let Some(stdout) = child.stdout.take() {
+        for bytes in BufReader::new(stdout).split(b'\n') {
+            line(&String::from_utf8_lossy(&bytes?));
+        }
     }
-    Ok(())
+    succeeded(command, child.wait()?)
+}
+
+/// Becomes the command: signals then reach it alone, and its exit code is ours.
+pub(crate) fn become_it(command: &mut Command) -> Result<()> {
+    announce(command);
+    Err(command.exec()).with_context(|| cannot_start(command))
+}
+
+/// On standard error, since what a verb prints may be read by a program.
+fn announce(command: &Command) {
+    eprintln!("$ {}", command_line(command));
+}
+
+fn succeeded(command: &Command, status: ExitStatus) -> Result<()> {
+    if status.success() {
+        return Ok(());
+    }
+    // The whole line stands above what the program itself had to say.
+    bail!("`{}` failed: {status}", summary(command));
+}
+
+fn cannot_start(command: &Command) -> String {
+    format!("cannot start `{}`", summary(command))
 }
 
 /// What a quick command prints; fails when the command does.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let line = command_line(command);
     let output = command
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("cannot start `{line}`"))?;
+        .with_context(|| cannot_start(command))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
+        let line = command_line(command);
         bail!("`{line}` failed: {}: {}", output.status, said.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())

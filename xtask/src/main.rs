@@ -2,11 +2,21 @@
 
 mod ebpf;
 mod exec;
+mod lint;
+mod steps;
+mod test;
+mod tidy;
 mod tools;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::Parser;
+
+use crate::{
+    exec::{become_it, cargo, run},
+    test::Selection,
+};
 
 /// The chores of Fairlead. Each installs what it lacks where it may, else says how.
 #[derive(Parser)]
@@ -18,11 +28,47 @@ enum Verb {
         #[arg(long, value_delimiter = ',')]
         features: Vec<String>,
     },
+    /// Show Fairlead at work: a client, two nodes and three pods in network namespaces (needs root).
+    #[command(disable_help_flag = true)]
+    Demo {
+        /// Options of the demo; see `demo --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Run all tests and checks (needs root), ending with `N passed, N failed`.
+    Test {
+        /// Also run the tests that take minutes (those marked `#[ignore]`).
+        #[arg(long)]
+        long: bool,
+        /// Run only tests whose name contains one of these, and no other checks.
+        filters: Vec<String>,
+    },
+    /// Measure: `bench datapath [--json] [--check]` (needs root).
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What to measure, and its options; see `bench --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Check format, clippy on host and BPF, documentation, dependencies.
+    Lint,
+    /// Check the rules of the repository, and the programs' instruction budgets (needs root).
+    Tidy,
 }
 
 fn main() -> ExitCode {
     let done = match Verb::parse() {
         Verb::BuildEbpf { features } => ebpf::build(&features),
+        Verb::Demo { options } => demo(&options),
+        Verb::Test { long, filters } => {
+            return test::test(&Selection {
+                long,
+                filters: &filters,
+            });
+        }
+        Verb::Bench { options } => bench(&options),
+        Verb::Lint => lint::lint(),
+        Verb::Tidy => tidy::tidy(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -31,4 +77,28 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn demo(options: &[String]) -> Result<()> {
+    tools::debian_packages(tools::NETWORK)?;
+    ebpf::build(&[])?;
+    // The demo starts the agent and lbctl, which stand beside it.
+    run(cargo()
+        .args(["build", "--release", "--bins"])
+        .args(["--package=lb-userspace", "--package=tests"]))?;
+    become_binary("demo", options)
+}
+
+fn bench(options: &[String]) -> Result<()> {
+    ebpf::build(&[])?;
+    become_binary("bench", options)
+}
+
+fn become_binary(name: &str, options: &[String]) -> Result<()> {
+    become_it(
+        cargo()
+            .args(["run", "--release", "--package=tests"])
+            .args(["--bin", name, "--"])
+            .args(options),
+    )
 }

@@ -58,21 +58,33 @@ const LLVM: &[Package] = &[
     Package::with_file("libpolly-22-dev", "/usr/lib/llvm-22/lib/libPolly.a"),
 ];
 
+/// What network namespaces and their links are made with.
+pub(crate) const NETWORK: &[Package] = &[
+    Package::with_program("iproute2", "ip"),
+    Package::with_program("ethtool", "ethtool"),
+];
+
 /// A component of the pinned toolchain.
 #[derive(Clone, Copy)]
 pub(crate) enum Component {
+    Clippy,
     RustSrc,
+    Rustfmt,
 }
 
 impl Component {
     fn name(self) -> &'static str {
         match self {
+            Self::Clippy => "clippy",
             Self::RustSrc => "rust-src",
+            Self::Rustfmt => "rustfmt",
         }
     }
 
     fn is_there(self) -> Result<bool> {
         Ok(match self {
+            Self::Clippy => succeeds(cargo().args(["clippy", "--version"])),
+            Self::Rustfmt => succeeds(cargo().args(["fmt", "--version"])),
             Self::RustSrc => {
                 let sysroot = output(program("rustc").args(["--print", "sysroot"]))?;
                 Path::new(&sysroot)
@@ -89,7 +101,7 @@ pub(crate) fn component(component: Component) -> Result<()> {
         return Ok(());
     }
     let name = component.name();
-    println!("the toolchain lacks its component {name}");
+    eprintln!("the toolchain lacks its component {name}");
     run(program("rustup").args(["component", "add", name]))
         .with_context(|| format!("cannot install the toolchain component {name}"))
 }
@@ -101,7 +113,7 @@ pub(crate) fn bpf_linker() -> Result<PathBuf> {
     if runs(&linker) {
         return Ok(linker);
     }
-    println!(
+    eprintln!(
         "bpf-linker 0.13.0 is not at {}, or lacks LLVM 22",
         linker.display()
     );
@@ -118,6 +130,18 @@ pub(crate) fn bpf_linker() -> Result<PathBuf> {
     Ok(linker)
 }
 
+/// The path of `cargo-deny`.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let root = tools_directory()?.join("cargo-deny-0.20.2");
+    let deny = root.join("bin/cargo-deny");
+    if !runs(&deny) {
+        eprintln!("cargo-deny 0.20.2 is not at {}", deny.display());
+        run(&mut cargo_install("cargo-deny", "0.20.2", &root))
+            .context("cannot install cargo-deny")?;
+    }
+    Ok(deny)
+}
+
 /// Makes sure these packages are installed.
 pub(crate) fn debian_packages(packages: &[Package]) -> Result<()> {
     let missing: Vec<_> = packages
@@ -128,7 +152,7 @@ pub(crate) fn debian_packages(packages: &[Package]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    println!("missing on this machine: {}", missing.join(", "));
+    eprintln!("missing on this machine: {}", missing.join(", "));
     let mut install = program("apt-get");
     install.args(["install", "-y", "--no-install-recommends"]);
     install

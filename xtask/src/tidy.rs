@@ -1,0 +1,135 @@
+//! `cargo xtask tidy`: the rules of the repository, as checks that tell every breach at once.
+
+mod budgets;
+mod code;
+mod documents;
+mod manifest;
+mod rust;
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{ebpf, exec::root};
+
+/// The only files that may hold `unsafe`.
+const UNSAFE_FILES: &[&str] = &["lb-common/src/lib.rs"];
+
+/// Folders that hold nothing of ours.
+const NOT_OURS: &[&str] = &[".git", "target"];
+
+/// Builds what has to be measured, then checks.
+pub(crate) fn tidy() -> Result<()> {
+    ebpf::build(&[])?;
+    check()
+}
+
+/// Checks all rules; the BPF objects have to be there.
+pub(crate) fn check() -> Result<()> {
+    let root = root();
+    let files = read_tree(&root).context("cannot read the repository")?;
+    let mut findings = check_files(&files);
+    findings.extend(budgets::check(&root)?);
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if !findings.is_empty() {
+        bail!("{} breaches of the rules", findings.len());
+    }
+    println!("{} files follow the rules", files.len());
+    Ok(())
+}
+
+fn check_files(files: &[File]) -> Vec<Finding> {
+    let mut findings = rust::check_crates(files);
+    findings.extend(rust::check_unsafe_list(files, UNSAFE_FILES));
+    findings.extend(documents::check_test_line(files));
+    for file in files {
+        if has_extension(&file.path, "rs") {
+            findings.extend(rust::check(file, UNSAFE_FILES));
+        } else if has_extension(&file.path, "md") {
+            findings.extend(documents::check_links(file, files));
+        } else if file.path == "Cargo.toml" {
+            findings.extend(manifest::check(file));
+        }
+    }
+    findings
+}
+
+/// A text file of the repository.
+#[derive(Debug)]
+struct File {
+    /// Below the top of the repository, with `/` between the parts.
+    path: String,
+    text: String,
+}
+
+/// A breach of a rule.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    path: String,
+    /// From 1.
+    line: usize,
+    message: String,
+}
+
+impl Finding {
+    fn new(path: &str, line: usize, message: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            line,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            path,
+            line,
+            message,
+        } = self;
+        write!(f, "{path}:{line}: {message}")
+    }
+}
+
+fn has_extension(path: &str, extension: &str) -> bool {
+    Path::new(path)
+        .extension()
+        .is_some_and(|it| it == extension)
+}
+
+/// Every text file, sorted by path; what is not text has no rules.
+fn read_tree(root: &Path) -> io::Result<Vec<File>> {
+    let mut files = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root.join(&folder))? {
+            let entry = entry?;
+            let path = folder.join(entry.file_name());
+            let kind = entry.file_type()?;
+            if kind.is_dir() && !NOT_OURS.iter().any(|it| path == Path::new(it)) {
+                folders.push(path);
+            } else if kind.is_file()
+                && let Ok(text) = String::from_utf8(fs::read(root.join(&path))?)
+            {
+                let path = path.to_string_lossy().into_owned();
+                files.push(File { path, text });
+            }
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+#[cfg(test)]
+fn file(path: &str, text: &str) -> File {
+    File {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    }
+}
