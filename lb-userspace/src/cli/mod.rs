@@ -100,6 +100,9 @@ pub enum Error {
         /// Why.
         source: MapError,
     },
+    /// No thread to read the status with.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
     /// The agent's status is not what this version writes.
     #[error("cannot read the agent's status")]
     Status(#[source] serde_json::Error),

@@ -4,7 +4,9 @@ use std::{
     collections::{HashMap as Unique, HashSet},
     hash::Hash,
     io,
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    thread,
 };
 
 use aya::{
@@ -137,6 +139,19 @@ impl PinnedMaps {
 
     /// The agent's account of itself; none before it has written one.
     pub(super) fn status(&self) -> Result<Option<Status>, Error> {
+        /// A map value is handed up by value, some twenty times over without optimisation.
+        const STACK: usize = 64 * STATUS_SIZE as usize;
+        thread::scope(|scope| {
+            let reader = thread::Builder::new().stack_size(STACK);
+            reader
+                .spawn_scoped(scope, || self.read_status())
+                .map_err(Error::Thread)?
+                .join()
+                .unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    fn read_status(&self) -> Result<Option<Status>, Error> {
         /// The kernel copies the value while the agent may be writing it; a torn one is read again.
         const ATTEMPTS: u32 = 3;
         let entries = self.array::<[u8; STATUS_SIZE as usize]>(maps::STATUS)?;
