@@ -5,7 +5,7 @@ use std::{
     hash::Hash,
     io,
     panic::resume_unwind,
-    path::{Path, PathBuf},
+    path::Path,
     thread,
 };
 
@@ -73,8 +73,8 @@ impl PinnedMaps {
     }
 
     /// The directory of the pins.
-    pub(super) fn root(&self) -> PathBuf {
-        self.pins.root().to_owned()
+    pub(super) fn root(&self) -> &Path {
+        self.pins.root()
     }
 
     /// Every row of a hash map.
@@ -82,9 +82,9 @@ impl PinnedMaps {
         &self,
         map: &'static str,
     ) -> Result<Unique<K, V>, Error> {
-        let (hash, longest_walk) = self.hash::<K, V>(map)?;
+        let (hash, capacity) = self.hash::<K, V>(map)?;
         hash.iter()
-            .take(longest_walk)
+            .take(longest_walk(capacity))
             .collect::<Result<_, _>>()
             .map_err(|source| Error::Read { map, source })
     }
@@ -94,31 +94,30 @@ impl PinnedMaps {
         &self,
         map: &'static str,
     ) -> Result<Use, Error> {
-        let (hash, longest_walk) = self.hash::<K, V>(map)?;
+        let (hash, capacity) = self.hash::<K, V>(map)?;
         let keys: HashSet<K> = hash
             .keys()
-            .take(longest_walk)
+            .take(longest_walk(capacity))
             .collect::<Result<_, _>>()
             .map_err(|source| Error::Read { map, source })?;
         Ok(Use {
             used: keys.len() as u32,
-            capacity: (longest_walk / 2) as u32,
+            capacity,
         })
     }
 
-    /// A hash map, and how many steps a walk over it may take: when a row goes under the walk the
-    /// kernel starts again at the first, so on a busy map rows come twice and the end might never.
+    /// A hash map and how many rows it can have.
     fn hash<K: Pod, V: Pod>(
         &self,
         map: &'static str,
-    ) -> Result<(HashMap<MapData, K, V>, usize), Error> {
+    ) -> Result<(HashMap<MapData, K, V>, u32), Error> {
         let read = |source| Error::Read { map, source };
         let data = self.data(map)?;
         let capacity = data.info().map_err(read)?.max_entries();
         let hash = Map::from_map_data(data)
             .and_then(HashMap::try_from)
             .map_err(read)?;
-        Ok((hash, capacity as usize * 2))
+        Ok((hash, capacity))
     }
 
     /// An array.
@@ -169,7 +168,7 @@ impl PinnedMaps {
     fn data(&self, map: &str) -> Result<MapData, Error> {
         self.pins.open(map).map_err(|error| {
             if io_kind(&error) == Some(io::ErrorKind::PermissionDenied) {
-                Error::Permission(self.root())
+                Error::Permission(self.root().to_owned())
             } else {
                 Error::Open(error)
             }
@@ -177,8 +176,14 @@ impl PinnedMaps {
     }
 }
 
+/// How many steps a walk over a hash map may take: when a row goes under it the kernel starts again
+/// at the first, so on a busy map rows come twice and the end might never.
+fn longest_walk(capacity: u32) -> usize {
+    capacity as usize * 2
+}
+
 /// The kind of the I/O error that is at the bottom of `error`.
-pub(super) fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
+fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
     std::iter::successors(Some(error), |error| error.source())
         .find_map(|error| error.downcast_ref::<io::Error>())
         .map(io::Error::kind)

@@ -88,7 +88,7 @@ fn read(maps: &PinnedMaps) -> Result<Report, Error> {
     };
     let collector = Collector::new(maps)?;
     let mut report = Report {
-        pins: maps.root(),
+        pins: maps.root().to_owned(),
         agent_running: agent.as_ref().is_some_and(|agent| is_running(agent.pid)),
         agent,
         snat_ports: collector.config()?.snat_ports,
