@@ -11,6 +11,8 @@ pub struct Tick(u32);
 impl Tick {
     /// Ticks in one second, rounded up (1.007 s).
     pub const PER_SECOND: u32 = 15;
+    /// Nanoseconds in one tick.
+    pub const NANOS: u64 = 1 << SHIFT;
 
     /// The tick that holds this moment, given in nanoseconds of the monotonic clock.
     #[inline(always)]

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// The agent's own account.
+/// The agent's own account. A field that an older agent did not write is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 pub struct Status {
     /// Name of the node.
     pub node: String,
@@ -31,6 +31,19 @@ pub struct Status {
     pub interfaces: Vec<Interface>,
     /// What is wrong now, one line each.
     pub problems: Vec<String>,
+}
+
+impl Status {
+    /// Reads the value of the `STATUS` map; none before the agent has written one.
+    pub fn decode(value: &[u8]) -> Result<Option<Self>, serde_json::Error> {
+        let Some((length, text)) = value.split_first_chunk() else {
+            return Ok(None);
+        };
+        match u32::from_ne_bytes(*length) as usize {
+            0 => Ok(None),
+            length => serde_json::from_slice(&text[..length.min(text.len())]).map(Some),
+        }
+    }
 }
 
 /// What an interface is to us.

@@ -1,0 +1,367 @@
+//! Pinned maps → [`snapshot`](super::snapshot): joins rows, resolves names, sorts.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use aya::Pod;
+use lb_common::{
+    Addr, Tick, V4, V6, config,
+    counters::{self, ServiceCounters},
+    flow::{self, FlowKey, Half, Route},
+    maps,
+    service::{self, FrontendKey, ServiceName, backend, frontend},
+};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{
+    Error,
+    convert::{
+        backend_ref, counted, family_config, host_port, mac, named, protocol, range, seconds,
+    },
+    endpoints::Endpoints,
+    interfaces::Interfaces,
+    pinned::{MapFamily, PinnedMaps, Use},
+    snapshot::{
+        Backend, Config, Family, Flow, Frontend, HostPort, Link, NextHop, PortRange, Reason,
+        Service, Slot,
+    },
+};
+
+/// Reads tables whose rows refer to services and interfaces by number.
+pub(super) struct Collector<'a> {
+    maps: &'a PinnedMaps,
+    services: HashMap<u32, Service>,
+    interfaces: Interfaces,
+}
+
+impl<'a> Collector<'a> {
+    /// Reads the names that everything else refers to.
+    pub(super) fn new(maps: &'a PinnedMaps) -> Result<Self, Error> {
+        let services = maps
+            .rows::<u32, ServiceName>(maps::SERVICE_NAMES)?
+            .into_iter()
+            .map(|(id, name)| (id, named(id, &name)))
+            .collect();
+        // Without a readable status interfaces may go without a name; that must not hide the maps.
+        let status = maps.status().ok().flatten();
+        Ok(Self {
+            maps,
+            services,
+            interfaces: Interfaces::new(status.as_ref()),
+        })
+    }
+
+    pub(super) fn config(&self) -> Result<Config, Error> {
+        let config: config::Config = self.maps.array(maps::CONFIG)?.get(0)?.unwrap_or_default();
+        Ok(Config {
+            epoch: config.epoch,
+            snat_ports: PortRange {
+                first: config.snat_first,
+                last: config.snat_last,
+            },
+            ipv4: family_config(&config.v4),
+            ipv6: family_config(&config.v6),
+        })
+    }
+
+    pub(super) fn links(&self) -> Result<Vec<Link>, Error> {
+        let rows = self.maps.rows::<u32, u32>(maps::LINKS)?;
+        let mut links: Vec<Link> = rows
+            .into_iter()
+            .map(|(index, flags)| Link {
+                index,
+                interface: self.interfaces.name(index),
+                direct: flags & config::link::DIRECT != 0,
+                xdp_target: flags & config::link::XDP_TARGET != 0,
+            })
+            .collect();
+        links.sort_unstable_by_key(|link| link.index);
+        Ok(links)
+    }
+
+    pub(super) fn services(&self, family: Option<Family>) -> Result<Vec<Service>, Error> {
+        let counters = self
+            .maps
+            .counters::<ServiceCounters>(maps::SERVICE_COUNTERS)?;
+        let mut services = self
+            .services
+            .values()
+            .filter(|service| family.is_none_or(|family| service.family == family))
+            .map(|service| Ok(counted(service, &counters.get(service.id)?)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        services.sort_unstable();
+        Ok(services)
+    }
+
+    pub(super) fn reasons(&self) -> Result<Vec<Reason>, Error> {
+        let counters = self.maps.counters::<u64>(maps::REASONS)?;
+        counters::Reason::ALL
+            .iter()
+            .map(|reason| {
+                Ok(Reason {
+                    reason: reason.name(),
+                    packets: counters.get(*reason as u32)?.iter().sum(),
+                })
+            })
+            .collect()
+    }
+
+    pub(super) fn frontends(&self, family: Option<Family>) -> Result<Vec<Frontend>, Error> {
+        both(
+            family,
+            || self.family_frontends::<V4>(),
+            || self.family_frontends::<V6>(),
+        )
+    }
+
+    fn family_frontends<A: MapFamily>(&self) -> Result<Vec<Frontend>, Error>
+    where
+        FrontendKey<A>: Pod,
+        service::Backend<A>: Pod,
+    {
+        let rows = self.frontend_rows::<A>()?;
+        let endpoints = Endpoints::<A>::open(self.maps)?;
+        let mut frontends = rows
+            .iter()
+            .map(|(key, value)| self.frontend(key, value, &endpoints))
+            .collect::<Result<Vec<_>, Error>>()?;
+        frontends.sort_unstable_by(|a, b| (a.at, &a.protocol).cmp(&(b.at, &b.protocol)));
+        Ok(frontends)
+    }
+
+    fn frontend<A: MapFamily>(
+        &self,
+        key: &FrontendKey<A>,
+        value: &service::Frontend,
+        endpoints: &Endpoints<A>,
+    ) -> Result<Frontend, Error>
+    where
+        service::Backend<A>: Pod,
+    {
+        let whole_address = *key == FrontendKey::whole_address(key.addr);
+        let choice = |slots, drop| endpoints.choice(slots, value.flags & drop != 0);
+        Ok(Frontend {
+            at: host_port(key.addr, key.port),
+            protocol: protocol(key.proto),
+            whole_address,
+            service_id: value.service,
+            service: (!whole_address)
+                .then(|| self.service_name(value.service))
+                .flatten(),
+            inside: choice(value.inside, frontend::DROP_INSIDE)?,
+            outside: choice(value.outside, frontend::DROP_OUTSIDE)?,
+        })
+    }
+
+    pub(super) fn slots(&self, family: Option<Family>) -> Result<Vec<Slot>, Error> {
+        both(
+            family,
+            || self.family_slots::<V4>(),
+            || self.family_slots::<V6>(),
+        )
+    }
+
+    fn family_slots<A: MapFamily>(&self) -> Result<Vec<Slot>, Error>
+    where
+        FrontendKey<A>: Pod,
+        service::Backend<A>: Pod,
+    {
+        let endpoints = Endpoints::<A>::open(self.maps)?;
+        let mut slots = Vec::new();
+        for index in self.referenced_slots::<A>(endpoints.slots.capacity())? {
+            slots.extend(endpoints.at_slot(index)?.map(|backend| Slot {
+                family: A::FAMILY,
+                index,
+                backend,
+            }));
+        }
+        Ok(slots)
+    }
+
+    /// How many slots belong to a frontend.
+    pub(super) fn slot_use<A: MapFamily>(&self) -> Result<Use, Error>
+    where
+        FrontendKey<A>: Pod,
+    {
+        let capacity = self.maps.array::<u32>(A::SLOTS)?.capacity();
+        Ok(Use {
+            used: self.referenced_slots::<A>(capacity)?.len() as u32,
+            capacity,
+        })
+    }
+
+    /// The slots that belong to a frontend.
+    fn referenced_slots<A: MapFamily>(&self, capacity: u32) -> Result<BTreeSet<u32>, Error>
+    where
+        FrontendKey<A>: Pod,
+    {
+        let rows = self.frontend_rows::<A>()?;
+        Ok(rows
+            .values()
+            .flat_map(|value| [value.inside, value.outside])
+            .flat_map(|slots| range(slots, capacity))
+            .collect())
+    }
+
+    pub(super) fn backends(&self, family: Option<Family>) -> Result<Vec<Backend>, Error> {
+        both(
+            family,
+            || self.family_backends::<V4>(),
+            || self.family_backends::<V6>(),
+        )
+    }
+
+    /// The backends in use, and those a frontend leads to although they are not.
+    fn family_backends<A: MapFamily>(&self) -> Result<Vec<Backend>, Error>
+    where
+        FrontendKey<A>: Pod,
+        service::Backend<A>: Pod,
+    {
+        let endpoints = Endpoints::<A>::open(self.maps)?;
+        let mut referenced = BTreeSet::new();
+        for slot in self.referenced_slots::<A>(endpoints.slots.capacity())? {
+            referenced.extend(endpoints.slots.get(slot)?);
+        }
+        let mut backends = Vec::new();
+        for index in 0..endpoints.backends.capacity() {
+            let Some(entry) = endpoints.backends.get(index)? else {
+                break;
+            };
+            if entry.flags & backend::ALIVE != 0 || referenced.contains(&index) {
+                backends.push(Backend {
+                    family: A::FAMILY,
+                    entry: backend_ref(index, Some(entry)),
+                    generation: entry.generation,
+                });
+            }
+        }
+        Ok(backends)
+    }
+
+    /// How many backends are in use.
+    pub(super) fn backend_use<A: MapFamily>(&self) -> Result<Use, Error>
+    where
+        FrontendKey<A>: Pod,
+        service::Backend<A>: Pod,
+    {
+        let capacity = self
+            .maps
+            .array::<service::Backend<A>>(A::BACKENDS)?
+            .capacity();
+        Ok(Use {
+            used: self.family_backends::<A>()?.len() as u32,
+            capacity,
+        })
+    }
+
+    pub(super) fn flows(&self, family: Option<Family>) -> Result<Vec<Flow>, Error> {
+        both(
+            family,
+            || self.family_flows::<V4>(),
+            || self.family_flows::<V6>(),
+        )
+    }
+
+    fn family_flows<A: MapFamily>(&self) -> Result<Vec<Flow>, Error>
+    where
+        FlowKey<A>: Pod,
+        flow::Flow<A>: Pod,
+    {
+        let rows = self.maps.rows::<FlowKey<A>, flow::Flow<A>>(A::FLOWS)?;
+        let now = now();
+        let mut flows: Vec<Flow> = rows
+            .iter()
+            .map(|(key, value)| self.flow(now, key, value))
+            .collect();
+        flows.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
+        Ok(flows)
+    }
+
+    fn flow<A: Addr>(&self, now: Tick, key: &FlowKey<A>, value: &flow::Flow<A>) -> Flow {
+        Flow {
+            direction: match key.direction() {
+                flow::Direction::Ingress => "ingress",
+                flow::Direction::Egress => "egress",
+            },
+            protocol: protocol(key.proto),
+            source: host_port(key.src, key.sport),
+            destination: host_port(key.dst, key.dport),
+            new_source: host_port(value.src, value.sport),
+            new_destination: host_port(value.dst, value.dport),
+            service_id: value.service,
+            service: self.service_name(value.service),
+            half: match value.half() {
+                Half::Request => "request",
+                Half::Reply => "reply",
+            },
+            route: match value.route() {
+                Route::Stack => "stack",
+                Route::Forward => "forward",
+                Route::Hairpin => "hairpin",
+            },
+            backend: value.backend,
+            generation: value.generation,
+            next_hop: (value.hop.ifindex != 0).then(|| self.next_hop(now, &value.hop)),
+            idle_seconds: seconds(now, value.seen),
+        }
+    }
+
+    fn next_hop(&self, now: Tick, hop: &flow::Hop) -> NextHop {
+        let mac = |bytes| (hop.link != 0).then(|| mac(bytes));
+        NextHop {
+            interface_index: hop.ifindex,
+            interface: self.interfaces.name(hop.ifindex),
+            destination_mac: mac(hop.dmac),
+            source_mac: mac(hop.smac),
+            epoch: hop.epoch,
+            age_seconds: seconds(now, hop.resolved),
+        }
+    }
+
+    fn service_name(&self, id: u32) -> Option<String> {
+        self.services.get(&id).map(Service::full_name)
+    }
+
+    fn frontend_rows<A: MapFamily>(
+        &self,
+    ) -> Result<HashMap<FrontendKey<A>, service::Frontend>, Error>
+    where
+        FrontendKey<A>: Pod,
+    {
+        self.maps.rows(A::FRONTENDS)
+    }
+}
+
+/// What the families asked for have, IPv4 first.
+fn both<T>(
+    family: Option<Family>,
+    v4: impl FnOnce() -> Result<Vec<T>, Error>,
+    v6: impl FnOnce() -> Result<Vec<T>, Error>,
+) -> Result<Vec<T>, Error> {
+    match family {
+        Some(Family::V4) => v4(),
+        Some(Family::V6) => v6(),
+        None => {
+            let mut rows = v4()?;
+            rows.extend(v6()?);
+            Ok(rows)
+        }
+    }
+}
+
+/// What flows are sorted by: their whole key.
+fn order(flow: &Flow) -> (&str, HostPort, HostPort, &str) {
+    (
+        &flow.protocol,
+        flow.source,
+        flow.destination,
+        flow.direction,
+    )
+}
+
+fn now() -> Tick {
+    let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
+    Tick::from_nanos(now.as_nanos() as u64)
+}

@@ -1,0 +1,299 @@
+//! The tables of `lbctl maps dump`. Pure.
+
+use super::{
+    output::{Detail, list, table, text},
+    snapshot::{
+        Backend, Choice, Config, FamilyConfig, Flow, Frontend, Link, NextHop, Reason, Section,
+        Service, Slot, Snapshot, WithoutBackends,
+    },
+    status,
+};
+
+/// The tables, each under its name if there are several.
+pub(super) fn render(snapshot: &Snapshot, detail: Detail) -> String {
+    let Snapshot { sections } = snapshot;
+    if let [only] = &sections[..] {
+        return text(lines(only, detail));
+    }
+    let titled = sections.iter().map(|section| {
+        let title = title(section);
+        text([title].into_iter().chain(lines(section, detail)))
+    });
+    titled.collect::<Vec<_>>().join("\n")
+}
+
+fn title(section: &Section) -> String {
+    let name = section.table().name();
+    let rows = match section {
+        Section::Config(_) | Section::Status(_) => return name.to_owned(),
+        Section::Links(rows) => rows.len(),
+        Section::Frontends(rows) => rows.len(),
+        Section::Slots(rows) => rows.len(),
+        Section::Backends(rows) => rows.len(),
+        Section::Services(rows) => rows.len(),
+        Section::Flows(rows) => rows.len(),
+        Section::Reasons(rows) => rows.len(),
+    };
+    format!("{name} ({rows})")
+}
+
+fn lines(section: &Section, detail: Detail) -> Vec<String> {
+    match section {
+        Section::Config(config) => config_lines(config),
+        Section::Links(rows) => links(rows),
+        Section::Frontends(rows) => frontends(rows, detail),
+        Section::Slots(rows) => slots(rows),
+        Section::Backends(rows) => backends(rows),
+        Section::Services(rows) => services(rows),
+        Section::Flows(rows) => flows(rows, detail),
+        Section::Reasons(rows) => reasons(rows),
+        Section::Status(Some(status)) => status::agent_lines(status),
+        Section::Status(None) => vec!["none".to_owned()],
+    }
+}
+
+fn config_lines(config: &Config) -> Vec<String> {
+    let Config {
+        epoch,
+        snat_ports,
+        ipv4,
+        ipv6,
+    } = config;
+    let family = |name: &str, config: &FamilyConfig| {
+        let FamilyConfig {
+            node_address,
+            cluster_network,
+        } = config;
+        [
+            vec![
+                format!("{name} node address"),
+                or_dash(node_address.as_ref()),
+            ],
+            vec![
+                format!("{name} cluster network"),
+                or_dash(cluster_network.as_ref()),
+            ],
+        ]
+    };
+    let rows = [
+        vec!["epoch".to_owned(), epoch.to_string()],
+        vec!["SNAT ports".to_owned(), snat_ports.to_string()],
+    ];
+    table(
+        &["FACT", "VALUE"],
+        rows.into_iter()
+            .chain(family("IPv4", ipv4))
+            .chain(family("IPv6", ipv6)),
+    )
+}
+
+fn links(rows: &[Link]) -> Vec<String> {
+    table(
+        &["INDEX", "INTERFACE", "DIRECT", "XDP-TARGET"],
+        rows.iter().map(|link| {
+            vec![
+                link.index.to_string(),
+                or_dash(link.interface.as_ref()),
+                yes(link.direct),
+                yes(link.xdp_target),
+            ]
+        }),
+    )
+}
+
+fn frontends(rows: &[Frontend], detail: Detail) -> Vec<String> {
+    const HEADER: [&str; 8] = [
+        "ADDRESS",
+        "PORT",
+        "PROTO",
+        "SERVICE",
+        "INSIDE",
+        "OUTSIDE",
+        "INSIDE-SLOTS",
+        "OUTSIDE-SLOTS",
+    ];
+    let columns = columns(&HEADER, 2, detail);
+    table(
+        columns,
+        rows.iter().map(|row| {
+            let (port, protocol) = if row.whole_address {
+                ("*".to_owned(), "*".to_owned())
+            } else {
+                (row.at.port.to_string(), row.protocol.clone())
+            };
+            let mut cells = vec![
+                row.at.address.to_string(),
+                port,
+                protocol,
+                if row.whole_address {
+                    "-".to_owned()
+                } else {
+                    service_name(row.service.as_ref(), row.service_id)
+                },
+                choice(&row.inside, detail),
+                choice(&row.outside, detail),
+                slot_range(&row.inside),
+                slot_range(&row.outside),
+            ];
+            cells.truncate(columns.len());
+            cells
+        }),
+    )
+}
+
+fn choice(choice: &Choice, detail: Detail) -> String {
+    match (choice.slot_count, choice.without_backends) {
+        (0, WithoutBackends::Reject) => "reject".to_owned(),
+        (0, WithoutBackends::Drop) => "drop".to_owned(),
+        (_, _) => list(&choice.backends, detail),
+    }
+}
+
+fn slot_range(choice: &Choice) -> String {
+    format!("{}+{}", choice.first_slot, choice.slot_count)
+}
+
+fn slots(rows: &[Slot]) -> Vec<String> {
+    table(
+        &["FAMILY", "SLOT", "BACKEND", "ENDPOINT"],
+        rows.iter().map(|slot| {
+            vec![
+                slot.family.to_string(),
+                slot.index.to_string(),
+                slot.backend.index.to_string(),
+                slot.backend.to_string(),
+            ]
+        }),
+    )
+}
+
+fn backends(rows: &[Backend]) -> Vec<String> {
+    table(
+        &[
+            "FAMILY",
+            "BACKEND",
+            "ADDRESS",
+            "PORT",
+            "GENERATION",
+            "STATE",
+        ],
+        rows.iter().map(|row| {
+            let at = row.entry.at;
+            vec![
+                row.family.to_string(),
+                row.entry.index.to_string(),
+                or_dash(at.map(|at| at.address).as_ref()),
+                or_dash(at.map(|at| at.port).as_ref()),
+                row.generation.to_string(),
+                or_dash(
+                    Some(row.entry.marks().join(", "))
+                        .filter(|marks| !marks.is_empty())
+                        .as_ref(),
+                ),
+            ]
+        }),
+    )
+}
+
+fn services(rows: &[Service]) -> Vec<String> {
+    table(
+        &[
+            "ID", "SERVICE", "PROTO", "FAMILY", "PACKETS", "BYTES", "FLOWS", "REJECTS",
+        ],
+        rows.iter().map(|service| {
+            vec![
+                service.id.to_string(),
+                service.full_name(),
+                service.protocol.clone(),
+                service.family.to_string(),
+                service.packets.to_string(),
+                service.bytes.to_string(),
+                service.flows.to_string(),
+                service.rejects.to_string(),
+            ]
+        }),
+    )
+}
+
+fn flows(rows: &[Flow], detail: Detail) -> Vec<String> {
+    const HEADER: [&str; 14] = [
+        "DIRECTION",
+        "PROTO",
+        "SOURCE",
+        "DESTINATION",
+        "NEW-SOURCE",
+        "NEW-DESTINATION",
+        "SERVICE",
+        "HALF",
+        "ROUTE",
+        "NEXT-HOP",
+        "IDLE",
+        "BACKEND",
+        "HOP-EPOCH",
+        "HOP-AGE",
+    ];
+    let columns = columns(&HEADER, 3, detail);
+    table(
+        columns,
+        rows.iter().map(|flow| {
+            let hop = flow.next_hop.as_ref();
+            let mut cells = vec![
+                flow.direction.to_owned(),
+                flow.protocol.clone(),
+                flow.source.to_string(),
+                flow.destination.to_string(),
+                flow.new_source.to_string(),
+                flow.new_destination.to_string(),
+                service_name(flow.service.as_ref(), flow.service_id),
+                flow.half.to_owned(),
+                flow.route.to_owned(),
+                or_dash(hop.map(next_hop).as_ref()),
+                format!("{}s", flow.idle_seconds),
+                format!("{} (generation {})", flow.backend, flow.generation),
+                or_dash(hop.map(|hop| hop.epoch).as_ref()),
+                or_dash(hop.map(|hop| format!("{}s", hop.age_seconds)).as_ref()),
+            ];
+            cells.truncate(columns.len());
+            cells
+        }),
+    )
+}
+
+fn next_hop(hop: &NextHop) -> String {
+    let interface = match &hop.interface {
+        Some(name) => name.clone(),
+        None => format!("if{}", hop.interface_index),
+    };
+    match &hop.destination_mac {
+        Some(mac) => format!("{interface} {mac}"),
+        None => interface,
+    }
+}
+
+fn reasons(rows: &[Reason]) -> Vec<String> {
+    table(
+        &["REASON", "PACKETS"],
+        rows.iter()
+            .map(|row| vec![row.reason.to_owned(), row.packets.to_string()]),
+    )
+}
+
+/// All columns, or all but the last `extra` ones.
+fn columns<'a>(header: &'a [&'a str], extra: usize, detail: Detail) -> &'a [&'a str] {
+    match detail {
+        Detail::Brief => &header[..header.len() - extra],
+        Detail::Full => header,
+    }
+}
+
+fn service_name(name: Option<&String>, id: u32) -> String {
+    name.map_or_else(|| format!("service {id} (no name)"), Clone::clone)
+}
+
+fn or_dash<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| "-".to_owned(), ToString::to_string)
+}
+
+fn yes(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
