@@ -114,7 +114,7 @@ impl Seen {
     fn add(&mut self, frame: &[u8]) {
         let packet = match SlicedPacket::from_ethernet(frame) {
             Ok(packet) => packet,
-            Err(error) => return self.complain(format!("{error}"), frame),
+            Err(error) => return self.complain(&error.to_string(), frame),
         };
         let (src, dst) = match &packet.net {
             Some(NetSlice::Ipv4(ip)) => (
@@ -135,13 +135,13 @@ impl Seen {
         match wrong(&packet, src, dst) {
             Ok(None) => {}
             Ok(Some(what)) => {
-                self.complain(format!("wrong {what} checksum, {src} to {dst}"), frame)
+                self.complain(&format!("wrong {what} checksum, {src} to {dst}"), frame);
             }
-            Err(error) => self.complain(format!("{error}"), frame),
+            Err(error) => self.complain(&error.to_string(), frame),
         }
     }
 
-    fn complain(&mut self, what: String, frame: &[u8]) {
+    fn complain(&mut self, what: &str, frame: &[u8]) {
         const ENOUGH: usize = 10;
         if self.bad.len() < ENOUGH {
             let head = &frame[..frame.len().min(90)];
@@ -213,7 +213,7 @@ fn wrong(
             }
             _ => Ok(Some("ICMPv6 over IPv4")),
         },
-        _ => Ok(None),
+        TransportSlice::Igmp(_) => Ok(None),
     }
 }
 

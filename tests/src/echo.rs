@@ -58,7 +58,7 @@ impl Servers {
         let thread = thread::Builder::new()
             .name(format!("serve {server}"))
             .spawn(move || {
-                if let Err(error) = serve(tcp, udp, server, stopped) {
+                if let Err(error) = serve(tcp, udp, &server, stopped) {
                     eprintln!("warning: a server stopped: {error:#}");
                 }
             })?;
@@ -108,7 +108,7 @@ fn bind(ports: &[u16]) -> Result<Listening> {
 fn serve(
     tcp: Vec<std::net::TcpListener>,
     udp: Vec<std::net::UdpSocket>,
-    server: Arc<str>,
+    server: &Arc<str>,
     stopped: oneshot::Receiver<()>,
 ) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()

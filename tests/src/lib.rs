@@ -7,6 +7,8 @@
 
 pub mod agent;
 pub mod capture;
+pub mod checks;
+pub mod cluster;
 pub mod command;
 pub mod echo;
 pub mod manifests;
