@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, topology::Host};
+use crate::topology::Host;
 
 /// How long an agent may take until it is ready.
 const START: Duration = Duration::from_secs(20);
@@ -172,10 +172,4 @@ pub fn program(name: &str) -> Result<PathBuf> {
                 own.display()
             )
         })
-}
-
-/// Runs a program of the workspace outside of any namespace and returns what it prints.
-pub fn output(name: &str, args: &[&str]) -> Result<String> {
-    let output = command::run(Command::new(program(name)?).args(args))?;
-    Ok(String::from_utf8(output.stdout)?)
 }

@@ -163,7 +163,7 @@ impl Checks {
 /// Runs `f`; its error, or its panic, in words.
 fn attempt<T>(f: impl FnOnce() -> Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(outcome) => outcome.map_err(|error| format!("{error:?}")),
+        Ok(outcome) => outcome.map_err(|error| format!("{error:#}")),
         Err(panic) => Err(format!("panicked: {}", message(panic.as_ref()))),
     }
 }

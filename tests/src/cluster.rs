@@ -96,7 +96,26 @@ impl Cluster {
         self.topology.remove_pod(name)
     }
 
-    fn serve(&mut self, pod: &str) -> Result<()> {
+    /// Stops the servers of a pod; the pod stays.
+    pub fn silence(&mut self, pod: &str) {
+        self.servers.remove(pod);
+    }
+
+    /// Leaves everything standing after this process, but for the servers in the pods.
+    pub fn keep(self) {
+        let Self {
+            agents,
+            servers,
+            manifests: _,
+            topology,
+        } = self;
+        drop(servers);
+        agents.into_values().for_each(Agent::keep);
+        topology.keep();
+    }
+
+    /// Starts the servers of a pod.
+    pub fn serve(&mut self, pod: &str) -> Result<()> {
         let servers = Servers::start(&self.topology.pod(pod)?.netns, pod, &POD_PORTS)?;
         self.servers.insert(pod.to_owned(), servers);
         Ok(())

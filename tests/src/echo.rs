@@ -52,13 +52,21 @@ pub struct Servers {
 impl Servers {
     /// Serves TCP and UDP, IPv4 and IPv6, on these ports of every address of the namespace.
     pub fn start(netns: &Netns, server: &str, ports: &[u16]) -> Result<Self> {
-        let (tcp, udp) = netns.run(|| bind(ports))??;
+        Self::on(netns.run(|| bind(ports))??, server)
+    }
+
+    /// The same in the namespace the process is in.
+    pub fn here(server: &str, ports: &[u16]) -> Result<Self> {
+        Self::on(bind(ports)?, server)
+    }
+
+    fn on(sockets: Listening, server: &str) -> Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let server: Arc<str> = server.into();
         let thread = thread::Builder::new()
             .name(format!("serve {server}"))
             .spawn(move || {
-                if let Err(error) = serve(tcp, udp, &server, stopped) {
+                if let Err(error) = serve(sockets, &server, stopped) {
                     eprintln!("warning: a server stopped: {error:#}");
                 }
             })?;
@@ -105,12 +113,7 @@ fn bind(ports: &[u16]) -> Result<Listening> {
     Ok((tcp, udp))
 }
 
-fn serve(
-    tcp: Vec<std::net::TcpListener>,
-    udp: Vec<std::net::UdpSocket>,
-    server: &Arc<str>,
-    stopped: oneshot::Receiver<()>,
-) -> Result<()> {
+fn serve((tcp, udp): Listening, server: &Arc<str>, stopped: oneshot::Receiver<()>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;

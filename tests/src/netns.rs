@@ -35,6 +35,16 @@ impl Netns {
         &self.name
     }
 
+    /// Another handle to the same namespace.
+    pub fn try_clone(&self) -> Result<Self> {
+        let file = self
+            .file
+            .try_clone()
+            .context("cannot duplicate a file descriptor")?;
+        let name = self.name.clone();
+        Ok(Self { name, file })
+    }
+
     /// Removes the namespace with all its interfaces, before its site goes.
     pub fn remove(self) -> Result<()> {
         command::run(Command::new("ip").args(["netns", "del", &self.name]))?;

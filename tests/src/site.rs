@@ -228,7 +228,7 @@ fn owner(prefix: &str) -> Option<u32> {
 }
 
 /// Whether a process runs: neither gone nor a zombie that nobody has waited for.
-pub(crate) fn alive(pid: u32) -> bool {
+pub fn alive(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         !stat
             .rsplit(')')
