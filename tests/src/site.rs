@@ -7,7 +7,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs, mem,
+    fs,
+    io::ErrorKind,
+    mem,
     path::{Path, PathBuf},
     process::{Command, exit},
     sync::{
@@ -20,6 +22,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::{
+    io::Errno,
     mount::{UnmountFlags, unmount},
     process::{Pid, Signal, geteuid, kill_process},
 };
@@ -174,22 +177,32 @@ fn leave(signal: i32) -> ! {
 }
 
 /// Removes everything with this prefix: processes, mounts, namespaces, files. It is no error if
-/// there is nothing.
+/// there is nothing, or if another process sweeps the same at the same time.
 pub fn sweep(prefix: &str) -> Result<()> {
     let namespaces = namespaces(prefix);
     for namespace in &namespaces {
-        kill_inside(namespace)?;
+        unless_gone(namespace, kill_inside(namespace))?;
     }
     let dir = Path::new(RUN).join(prefix);
     unmount_below(&dir)?;
     for namespace in &namespaces {
-        command::run(Command::new("ip").args(["netns", "del", namespace]))?;
+        let deleted = command::run(Command::new("ip").args(["netns", "del", namespace]));
+        unless_gone(namespace, deleted.map(drop))?;
     }
     match fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", dir.display()))
         }
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// A failure counts only while the namespace is there.
+fn unless_gone(namespace: &str, outcome: Result<()>) -> Result<()> {
+    if Path::new(NAMESPACES).join(namespace).exists() {
+        outcome
+    } else {
+        Ok(())
     }
 }
 
