@@ -1,1 +1,19 @@
-//! tests/src/lib.rs
+//! Fairlead against real packets.
+//!
+//! A [`topology`] is a client, two nodes and their pods in network namespaces ([`netns`]), which
+//! leaves nothing behind ([`site`]). Real sockets talk across it ([`echo`], [`talk`]), a
+//! [`capture`] checks every checksum on the wire, and the [`agent`]s under test run on its nodes
+//! with [`manifests`] that change while they run. The [`demo`] shows all of it to people.
+
+pub mod agent;
+pub mod capture;
+pub mod checks;
+pub mod cluster;
+pub mod command;
+pub mod demo;
+pub mod echo;
+pub mod manifests;
+pub mod netns;
+pub mod site;
+pub mod talk;
+pub mod topology;

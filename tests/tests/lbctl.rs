@@ -271,6 +271,7 @@ fn connection<A: Addr>(service: u32, client: A, node: A, backend: A) -> [(FlowKe
         // A moment that cannot be past by the time it is read: idle for no time at all.
         flow.seen = Tick::from_nanos(1 << 57);
         flow.hop = hop;
+        flow.link = if hop == Hop::NONE { 0 } else { link::DIRECT };
         let key = FlowKey::new(Direction::Ingress, proto::TCP, key_src, key_dst);
         (key, flow)
     };
@@ -278,18 +279,11 @@ fn connection<A: Addr>(service: u32, client: A, node: A, backend: A) -> [(FlowKe
         ifindex: 77,
         epoch: 7,
         resolved: Tick::from_nanos(1 << 57),
-        link: link::DIRECT,
-        dmac: [2, 0, 0, 0, 0, 0x0a],
-        smac: [2, 0, 0, 0, 0, 1],
+        macs: [[2, 0], [0, 0], [0, 0x0a], [2, 0], [0, 0], [0, 1]].map(u16::from_ne_bytes),
     };
     [
         row(Half::Request, (client, node_port), (snat, backend), hop),
-        row(
-            Half::Reply,
-            (backend, snat),
-            (node_port, client),
-            Hop::default(),
-        ),
+        row(Half::Reply, (backend, snat), (node_port, client), Hop::NONE),
     ]
 }
 

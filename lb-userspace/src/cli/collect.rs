@@ -303,18 +303,19 @@ impl<'a> Collector<'a> {
             },
             backend: value.backend,
             generation: value.generation,
-            next_hop: (value.hop.ifindex != 0).then(|| self.next_hop(now, &value.hop)),
+            next_hop: (value.hop.ifindex != 0).then(|| self.next_hop(now, value.link, &value.hop)),
             idle_seconds: seconds(now, value.seen),
         }
     }
 
-    fn next_hop(&self, now: Tick, hop: &flow::Hop) -> NextHop {
-        let mac = |bytes| (hop.link != 0).then(|| mac(bytes));
+    fn next_hop(&self, now: Tick, link: u32, hop: &flow::Hop) -> NextHop {
+        let (destination, source) = hop.macs.split_at(3);
+        let mac = |words: &[u16]| (link != 0).then(|| mac(words));
         NextHop {
             interface_index: hop.ifindex,
             interface: self.interfaces.name(hop.ifindex),
-            destination_mac: mac(hop.dmac),
-            source_mac: mac(hop.smac),
+            destination_mac: mac(destination),
+            source_mac: mac(source),
             epoch: hop.epoch,
             age_seconds: seconds(now, hop.resolved),
         }

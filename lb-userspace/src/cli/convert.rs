@@ -1,6 +1,6 @@
 //! One map value → the same for people. Pure.
 
-use std::{fmt::Write as _, ops::Range};
+use std::ops::Range;
 
 use lb_common::{
     Addr, Port, Tick, config,
@@ -101,15 +101,14 @@ pub(super) fn seconds(now: Tick, then: Tick) -> u64 {
     u64::from(ticks) * Tick::NANOS / NANOS_PER_SECOND
 }
 
-pub(super) fn mac(bytes: [u8; 6]) -> String {
-    bytes
+/// A MAC address of three words in memory order.
+pub(super) fn mac(words: &[u16]) -> String {
+    words
         .iter()
-        .enumerate()
-        .fold(String::new(), |mut text, (position, byte)| {
-            let colon = if position == 0 { "" } else { ":" };
-            let _ = write!(text, "{colon}{byte:02x}");
-            text
-        })
+        .flat_map(|word| word.to_ne_bytes())
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<Vec<_>>()
+        .join(":")
 }
 
 #[cfg(test)]

@@ -1,0 +1,279 @@
+//! A capture that checks every checksum it sees.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow};
+use etherparse::{NetSlice, SlicedPacket, TransportSlice, err::ValueTooBigError};
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SocketType, eth, recv, socket,
+        sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout},
+    },
+};
+
+use crate::{echo::Protocol, netns::Netns};
+
+/// Room for bursts while the checking thread waits for a processor.
+const BUFFER: usize = 64 << 20;
+/// How often a quiet capture looks whether it is to end; also how long it listens on when told to,
+/// for what is still under way.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// A capture on all interfaces of a namespace, both ways; it ends with [`Capture::finish`].
+#[derive(Debug)]
+pub struct Capture {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Seen>>>,
+}
+
+/// What a capture saw.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// IP packets; one that passes two interfaces counts twice.
+    pub packets: usize,
+    /// Packets with a wrong checksum or that don't parse, in words; the first few.
+    pub bad: Vec<String>,
+    /// Flows, in each direction they were seen in.
+    pub flows: BTreeSet<(u8, SocketAddr, SocketAddr)>,
+}
+
+impl Seen {
+    /// Whether a packet of `protocol` from and to these addresses was seen, whatever the ports.
+    pub fn between(&self, protocol: Protocol, from: IpAddr, to: IpAddr) -> bool {
+        let number = match protocol {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        };
+        let flows = &mut self.flows.iter();
+        flows.any(|(proto, src, dst)| *proto == number && src.ip() == from && dst.ip() == to)
+    }
+}
+
+impl Capture {
+    /// Starts to listen in the namespace.
+    pub fn start(netns: &Netns) -> Result<Self> {
+        let socket = netns
+            .run(|| socket(AddressFamily::PACKET, SocketType::RAW, Some(eth::ALL)))?
+            .with_context(|| format!("cannot capture in {}", netns.name()))?;
+        set_socket_recv_buffer_size_force(&socket, BUFFER)?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(QUIET))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::Builder::new()
+            .name("capture".into())
+            .spawn(move || listen(&socket, &stopped))?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Ends the capture, once the wire is quiet.
+    pub fn finish(mut self) -> Result<Seen> {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().context("the capture has ended")?;
+        thread.join().map_err(|_| anyhow!("the capture panicked"))?
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn listen(socket: &OwnedFd, stop: &AtomicBool) -> Result<Seen> {
+    let mut seen = Seen::default();
+    let mut frame = vec![0; 1 << 16];
+    loop {
+        match recv(socket, &mut *frame, RecvFlags::empty()) {
+            Ok((length, _)) => seen.add(&frame[..length]),
+            Err(Errno::AGAIN) if stop.load(Ordering::Relaxed) => return Ok(seen),
+            // A port that goes down says so once.
+            Err(Errno::AGAIN | Errno::INTR | Errno::NETDOWN) => {}
+            Err(error) => return Err(error).context("cannot go on capturing"),
+        }
+    }
+}
+
+impl Seen {
+    fn add(&mut self, frame: &[u8]) {
+        let packet = match SlicedPacket::from_ethernet(frame) {
+            Ok(packet) => packet,
+            Err(error) => return self.complain(&error.to_string(), frame),
+        };
+        let (src, dst) = match &packet.net {
+            Some(NetSlice::Ipv4(ip)) => (
+                ip.header().source_addr().into(),
+                ip.header().destination_addr().into(),
+            ),
+            Some(NetSlice::Ipv6(ip)) => (
+                ip.header().source_addr().into(),
+                ip.header().destination_addr().into(),
+            ),
+            Some(NetSlice::Arp(_)) | None => return,
+        };
+        self.packets += 1;
+        if let Some((proto, sport, dport)) = ports(&packet) {
+            let (src, dst) = (SocketAddr::new(src, sport), SocketAddr::new(dst, dport));
+            self.flows.insert((proto, src, dst));
+        }
+        match wrong(&packet, src, dst) {
+            Ok(None) => {}
+            Ok(Some(what)) => {
+                self.complain(&format!("wrong {what} checksum, {src} to {dst}"), frame);
+            }
+            Err(error) => self.complain(&error.to_string(), frame),
+        }
+    }
+
+    fn complain(&mut self, what: &str, frame: &[u8]) {
+        const ENOUGH: usize = 10;
+        if self.bad.len() < ENOUGH {
+            let head = &frame[..frame.len().min(90)];
+            self.bad
+                .push(format!("{what}: {} bytes, {head:02x?}", frame.len()));
+        }
+    }
+}
+
+fn ports(packet: &SlicedPacket<'_>) -> Option<(u8, u16, u16)> {
+    match packet.transport.as_ref()? {
+        TransportSlice::Tcp(tcp) => Some((6, tcp.source_port(), tcp.destination_port())),
+        TransportSlice::Udp(udp) => Some((17, udp.source_port(), udp.destination_port())),
+        _ => None,
+    }
+}
+
+/// Which checksum of a packet is wrong, if one is.
+fn wrong(
+    packet: &SlicedPacket<'_>,
+    src: IpAddr,
+    dst: IpAddr,
+) -> Result<Option<&'static str>, ValueTooBigError<usize>> {
+    if let Some(NetSlice::Ipv4(ip)) = &packet.net {
+        let header = ip.header().to_header();
+        if header.header_checksum != header.calc_header_checksum() {
+            return Ok(Some("IPv4"));
+        }
+    }
+    let Some(transport) = &packet.transport else {
+        return Ok(None);
+    };
+    match transport {
+        TransportSlice::Tcp(tcp) => {
+            let expected = match (src, dst) {
+                (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                    tcp.calc_checksum_ipv4(src.octets(), dst.octets())?
+                }
+                (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                    tcp.calc_checksum_ipv6(src.octets(), dst.octets())?
+                }
+                (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
+            };
+            Ok((tcp.checksum() != expected).then_some("TCP"))
+        }
+        TransportSlice::Udp(udp) => {
+            let header = udp.to_header();
+            let expected = match (src, dst) {
+                (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                    header.calc_checksum_ipv4_raw(src.octets(), dst.octets(), udp.payload())?
+                }
+                (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                    header.calc_checksum_ipv6_raw(src.octets(), dst.octets(), udp.payload())?
+                }
+                (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
+            };
+            // Zero says that an IPv4 sender made none.
+            let unmade = udp.checksum() == 0 && src.is_ipv4();
+            Ok((!unmade && udp.checksum() != expected).then_some("UDP"))
+        }
+        TransportSlice::Icmpv4(icmp) => {
+            let expected = icmp.icmp_type().calc_checksum(icmp.payload());
+            Ok((icmp.checksum() != expected).then_some("ICMP"))
+        }
+        TransportSlice::Icmpv6(icmp) => match (src, dst) {
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let valid = icmp.is_checksum_valid(src.octets(), dst.octets());
+                Ok((!valid).then_some("ICMPv6"))
+            }
+            _ => Ok(Some("ICMPv6 over IPv4")),
+        },
+        TransportSlice::Igmp(_) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{PacketBuilder, PacketBuilderStep};
+
+    use super::Seen;
+
+    /// A TCP, a UDP and an ICMP frame of each family, with where each keeps its checksums.
+    fn frames() -> Vec<(&'static str, Vec<u8>, Vec<usize>)> {
+        let v4 = || PacketBuilder::ethernet2([1; 6], [2; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+        let v6 = || PacketBuilder::ethernet2([1; 6], [2; 6]).ipv6([1; 16], [2; 16], 64);
+        let tcp = |step: PacketBuilderStep<_>| {
+            let mut frame = Vec::new();
+            step.tcp(1, 2, 3, 4).write(&mut frame, b"payload").unwrap();
+            frame
+        };
+        let udp = |step: PacketBuilderStep<_>| {
+            let mut frame = Vec::new();
+            step.udp(1, 2).write(&mut frame, b"payload").unwrap();
+            frame
+        };
+        let mut icmp4 = Vec::new();
+        v4().icmpv4_echo_request(1, 2)
+            .write(&mut icmp4, b"payload")
+            .unwrap();
+        let mut icmp6 = Vec::new();
+        v6().icmpv6_echo_request(1, 2)
+            .write(&mut icmp6, b"payload")
+            .unwrap();
+        vec![
+            ("TCP over IPv4", tcp(v4()), vec![24, 50]),
+            ("TCP over IPv6", tcp(v6()), vec![70]),
+            ("UDP over IPv4", udp(v4()), vec![24, 40]),
+            ("UDP over IPv6", udp(v6()), vec![60]),
+            ("ICMP", icmp4, vec![24, 36]),
+            ("ICMPv6", icmp6, vec![56]),
+        ]
+    }
+
+    fn bad(frame: &[u8]) -> usize {
+        let mut seen = Seen::default();
+        seen.add(frame);
+        assert_eq!(seen.packets, 1);
+        seen.bad.len()
+    }
+
+    #[test]
+    fn good_checksums_pass_and_each_bad_one_is_found() {
+        for (name, frame, checksums) in frames() {
+            assert_eq!(bad(&frame), 0, "{name}");
+            for offset in checksums {
+                let mut broken = frame.clone();
+                broken[offset] ^= 0x10;
+                assert_eq!(bad(&broken), 1, "{name}, checksum at {offset} changed");
+            }
+            let mut broken = frame;
+            *broken.last_mut().unwrap() ^= 0x10;
+            assert_eq!(bad(&broken), 1, "{name}, payload changed");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A topology at work: servers in its pods, an agent on each node, all on one set of manifests.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    agent::Agent,
+    echo::Servers,
+    manifests::Manifests,
+    netns::Netns,
+    site::Site,
+    topology::{Addresses, Family, Links, Topology},
+};
+
+/// The nodes.
+pub const NODES: [&str; 2] = ["node-a", "node-b"];
+/// Ports every pod serves.
+pub const POD_PORTS: [u16; 2] = [8080, 9090];
+
+/// See the [module](self). Fields are in the order they are to be dropped in.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The agent of each node, by the node's name.
+    pub agents: BTreeMap<&'static str, Agent>,
+    servers: BTreeMap<String, Servers>,
+    /// What the agents serve.
+    pub manifests: Manifests,
+    /// What it all runs on.
+    pub topology: Topology,
+}
+
+impl Cluster {
+    /// Builds the topology, serves in its pods, and starts an agent on each node with a copy of
+    /// the manifests in `manifests`.
+    pub fn start(site: Site, links: Links, manifests: &Path) -> Result<Self> {
+        let mut cluster = Self::build(site, links, manifests)?;
+        cluster.start_agents()?;
+        Ok(cluster)
+    }
+
+    /// The same without agents.
+    pub fn build(site: Site, links: Links, manifests: &Path) -> Result<Self> {
+        let topology = Topology::build(site, links)?;
+        let mut cluster = Self {
+            agents: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            manifests: Manifests::copy(manifests, topology.dir().join("manifests"))?,
+            topology,
+        };
+        for name in ["pod-1", "pod-2", "pod-3"] {
+            cluster.serve(name)?;
+        }
+        Ok(cluster)
+    }
+
+    /// Starts (or starts again) the agent of each node and waits until they are ready.
+    pub fn start_agents(&mut self) -> Result<()> {
+        for node in NODES {
+            let started = self.launch_agent(node)?;
+            self.agents.extend([started]);
+        }
+        Ok(())
+    }
+
+    /// Starts the agent of a node, waits until it is ready and returns it.
+    pub fn launch_agent(&self, node: &str) -> Result<(&'static str, Agent)> {
+        let node = self.topology.node(node)?;
+        let agent = Agent::start(node, self.manifests.dir())
+            .with_context(|| format!("cannot start the agent of {}", node.name))?;
+        Ok((node.name, agent))
+    }
+
+    /// The agent of a node.
+    pub fn agent(&mut self, node: &str) -> Result<&mut Agent> {
+        self.agents
+            .get_mut(node)
+            .with_context(|| format!("no agent on {node}"))
+    }
+
+    /// Adds a pod and its servers; its manifest is the caller's to write.
+    pub fn add_pod(&mut self, name: &str, node: &str, addresses: Addresses) -> Result<()> {
+        self.topology.add_pod(name, node, addresses)?;
+        self.serve(name)
+    }
+
+    /// Removes a pod and its servers.
+    pub fn remove_pod(&mut self, name: &str) -> Result<()> {
+        self.servers.remove(name);
+        self.topology.remove_pod(name)
+    }
+
+    /// Stops the servers of a pod; the pod stays.
+    pub fn silence(&mut self, pod: &str) {
+        self.servers.remove(pod);
+    }
+
+    /// Leaves everything standing after this process, but for the servers in the pods.
+    pub fn keep(self) {
+        let Self {
+            agents,
+            servers,
+            manifests: _,
+            topology,
+        } = self;
+        drop(servers);
+        agents.into_values().for_each(Agent::keep);
+        topology.keep();
+    }
+
+    /// Starts the servers of a pod.
+    pub fn serve(&mut self, pod: &str) -> Result<()> {
+        let servers = Servers::start(&self.topology.pod(pod)?.netns, pod, &POD_PORTS)?;
+        self.servers.insert(pod.to_owned(), servers);
+        Ok(())
+    }
+
+    /// The namespace of the client, a node or a pod.
+    pub fn netns(&self, name: &str) -> Result<&Netns> {
+        match name {
+            "client" => Ok(&self.topology.client.netns),
+            "node-a" | "node-b" => Ok(&self.topology.node(name)?.netns),
+            pod => Ok(&self.topology.pod(pod)?.netns),
+        }
+    }
+
+    /// The address of the client, a node or a pod.
+    pub fn address(&self, name: &str, family: Family) -> Result<IpAddr> {
+        let addresses = match name {
+            "client" => self.topology.client.addresses,
+            "node-a" | "node-b" => self.topology.node(name)?.addresses,
+            pod => self.topology.pod(pod)?.addresses,
+        };
+        Ok(addresses.of(family))
+    }
+
+    /// What the agents have said.
+    pub fn logs(&self) -> String {
+        self.agents
+            .iter()
+            .fold(String::new(), |text, (node, agent)| {
+                text + &format!(
+                    "--- log of the agent on {node}
+{}",
+                    agent.log()
+                )
+            })
+    }
+}
+
+/// A service address and port, of either family.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// IPv4 address.
+    pub v4: &'static str,
+    /// IPv6 address.
+    pub v6: &'static str,
+    /// Port.
+    pub port: u16,
+}
+
+impl Target {
+    /// The socket address in a family.
+    pub fn of(&self, family: Family) -> Result<SocketAddr> {
+        let text = match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        };
+        let address = text
+            .parse()
+            .with_context(|| format!("{text} is not an address"))?;
+        Ok(SocketAddr::new(address, self.port))
+    }
+}
+
+/// Tries until it succeeds; the last failure when it has not by `limit`.
+pub fn eventually<T>(limit: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if Instant::now() > deadline => bail!("after {limit:?}: {error:#}"),
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}

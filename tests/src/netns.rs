@@ -1,0 +1,110 @@
+//! Network namespaces, and running things inside them.
+
+use std::{
+    fs::{self, File},
+    os::fd::AsFd,
+    panic::resume_unwind,
+    process::{Child, Command, Output},
+    thread,
+};
+
+use anyhow::{Context, Result};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::{command, site};
+
+/// A named network namespace, as `ip netns` has them. It is removed with its [`site::Site`].
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+    file: File,
+}
+
+impl Netns {
+    /// Makes the namespace.
+    pub fn create(name: String) -> Result<Self> {
+        let _making = site::making();
+        command::run(Command::new("ip").args(["netns", "add", &name]))?;
+        let path = format!("/run/netns/{name}");
+        let file = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+        Ok(Self { name, file })
+    }
+
+    /// Its name, for `ip netns exec`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Another handle to the same namespace.
+    pub fn try_clone(&self) -> Result<Self> {
+        let file = self
+            .file
+            .try_clone()
+            .context("cannot duplicate a file descriptor")?;
+        let name = self.name.clone();
+        Ok(Self { name, file })
+    }
+
+    /// Removes the namespace with all its interfaces, before its site goes.
+    pub fn remove(self) -> Result<()> {
+        command::run(Command::new("ip").args(["netns", "del", &self.name]))?;
+        Ok(())
+    }
+
+    /// Runs `f` on a thread inside the namespace. Sockets made there stay of the namespace
+    /// wherever they are used.
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
+                    .with_context(|| format!("cannot enter network namespace {}", self.name))?;
+                Ok(f())
+            });
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    /// Starts a program inside the namespace; mounts and everything else stay the caller's.
+    pub fn spawn(&self, command: &mut Command) -> Result<Child> {
+        let _making = site::making();
+        self.run(|| command.spawn())?
+            .with_context(|| format!("cannot run {}", command.get_program().display()))
+    }
+
+    /// Runs a program inside the namespace to its end; any exit code but 0 is an error.
+    pub fn output(&self, command: &mut Command) -> Result<Output> {
+        let _making = site::making();
+        self.run(|| command::run(command))?
+    }
+
+    /// Runs lines of `ip` commands (as `ip -batch` takes them) inside the namespace.
+    pub fn ip(&self, lines: &str) -> Result<()> {
+        let _making = site::making();
+        command::feed(
+            Command::new("ip").args(["-n", &self.name, "-batch", "-"]),
+            lines,
+        )
+        .with_context(|| format!("in network namespace {}, running\n{lines}", self.name))?;
+        Ok(())
+    }
+
+    /// Sets kernel parameters of the namespace, given like `net/ipv4/ip_forward`.
+    pub fn sysctl(&self, settings: &[(&str, &str)]) -> Result<()> {
+        self.run(|| {
+            settings.iter().try_for_each(|(key, value)| {
+                fs::write(format!("/proc/sys/{key}"), value)
+                    .with_context(|| format!("cannot set {key} in {}", self.name))
+            })
+        })?
+    }
+
+    /// Switches offloads of an interface, given as `ethtool -K` takes them.
+    pub fn offload(&self, interface: &str, settings: &[&str]) -> Result<()> {
+        self.output(
+            Command::new("ethtool")
+                .args(["-K", interface])
+                .args(settings),
+        )?;
+        Ok(())
+    }
+}

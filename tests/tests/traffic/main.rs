@@ -1,0 +1,141 @@
+//! Fairlead on a running topology, with real sockets: every path, refusals, changes, and agents
+//! that come and go; once with XDP and once where only tc can be had.
+
+mod change;
+mod life;
+mod paths;
+mod refusals;
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::{Context, Result, ensure};
+use tests::{
+    agent::lbctl,
+    capture::Capture,
+    checks::{Check, Checks},
+    cluster::Cluster,
+    echo::{Answer, Protocol},
+    manifests::examples,
+    site::Site,
+    talk::Conversation,
+    topology::{Family, Links},
+};
+
+/// A cluster under check, and what is on its wires.
+struct World {
+    wire: Option<Capture>,
+    client: Option<Capture>,
+    cluster: Cluster,
+}
+
+/// Who asks whom: a namespace and a service address.
+#[derive(Clone, Copy)]
+struct Question {
+    from: &'static str,
+    protocol: Protocol,
+    to: std::net::SocketAddr,
+}
+
+impl World {
+    fn start(links: Links) -> Result<Self> {
+        let cluster = Cluster::build(Site::new()?, links, &examples())?;
+        cluster
+            .manifests
+            .add(&Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests"))?;
+        let mut world = Self {
+            wire: Some(Capture::start(&cluster.topology.switch)?),
+            client: Some(Capture::start(&cluster.topology.client.netns)?),
+            cluster,
+        };
+        world.cluster.start_agents()?;
+        Ok(world)
+    }
+
+    fn open(&self, question: Question) -> Result<Conversation> {
+        let Question { from, protocol, to } = question;
+        Conversation::open(self.cluster.netns(from)?, protocol, to, 0)
+            .with_context(|| format!("{from} cannot open {protocol:?} to {to}"))
+    }
+
+    fn ask(&self, question: Question) -> Result<Answer> {
+        let Question { from, protocol, to } = question;
+        let mut conversation = self.open(question)?;
+        conversation
+            .ask()
+            .with_context(|| format!("{from} asked {to} over {protocol:?}"))
+    }
+}
+
+/// Both protocols over both families.
+fn kinds() -> impl Iterator<Item = (Family, Protocol)> {
+    let families = Family::BOTH.into_iter();
+    families.flat_map(|family| Protocol::BOTH.map(|protocol| (family, protocol)))
+}
+
+/// What interfaces have to be attached by, as `lbctl status` shows it.
+fn mode(expected: &'static str) -> impl Fn(&mut World) -> Result<()> {
+    move |world| {
+        for node in ["node-a", "node-b"] {
+            let text = lbctl(
+                world.cluster.topology.node(node)?,
+                &["status", "-o", "json"],
+            )?;
+            let status: serde_json::Value = serde_json::from_str(&text)?;
+            let interfaces = status["interfaces"].as_array().context("no interfaces")?;
+            let eth0 = interfaces
+                .iter()
+                .find(|interface| interface["name"] == "eth0");
+            let eth0 = eth0.context("eth0 is not there")?;
+            ensure!(eth0["mode"] == expected, "eth0 of {node}: {eth0}");
+        }
+        Ok(())
+    }
+}
+
+/// Ends the captures: all checksums were right, and no client ever saw a pod's address.
+fn clean_wire(world: &mut World) -> Result<()> {
+    let wire = world.wire.take().context("there is no capture")?.finish()?;
+    ensure!(
+        wire.bad.is_empty(),
+        "bad packets on the wire:\n{}",
+        wire.bad.join("\n")
+    );
+    ensure!(
+        wire.packets > 1000,
+        "only {} packets on the wire",
+        wire.packets
+    );
+    let client = world
+        .client
+        .take()
+        .context("there is no capture")?
+        .finish()?;
+    let pods: Vec<_> = world
+        .cluster
+        .topology
+        .pods
+        .iter()
+        .map(|pod| pod.addresses)
+        .collect();
+    for (_, from, to) in &client.flows {
+        let pod = pods
+            .iter()
+            .any(|pod| from.ip() == pod.v4 || from.ip() == pod.v6);
+        ensure!(!pod, "untranslated: {from} to {to} at the client");
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let mut checks = Checks::from_args();
+    for (name, links) in [("xdp", Links::Standard), ("tc", Links::Jumbo)] {
+        let mut list = vec![Check::new(format!("{name}::mode"), mode(name))];
+        list.extend(paths::checks(name));
+        list.extend(refusals::checks(name));
+        list.push(Check::new(format!("{name}::clean_wire"), clean_wire));
+        list.extend(change::checks(name));
+        list.extend(life::checks(name));
+        checks.group(list, || World::start(links), |world| world.cluster.logs());
+    }
+    checks.finish()
+}

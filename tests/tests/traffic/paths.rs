@@ -1,0 +1,171 @@
+//! Who answers, and whom they take the client for, on every path a packet can take.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use tests::{checks::Check, cluster::Target, echo::Protocol, topology::Family};
+
+use crate::{Question, World, kinds};
+
+/// A path: who asks what, who answers, and whose address the answerer sees.
+#[derive(Clone, Copy)]
+struct Path {
+    name: &'static str,
+    from: &'static str,
+    to: Target,
+    answers: &'static str,
+    sees: &'static str,
+}
+
+const fn target(v4: &'static str, v6: &'static str, port: u16) -> Target {
+    Target { v4, v6, port }
+}
+
+/// `only-pod-1` of `manifests/`: local to node-a.
+const POD_1_AT_NODE_A: Target = target("10.10.0.1", "fd00:10::1", 30081);
+const POD_1_AT_NODE_B: Target = target("10.10.0.2", "fd00:10::2", 30081);
+const POD_1_EXTERNAL: Target = target("192.0.2.81", "2001:db8:1::81", 80);
+const POD_1_INGRESS: Target = target("198.51.100.81", "2001:db8:2::81", 80);
+const POD_1_CLUSTER: Target = target("10.96.1.81", "fd00:96::181", 80);
+/// `only-pod-3`: remote from node-a.
+const POD_3_AT_NODE_A: Target = target("10.10.0.1", "fd00:10::1", 30083);
+const POD_3_AT_NODE_B: Target = target("10.10.0.2", "fd00:10::2", 30083);
+const POD_3_EXTERNAL: Target = target("192.0.2.83", "2001:db8:1::83", 80);
+const POD_3_INGRESS: Target = target("198.51.100.83", "2001:db8:2::83", 80);
+const POD_3_CLUSTER: Target = target("10.96.1.83", "fd00:96::183", 80);
+
+/// The client's address is kept but for a remote backend of outside traffic and for hairpin.
+#[rustfmt::skip]
+const PATHS: [Path; 17] = [
+    Path { name: "node_port_local", from: "client", to: POD_1_AT_NODE_A, answers: "pod-1", sees: "client" },
+    Path { name: "node_port_remote", from: "client", to: POD_3_AT_NODE_A, answers: "pod-3", sees: "node-a" },
+    Path { name: "node_port_of_other_node", from: "client", to: POD_3_AT_NODE_B, answers: "pod-3", sees: "client" },
+    Path { name: "node_port_back_to_first_node", from: "client", to: POD_1_AT_NODE_B, answers: "pod-1", sees: "node-b" },
+    Path { name: "external_ip_local", from: "client", to: POD_1_EXTERNAL, answers: "pod-1", sees: "client" },
+    Path { name: "external_ip_remote", from: "client", to: POD_3_EXTERNAL, answers: "pod-3", sees: "node-a" },
+    Path { name: "ingress_ip_local", from: "client", to: POD_1_INGRESS, answers: "pod-1", sees: "client" },
+    Path { name: "ingress_ip_remote", from: "client", to: POD_3_INGRESS, answers: "pod-3", sees: "node-a" },
+    Path { name: "cluster_ip_from_outside_local", from: "client", to: POD_1_CLUSTER, answers: "pod-1", sees: "client" },
+    Path { name: "cluster_ip_from_outside_remote", from: "client", to: POD_3_CLUSTER, answers: "pod-3", sees: "node-a" },
+    Path { name: "pod_to_cluster_ip_local", from: "pod-2", to: POD_1_CLUSTER, answers: "pod-1", sees: "pod-2" },
+    Path { name: "pod_to_cluster_ip_remote", from: "pod-2", to: POD_3_CLUSTER, answers: "pod-3", sees: "pod-2" },
+    Path { name: "pod_to_node_port_local", from: "pod-2", to: POD_1_AT_NODE_A, answers: "pod-1", sees: "pod-2" },
+    Path { name: "pod_to_node_port_remote", from: "pod-2", to: POD_3_AT_NODE_A, answers: "pod-3", sees: "pod-2" },
+    Path { name: "pod_to_external_ip_remote", from: "pod-2", to: POD_3_EXTERNAL, answers: "pod-3", sees: "pod-2" },
+    Path { name: "pod_to_itself", from: "pod-1", to: POD_1_CLUSTER, answers: "pod-1", sees: "node-a" },
+    Path { name: "pod_to_itself_by_external_ip", from: "pod-1", to: POD_1_EXTERNAL, answers: "pod-1", sees: "node-a" },
+];
+
+/// The paths that carry streams too.
+const STREAMS: [&str; 5] = [
+    "node_port_local",
+    "node_port_remote",
+    "pod_to_cluster_ip_local",
+    "pod_to_cluster_ip_remote",
+    "pod_to_itself",
+];
+
+pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
+    let mut checks = Vec::new();
+    for path in PATHS {
+        for (family, protocol) in kinds() {
+            let name = format!("{group}::{}::{family:?}::{protocol:?}", path.name).to_lowercase();
+            checks.push(Check::new(name, move |world| {
+                follow(world, path, family, protocol)
+            }));
+        }
+    }
+    for path in PATHS
+        .into_iter()
+        .filter(|path| STREAMS.contains(&path.name))
+    {
+        for family in Family::BOTH {
+            let name = format!("{group}::{}::{family:?}::stream", path.name).to_lowercase();
+            checks.push(Check::new(name, move |world| stream(world, path, family)));
+        }
+    }
+    checks.push(Check::new(
+        format!("{group}::named_target_ports"),
+        named_target_ports,
+    ));
+    checks.push(Check::new(format!("{group}::spread"), spread));
+    checks
+}
+
+/// The first packets of a flow, and some of the established flow.
+fn follow(world: &mut World, path: Path, family: Family, protocol: Protocol) -> Result<()> {
+    let Path {
+        from,
+        to,
+        answers,
+        sees,
+        ..
+    } = path;
+    let to = to.of(family)?;
+    let mut flow = world.open(Question { from, protocol, to })?;
+    let sees = world.cluster.address(sees, family)?;
+    for question in 1..=4 {
+        let answer = flow
+            .ask()
+            .with_context(|| format!("question {question} to {to}"))?;
+        ensure!(
+            answer.server == answers,
+            "{} answered instead of {answers}",
+            answer.server
+        );
+        let address = answer.client.ip();
+        ensure!(
+            address == sees,
+            "{answers} saw the client as {address} instead of {sees}"
+        );
+    }
+    Ok(())
+}
+
+/// Megabytes both ways at once: windows, segmentation offloads of pods, retransmissions.
+fn stream(world: &mut World, path: Path, family: Family) -> Result<()> {
+    let to = path.to.of(family)?;
+    world
+        .open(Question {
+            from: path.from,
+            protocol: Protocol::Tcp,
+            to,
+        })?
+        .transfer(8 << 20)
+}
+
+/// `api` of the examples: the pods' container ports say what the target's name means.
+fn named_target_ports(world: &mut World) -> Result<()> {
+    for (family, protocol) in kinds() {
+        let to = target("10.96.0.20", "fd00:96::20", 7000).of(family)?;
+        world.ask(Question {
+            from: "pod-2",
+            protocol,
+            to,
+        })?;
+    }
+    Ok(())
+}
+
+/// `web` of the examples has three backends: each gets about a third of the flows. With 600 flows
+/// a fair choice falls outside these bounds less than once in 10^9 runs.
+fn spread(world: &mut World) -> Result<()> {
+    const FLOWS: u32 = 600;
+    let to = target("10.10.0.1", "fd00:10::1", 30080);
+    let mut count = BTreeMap::<String, u32>::new();
+    for flow in 0..FLOWS {
+        let family = Family::BOTH[usize::from(flow % 2 == 0)];
+        let protocol = Protocol::BOTH[usize::from(flow % 4 < 2)];
+        let answer = world.ask(Question {
+            from: "client",
+            protocol,
+            to: to.of(family)?,
+        })?;
+        *count.entry(answer.server).or_default() += 1;
+    }
+    ensure!(
+        count.len() == 3 && count.values().all(|n| (130..=270).contains(n)),
+        "{count:?}"
+    );
+    Ok(())
+}
