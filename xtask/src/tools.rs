@@ -64,6 +64,9 @@ pub(crate) const NETWORK: &[Package] = &[
     Package::with_program("ethtool", "ethtool"),
 ];
 
+/// What the database of advisories is fetched with.
+const GIT: &[Package] = &[Package::with_program("git", "git")];
+
 /// A component of the pinned toolchain.
 #[derive(Clone, Copy)]
 pub(crate) enum Component {
@@ -132,6 +135,7 @@ pub(crate) fn bpf_linker() -> Result<PathBuf> {
 
 /// The path of `cargo-deny`.
 pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    debian_packages(GIT)?;
     let root = tools_directory()?.join("cargo-deny-0.20.2");
     let deny = root.join("bin/cargo-deny");
     if !runs(&deny) {
