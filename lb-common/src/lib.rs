@@ -9,6 +9,7 @@
 #![no_std]
 
 mod addr;
+pub mod bench;
 pub mod config;
 pub mod counters;
 pub mod flow;

@@ -6,6 +6,7 @@
 //! with [`manifests`] that change while they run. The [`demo`] shows all of it to people.
 
 pub mod agent;
+pub mod bench;
 pub mod capture;
 pub mod checks;
 pub mod cluster;

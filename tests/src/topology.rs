@@ -305,7 +305,8 @@ fn make_node(node: &Host, v4_route: &str, v6_route: &str) -> Result<()> {
     mount_bpffs(&node.bpffs())
 }
 
-fn mount_bpffs(target: &Path) -> Result<()> {
+/// Mounts a bpffs, which goes with the site it is in.
+pub(crate) fn mount_bpffs(target: &Path) -> Result<()> {
     let _making = site::making();
     fs::create_dir_all(target).with_context(|| format!("cannot make {}", target.display()))?;
     mount("bpffs", target, "bpf", MountFlags::empty(), None)

@@ -1,0 +1,37 @@
+//! `cargo xtask bench datapath`: what a packet costs, held against the price of the primitives it
+//! cannot do without.
+//!
+//! Everything is measured by `BPF_PROG_TEST_RUN` of an outer program that lays a fresh packet
+//! before each run of the target (`lb-ebpf/src/bench`). Floor, primitive and path are timed in
+//! turn, round by round, on one CPU; a figure is the median over the rounds of the difference.
+
+mod measure;
+mod packet;
+mod report;
+mod rows;
+mod world;
+
+pub use report::{Report, Row};
+pub use rows::{Extent, datapath};
+
+/// Address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4
+    V4,
+    /// IPv6
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The name in a report.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "v4",
+            Self::V6 => "v6",
+        }
+    }
+}

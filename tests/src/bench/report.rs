@@ -1,0 +1,106 @@
+//! What came out.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+/// A whole run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The outer program calling nothing, at XDP.
+    pub floor_ns: f64,
+    /// One lookup of an IPv4 flow among one, net of the floor.
+    pub lookup_ns: f64,
+    /// Instructions the verifier walked through, by program.
+    pub verified_instructions: BTreeMap<String, u32>,
+    /// The figures.
+    pub rows: Vec<Row>,
+}
+
+/// One figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What the packet went through.
+    pub path: &'static str,
+    /// Where.
+    pub hook: &'static str,
+    /// `v4` or `v6`.
+    pub family: &'static str,
+    /// Services programmed, and drawn from.
+    pub services: u32,
+    /// Live flows, and drawn from; for new flows, those begun before.
+    pub flows: u32,
+    /// As measured, floor included.
+    pub ns: f64,
+    /// Net of the floor.
+    pub net_ns: f64,
+    /// The least over the rounds, net of the floor.
+    pub min_ns: f64,
+    /// What the primitives it pays cost, net of the floor.
+    pub primitives_ns: f64,
+    /// What it may cost; none where nothing is asked.
+    pub limit_ns: Option<f64>,
+}
+
+impl Row {
+    /// Whether the figure is over its limit.
+    pub fn is_over(&self) -> bool {
+        self.limit_ns.is_some_and(|limit| self.net_ns > limit)
+    }
+}
+
+impl Report {
+    /// The figures for people.
+    pub fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header([
+            "PATH",
+            "HOOK",
+            "FAMILY",
+            "SERVICES",
+            "FLOWS",
+            "NET NS",
+            "MIN NS",
+            "PRIMITIVES",
+            "RATIO",
+            "LIMIT",
+            "",
+        ]);
+        for row in &self.rows {
+            table.add_row([
+                row.path.to_owned(),
+                row.hook.to_owned(),
+                row.family.to_owned(),
+                row.services.to_string(),
+                row.flows.to_string(),
+                format!("{:.1}", row.net_ns),
+                format!("{:.1}", row.min_ns),
+                format!("{:.1}", row.primitives_ns),
+                format!("{:.2}", row.net_ns / row.primitives_ns),
+                row.limit_ns
+                    .map_or(String::new(), |limit| format!("{limit:.1}")),
+                if row.is_over() { "OVER" } else { "" }.to_owned(),
+            ]);
+        }
+        for column in 3..10 {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        let mut text = table
+            .lines()
+            .map(|line| line.trim_end().to_owned() + "\n")
+            .collect::<String>();
+        let _ = writeln!(
+            text,
+            "\nfloor {:.1} ns, one v4 flow lookup {:.1} ns net of it",
+            self.floor_ns, self.lookup_ns
+        );
+        for (program, count) in &self.verified_instructions {
+            let _ = writeln!(text, "{program}: {count} instructions verified");
+        }
+        text
+    }
+}

@@ -1,0 +1,427 @@
+//! The figures that are taken.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::ProgramFd;
+use lb_common::maps::programs;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::{
+    Family, Report, Row,
+    measure::{Carrier, median},
+    packet::{Segment, Shape, segment, tuple},
+    world::{self, Backends, World},
+};
+use crate::site::Site;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Every combination.
+    Full,
+    /// IPv4, one service: enough for a look.
+    Quick,
+}
+
+impl Extent {
+    const fn families(self) -> &'static [Family] {
+        match self {
+            Self::Full => &Family::ALL,
+            Self::Quick => &[Family::V4],
+        }
+    }
+
+    const fn services(self) -> &'static [u32] {
+        match self {
+            Self::Full => &[1, 1_000, 10_000],
+            Self::Quick => &[1],
+        }
+    }
+
+    const fn flows(self) -> &'static [u32] {
+        match self {
+            Self::Full => &[1, 4_096, 131_072],
+            Self::Quick => &[1],
+        }
+    }
+}
+
+/// Rounds a figure is the median of.
+const ROUNDS: usize = 11;
+/// Packets of an established flow's timing; every flow has its turn at least once.
+const PACKETS: u32 = 200_000;
+/// Flows that are begun in one timing: all rounds together fill the table half.
+const NEW_PACKETS: u32 = 8_000;
+/// More flows than the table holds.
+const OVERFILL: u32 = 400_000;
+
+/// What 10,000 services may cost more than one.
+const SCALE: f64 = 1.15;
+
+/// A path under measurement.
+#[derive(Clone, Copy)]
+struct Case {
+    path: &'static str,
+    carrier: Carrier,
+    program: &'static str,
+    family: Family,
+    services: u32,
+    flows: u32,
+    shape: Shape,
+    /// How many times its primitives' price it may cost.
+    factor: f64,
+}
+
+/// A primitive that a path pays: its target, the packets that make its keys, and how often.
+type Price = (&'static str, Shape, f64);
+
+/// Measures; `progress` is told what is at hand.
+pub fn datapath(extent: Extent, progress: &mut (dyn FnMut(&str) + Send)) -> Result<Report> {
+    let site = Site::new()?;
+    let bpffs = site.dir().join("bpf");
+    let netns = world::namespace(&site, &bpffs)?;
+    // Test runs belong to the namespace, and to the CPU, of the thread that asks for them.
+    netns.run(|| {
+        pin_to_one_cpu()?;
+        measure(extent, &bpffs, progress)
+    })?
+}
+
+fn pin_to_one_cpu() -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(rustix::thread::sched_getcpu());
+    sched_setaffinity(None, &cpus).context("cannot stay on one CPU")
+}
+
+fn measure(
+    extent: Extent,
+    bpffs: &Path,
+    progress: &mut (dyn FnMut(&str) + Send),
+) -> Result<Report> {
+    let mut rows = Vec::new();
+    for family in extent.families() {
+        for services in extent.services() {
+            for flows in extent.flows() {
+                progress(&format!(
+                    "{}, {services} services, {flows} flows",
+                    family.name()
+                ));
+                rows.extend(established(bpffs, *family, *services, *flows)?);
+            }
+            for place in [Backends::Local, Backends::Remote] {
+                progress(&format!(
+                    "{}, {services} services, new flows to {place:?} backends",
+                    family.name()
+                ));
+                rows.extend(begun(bpffs, *family, *services, place)?);
+            }
+        }
+    }
+    hold_scale(&mut rows);
+    let mut world = World::load(bpffs)?;
+    world.serve(Family::V4, 1, Backends::Local)?;
+    let floor_ns = floor(&mut world)?;
+    let lookup_ns = rows.first().map_or(f64::NAN, |row: &Row| row.primitives_ns);
+    Ok(Report {
+        floor_ns,
+        lookup_ns,
+        verified_instructions: world.verified_instructions()?.into_iter().collect(),
+        rows,
+    })
+}
+
+fn floor(world: &mut World) -> Result<f64> {
+    let nop = world.bench.nop(Carrier::Xdp)?;
+    let packet = segment(Family::V4, &world::request(Family::V4, 1, false))?;
+    let mut figures = Vec::new();
+    for _ in 0..ROUNDS {
+        world.bench.aim(Carrier::Xdp, &nop, &packet)?;
+        figures.push(world.bench.time(Carrier::Xdp, &packet, PACKETS)?);
+    }
+    Ok(median(figures))
+}
+
+/// Packets of live flows, and of none.
+fn established(bpffs: &Path, family: Family, services: u32, flows: u32) -> Result<Vec<Row>> {
+    let case = |path, carrier, program, shape, factor| Case {
+        path,
+        carrier,
+        program,
+        family,
+        services,
+        flows,
+        shape,
+        factor,
+    };
+    let request = world::request(family, services, false);
+    let (xdp, tc) = (programs::XDP_EXTERNAL, programs::TC_POD_INGRESS);
+    let mut rows = Vec::new();
+
+    let mut world = World::load(bpffs)?;
+    world.serve(family, services, Backends::Local)?;
+    begin(&mut world, family, services, flows)?;
+    let local = case("local", Carrier::Xdp, xdp, request, 1.5);
+    rows.push(live(&mut world, &local, request)?);
+    let pod = case("pod", Carrier::Tc, tc, request, 2.0);
+    rows.push(live(&mut world, &pod, request)?);
+    let none = world::stranger(family);
+    let none = case("no service", Carrier::Xdp, xdp, none, 2.2);
+    rows.push(live(&mut world, &none, request)?);
+
+    let mut world = World::load(bpffs)?;
+    world.serve(family, services, Backends::Remote)?;
+    begin(&mut world, family, services, flows)?;
+    let remote = case("remote", Carrier::Xdp, xdp, request, 1.5);
+    rows.push(live(&mut world, &remote, request)?);
+    world.reply_rows(family, flows)?;
+    let reply = world::reply(family);
+    let answer = case("reply", Carrier::Xdp, xdp, reply, 1.5);
+    rows.push(live(&mut world, &answer, reply)?);
+    Ok(rows)
+}
+
+/// Opens the flows that are to live, by their first packets.
+fn begin(world: &mut World, family: Family, services: u32, flows: u32) -> Result<()> {
+    let packet = segment(family, &world::request(family, services, true))?;
+    let target = world.program(programs::XDP_EXTERNAL)?;
+    world.bench.aim(Carrier::Xdp, &target, &packet)?;
+    world.bench.seek(u32::MAX, flows - 1)?;
+    world.bench.time(Carrier::Xdp, &packet, flows)?;
+    let (_, begun) = world.counted(services)?;
+    ensure!(
+        begun == u64::from(flows),
+        "{begun} flows of {flows} were begun"
+    );
+    Ok(())
+}
+
+/// Times a path over live flows, against one lookup of one of `found`.
+fn live(world: &mut World, case: &Case, found: Shape) -> Result<Row> {
+    let target = world.program(case.program)?;
+    let packet = segment(case.family, &case.shape)?;
+    let lookup = lookup(case.family);
+    let primitive = (
+        world.bench.primitive(lookup)?,
+        segment(case.family, &found)?,
+    );
+    let nop = world.bench.nop(case.carrier)?;
+    let xdp_nop = world.bench.nop(Carrier::Xdp)?;
+    check(world, case, &target, &packet)?;
+    let (mut gross, mut net, mut price) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let mut run = |carrier, target: &ProgramFd, packet: &Segment| {
+            world.bench.aim(carrier, target, packet)?;
+            world.bench.seek(0, case.flows - 1)?;
+            world.bench.time(carrier, packet, PACKETS)
+        };
+        let floor = run(case.carrier, &nop, &packet)?;
+        let path = run(case.carrier, &target, &packet)?;
+        let bare = run(Carrier::Xdp, &xdp_nop, &primitive.1)?;
+        let lookup = run(Carrier::Xdp, &primitive.0, &primitive.1)?;
+        gross.push(path);
+        net.push(path - floor);
+        price.push(lookup - bare);
+    }
+    Ok(row(case, &gross, &net, median(price)))
+}
+
+/// Times the first packets of flows, with the table filling and with it full.
+fn begun(bpffs: &Path, family: Family, services: u32, place: Backends) -> Result<Vec<Row>> {
+    let mut world = World::load(bpffs)?;
+    world.serve(family, services, place)?;
+    let paths: &[(&str, &str, Carrier, &str)] = match place {
+        Backends::Local => &[
+            (
+                "new local",
+                "new local, full",
+                Carrier::Xdp,
+                programs::XDP_EXTERNAL,
+            ),
+            (
+                "new pod",
+                "new pod, full",
+                Carrier::Tc,
+                programs::TC_POD_INGRESS,
+            ),
+        ],
+        Backends::Remote => &[(
+            "new remote",
+            "new remote, full",
+            Carrier::Xdp,
+            programs::XDP_EXTERNAL,
+        )],
+    };
+    let mut rows = Vec::new();
+    let mut next = 0;
+    for full in [false, true] {
+        if full {
+            // Filled to the brim by the path itself, and over.
+            let target = world.program(programs::XDP_EXTERNAL)?;
+            let packet = segment(family, &world::request(family, services, true))?;
+            world.bench.aim(Carrier::Xdp, &target, &packet)?;
+            world.bench.seek(next, u32::MAX)?;
+            world.bench.time(Carrier::Xdp, &packet, OVERFILL)?;
+            next += OVERFILL;
+        }
+        for (filling, brimful, carrier, program) in paths {
+            let case = Case {
+                path: if full { brimful } else { filling },
+                carrier: *carrier,
+                program,
+                family,
+                services,
+                flows: next,
+                shape: world::request(family, services, true),
+                factor: 1.3,
+            };
+            rows.push(first(&mut world, &case, place, &mut next)?);
+        }
+    }
+    Ok(rows)
+}
+
+/// Times first packets against what they pay: a lookup in vain, a frontend, two rows, and the FIB
+/// for a backend elsewhere.
+fn first(world: &mut World, case: &Case, place: Backends, next: &mut u32) -> Result<Row> {
+    let target = world.program(case.program)?;
+    let packet = segment(case.family, &case.shape)?;
+    let nop = world.bench.nop(case.carrier)?;
+    let xdp_nop = world.bench.nop(Carrier::Xdp)?;
+    let v4 = case.family == Family::V4;
+    // Ports of their own keep the primitives' keys apart from the path's.
+    let other = |port| Shape {
+        source: (case.shape.source.0, port),
+        ..case.shape
+    };
+    let mut prices: Vec<Price> = vec![
+        (lookup(case.family), other(50_001), 1.0),
+        (if v4 { "frontend4" } else { "frontend6" }, case.shape, 1.0),
+        (if v4 { "insert4" } else { "insert6" }, other(50_002), 2.0),
+    ];
+    if place == Backends::Remote {
+        let fib = if v4 { "fib4" } else { "fib6" };
+        prices.push((fib, world::straight(case.family), 1.0));
+    }
+    let prices = prices
+        .into_iter()
+        .map(|(name, shape, times)| {
+            let packet = segment(case.family, &shape)?;
+            Ok((world.bench.primitive(name)?, packet, times))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let (_, before) = world.counted(case.services)?;
+    let (mut gross, mut net, mut price) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let start = *next;
+        *next += NEW_PACKETS;
+        let mut run = |carrier, target: &ProgramFd, packet: &Segment| {
+            world.bench.aim(carrier, target, packet)?;
+            world.bench.seek(start, u32::MAX)?;
+            world.bench.time(carrier, packet, NEW_PACKETS)
+        };
+        let floor = run(case.carrier, &nop, &packet)?;
+        let path = run(case.carrier, &target, &packet)?;
+        let bare = run(Carrier::Xdp, &xdp_nop, &packet)?;
+        let mut sum = 0.0;
+        for (target, packet, times) in &prices {
+            sum += (run(Carrier::Xdp, target, packet)? - bare) * times;
+        }
+        gross.push(path);
+        net.push(path - floor);
+        price.push(sum);
+    }
+    let (_, after) = world.counted(case.services)?;
+    let expected = u64::from(NEW_PACKETS) * ROUNDS as u64;
+    ensure!(
+        after - before == expected,
+        "{}: {} flows were begun, not {expected}",
+        case.path,
+        after - before
+    );
+    Ok(row(case, &gross, &net, median(price)))
+}
+
+/// Runs one packet, and a few more, and makes sure that they took the path named.
+fn check(world: &mut World, case: &Case, target: &ProgramFd, packet: &Segment) -> Result<()> {
+    world.bench.aim(case.carrier, target, packet)?;
+    world.bench.seek(u32::MAX, case.flows - 1)?;
+    let output = world.bench.once(case.carrier, packet)?;
+    let (from, to) = tuple(&output.bytes)?;
+    let as_named = match case.path {
+        "local" | "pod" => world::is_backend(case.family, Backends::Local, to),
+        "remote" => {
+            world::is_backend(case.family, Backends::Remote, to)
+                && from.0 == world::node(case.family)
+        }
+        "reply" => from == world::service(case.family, 0, 1),
+        _ => (from, to) == (case.shape.source, case.shape.destination),
+    };
+    ensure!(
+        as_named,
+        "{}: a packet came out {from:?} to {to:?}, action {}",
+        case.path,
+        output.action
+    );
+    let packets = case.flows.max(100);
+    let (translated, begun) = world.counted(case.services)?;
+    world.bench.time(case.carrier, packet, packets)?;
+    let (now_translated, now_begun) = world.counted(case.services)?;
+    let expected = if case.path == "no service" {
+        0
+    } else {
+        packets
+    };
+    ensure!(
+        now_translated - translated == u64::from(expected) && now_begun == begun,
+        "{}: of {packets} packets {} were translated and {} began a flow",
+        case.path,
+        now_translated - translated,
+        now_begun - begun
+    );
+    Ok(())
+}
+
+const fn lookup(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "lookup4",
+        Family::V6 => "lookup6",
+    }
+}
+
+fn row(case: &Case, gross: &[f64], net: &[f64], primitives_ns: f64) -> Row {
+    Row {
+        path: case.path,
+        hook: match case.carrier {
+            Carrier::Xdp => "xdp",
+            Carrier::Tc => "tc",
+        },
+        family: case.family.name(),
+        services: case.services,
+        flows: case.flows,
+        ns: median(gross.to_vec()),
+        net_ns: median(net.to_vec()),
+        min_ns: net.iter().copied().fold(f64::INFINITY, f64::min),
+        primitives_ns,
+        // What is asked is asked of IPv4.
+        limit_ns: (case.family == Family::V4).then_some(primitives_ns * case.factor),
+    }
+}
+
+/// Lowers the limits of the rows with most services to what the same path costs with one.
+fn hold_scale(rows: &mut [Row]) {
+    let alone: Vec<Row> = rows
+        .iter()
+        .filter(|row| row.services == 1)
+        .cloned()
+        .collect();
+    for row in rows.iter_mut().filter(|row| row.services == 10_000) {
+        let same = |one: &&Row| {
+            (one.path, one.family) == (row.path, row.family)
+                && (one.flows == row.flows || one.path.starts_with("new"))
+        };
+        if let (Some(one), Some(limit)) = (alone.iter().find(same), row.limit_ns.as_mut()) {
+            *limit = limit.min(one.net_ns * SCALE);
+        }
+    }
+}
