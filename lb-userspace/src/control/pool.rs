@@ -156,7 +156,7 @@ mod tests {
         let mut pool = Pool::new(0, 8);
         let taken = pool.allocate(8).unwrap();
         pool.retire(taken, due);
-        pool.expire(due - Duration::from_nanos(1));
+        pool.expire(start + Duration::from_millis(4_999));
         assert_eq!((pool.allocate(1), pool.used()), (None, 8));
         pool.expire(due);
         assert_eq!(pool.allocate(8), Some(range(0, 8)));

@@ -52,7 +52,7 @@ pub(super) fn select<'a, A: Family>(
     port: &PortKey,
     node: &str,
 ) -> Lists<A> {
-    let endpoints = endpoints(slices, port);
+    let endpoints = endpoints::<A>(slices, port);
     let is_local = |endpoint: &ModelEndpoint| endpoint.node.as_deref() == Some(node);
     let list = |only_local: bool| {
         let eligible = |endpoint: &ModelEndpoint| !only_local || is_local(endpoint);
@@ -80,16 +80,20 @@ pub(super) fn select<'a, A: Family>(
 
 type Endpoints<'a> = BTreeMap<(IpAddr, u16), &'a ModelEndpoint>;
 
-/// All slices' endpoints that serve the port, once each: of two with the same address and port
+/// All endpoints of the family that serve the port, once each: of two with the same address and port
 /// the later one counts, unless it is terminating (A12).
-fn endpoints<'a>(slices: impl Iterator<Item = &'a EndpointSlice>, key: &PortKey) -> Endpoints<'a> {
+fn endpoints<'a, A: Family>(
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    key: &PortKey,
+) -> Endpoints<'a> {
     let mut endpoints = Endpoints::new();
     for slice in slices {
         let numbers = slice.ports.iter().filter(|port| {
             port.name == key.name && port.protocol == key.protocol && port.port != 0
         });
         for number in numbers.map(|port| port.port) {
-            for endpoint in &slice.endpoints {
+            let of_family = |endpoint: &&ModelEndpoint| A::from_ip(endpoint.addr).is_some();
+            for endpoint in slice.endpoints.iter().filter(of_family) {
                 let same = endpoints.entry((endpoint.addr, number)).or_insert(endpoint);
                 if !endpoint.terminating {
                     *same = endpoint;
