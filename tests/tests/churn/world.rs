@@ -75,7 +75,7 @@ impl World {
         let change = match random.below(20) {
             0..5 => self.change_service(random),
             5..7 => Change::Service(service_name(random), None),
-            7..13 => self.replace_slice(random),
+            7..13 => replace_slice(random),
             13..15 => Change::Slice(slice_name(random).0, None),
             15..19 => self.change_endpoint(random),
             _ => {
@@ -157,52 +157,22 @@ impl World {
             0 => service.internal_policy = policy(random),
             1 => service.external_policy = policy(random),
             2 => {
-                service.external_ips = random.some(&ips(&["192.0.2.9", "192.0.2.3", "2001:db8::9"]))
+                service.external_ips =
+                    random.some(&ips(&["192.0.2.9", "192.0.2.3", "2001:db8::9"]));
             }
             3 => {
                 service.ingress_ips =
-                    random.some(&ips(&["198.51.100.1", "192.0.2.9", "2001:db8::a"]))
+                    random.some(&ips(&["198.51.100.1", "192.0.2.9", "2001:db8::a"]));
             }
             _ => service.ports = ports(random),
         }
         Change::Service(name, Some(service))
     }
 
-    fn replace_slice(&mut self, random: &mut Random) -> Change {
-        let (name, v6) = slice_name(random);
-        // Now and then a slice changes hands.
-        let service = if random.one_in(20) {
-            "a"
-        } else {
-            &name.name[..1]
-        };
-        let port_numbers = [8080, 8081];
-        let port = |name: &str, protocol, random: &mut Random| EndpointPort {
-            name: name.to_owned(),
-            protocol,
-            port: random.pick(&port_numbers),
-        };
-        let ports = [
-            ("", Protocol::Tcp),
-            ("dns", Protocol::Udp),
-            ("web", Protocol::Tcp),
-        ];
-        let slice = EndpointSlice {
-            name: name.clone(),
-            service: service.to_owned(),
-            ports: ports
-                .into_iter()
-                .map(|(name, proto)| port(name, proto, random))
-                .collect(),
-            endpoints: (0..random.below(6)).map(|_| endpoint(v6, random)).collect(),
-        };
-        Change::Slice(name, Some(slice))
-    }
-
     fn change_endpoint(&mut self, random: &mut Random) -> Change {
         let (name, v6) = slice_name(random);
         let Some(mut slice) = self.slices.get(&name).cloned() else {
-            return self.replace_slice(random);
+            return replace_slice(random);
         };
         if let Some(last) = slice.endpoints.last_mut() {
             let addr = last.addr;
@@ -211,6 +181,37 @@ impl World {
         }
         Change::Slice(name, Some(slice))
     }
+}
+
+fn replace_slice(random: &mut Random) -> Change {
+    let (name, v6) = slice_name(random);
+    // Now and then a slice changes hands.
+    let service = if random.one_in(20) {
+        "a"
+    } else {
+        &name.name[..1]
+    };
+    let port_numbers = [8080, 8081];
+    let port = |name: &str, protocol, random: &mut Random| EndpointPort {
+        name: name.to_owned(),
+        protocol,
+        port: random.pick(&port_numbers),
+    };
+    let ports = [
+        ("", Protocol::Tcp),
+        ("dns", Protocol::Udp),
+        ("web", Protocol::Tcp),
+    ];
+    let slice = EndpointSlice {
+        name: name.clone(),
+        service: service.to_owned(),
+        ports: ports
+            .into_iter()
+            .map(|(name, proto)| port(name, proto, random))
+            .collect(),
+        endpoints: (0..random.below(6)).map(|_| endpoint(v6, random)).collect(),
+    };
+    Change::Slice(name, Some(slice))
 }
 
 /// The name of a slice, and whether it is an IPv6 one.
