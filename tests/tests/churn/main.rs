@@ -17,8 +17,8 @@ use lb_userspace::maps::{Capacities, FamilyCapacities, Memory};
 
 const FAMILY: FamilyCapacities = FamilyCapacities {
     frontends: 512,
-    slots: 4096,
-    backends: 4096,
+    slots: 1024,
+    backends: 1024,
 };
 const CAPACITIES: Capacities = Capacities {
     v4: FAMILY,
