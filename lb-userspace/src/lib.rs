@@ -4,6 +4,8 @@
 //! with [`agent`]; [`cli`] is `lbctl`, which reads what the agent pinned ([`pins`], [`status`]).
 
 pub mod cli;
+pub mod control;
+pub mod maps;
 pub mod model;
 pub mod pins;
 pub mod status;

@@ -23,6 +23,7 @@ const UNSAFE_FILES: &[&str] = &[
     "lb-ebpf/src/bpf/tc.rs",
     "lb-ebpf/src/bpf/words.rs",
     "lb-ebpf/src/bpf/xdp.rs",
+    "lb-userspace/src/maps/mmap.rs",
 ];
 
 /// Folders that hold nothing of ours.

@@ -1,0 +1,114 @@
+//! The maps compared with what we believe they hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::service::ServiceName;
+
+use super::{
+    adopt::strays,
+    desired::PortId,
+    program::name,
+    realised::{Known, Realised},
+};
+use crate::maps::{Family, FamilyDump};
+
+/// What an audit found.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Entries that differ.
+    pub(super) drifted: usize,
+    /// The ports they belong to.
+    pub(super) ports: BTreeSet<PortId>,
+}
+
+impl Findings {
+    fn note(&mut self, port: &PortId) {
+        self.drifted += 1;
+        self.ports.insert(port.clone());
+    }
+}
+
+/// Marks every entry that is not what we believed as unknown, for the next sync to write again,
+/// and every entry we know nothing of as a stray, for it to remove.
+pub(super) fn audit<A: Family>(
+    realised: &mut Realised<A>,
+    dump: &FamilyDump<A>,
+    names: &BTreeMap<u32, ServiceName>,
+) -> Findings {
+    let mut findings = Findings::default();
+    audit_ports(realised, dump, names, &mut findings);
+    audit_frontends(realised, dump, &mut findings);
+    let strays = strays(realised, dump);
+    findings.drifted += strays.len();
+    realised.strays.backends.extend(strays);
+    findings
+}
+
+fn audit_ports<A: Family>(
+    realised: &mut Realised<A>,
+    dump: &FamilyDump<A>,
+    names: &BTreeMap<u32, ServiceName>,
+    findings: &mut Findings,
+) {
+    for (id, port) in &mut realised.ports {
+        if port.named && names.get(&port.id) != Some(&name::<A>(id)) {
+            port.named = false;
+            findings.note(id);
+        }
+        for entry in port.backends.values_mut() {
+            if entry.known.is_some() && entry.known.as_ref() != dump.backends.get(&entry.index) {
+                entry.known = None;
+                findings.note(id);
+            }
+        }
+        for range in &mut port.ranges {
+            let start = range.slots.offset as usize;
+            let actual = dump.slots.get(start..start + range.content.len());
+            if range.written && actual != Some(&range.content[..]) {
+                range.written = false;
+                findings.note(id);
+            }
+        }
+    }
+}
+
+fn audit_frontends<A: Family>(
+    realised: &mut Realised<A>,
+    dump: &FamilyDump<A>,
+    findings: &mut Findings,
+) {
+    let Realised {
+        by_id,
+        frontends,
+        strays,
+        ..
+    } = realised;
+    for (key, known) in frontends.iter_mut() {
+        let drifted = dump
+            .frontends
+            .get(key)
+            .is_none_or(|actual| !known.is(actual));
+        if known.certain && drifted {
+            known.certain = false;
+            let owners = known
+                .values
+                .iter()
+                .filter_map(|value| by_id.get(&value.service));
+            owners.for_each(|id| findings.note(id));
+        }
+    }
+    for (key, value) in &dump.frontends {
+        if !frontends.contains_key(key) {
+            let values = vec![*value];
+            frontends.insert(
+                *key,
+                Known {
+                    values,
+                    certain: false,
+                },
+            );
+            strays.frontends.insert(*key);
+            findings.drifted += 1;
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The objects as they stand.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{Change, EndpointSlice, Node, ObjectName, Service};
+
+/// Services with their slices, and our Node. Knows nothing of maps.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    services: BTreeMap<ObjectName, Service>,
+    /// By the Service they belong to, then by the slice's own name.
+    slices: BTreeMap<ObjectName, BTreeMap<String, EndpointSlice>>,
+    /// The Service each slice belongs to, by the slice's name.
+    owners: BTreeMap<ObjectName, ObjectName>,
+    node: Node,
+}
+
+/// What a batch of changes concerns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Services whose own object or slices changed.
+    pub services: BTreeSet<ObjectName>,
+    /// Whether our Node changed.
+    pub node: bool,
+}
+
+impl Index {
+    /// Records a change and what it concerns. Costs nothing that grows with the cluster.
+    pub fn apply(&mut self, change: &Change, touched: &mut Touched) {
+        match change {
+            Change::Service(name, service) => {
+                let changed = match service {
+                    Some(new) => {
+                        self.services.insert(name.clone(), new.clone()).as_ref() != Some(new)
+                    }
+                    None => self.services.remove(name).is_some(),
+                };
+                if changed {
+                    touched.services.insert(name.clone());
+                }
+            }
+            Change::Slice(name, slice) => self.apply_slice(name, slice.as_ref(), touched),
+            Change::Node(node) => {
+                let node = node.clone().unwrap_or_default();
+                touched.node |= node != self.node;
+                self.node = node;
+            }
+        }
+    }
+
+    fn apply_slice(
+        &mut self,
+        name: &ObjectName,
+        slice: Option<&EndpointSlice>,
+        touched: &mut Touched,
+    ) {
+        let old = self.take_slice(name);
+        if old.as_ref().map(|(_, slice)| slice) != slice {
+            touched.services.extend(old.map(|(owner, _)| owner));
+            touched.services.extend(slice.map(owner));
+        }
+        if let Some(slice) = slice {
+            self.owners.insert(name.clone(), owner(slice));
+            let siblings = self.slices.entry(owner(slice)).or_default();
+            siblings.insert(name.name.clone(), slice.clone());
+        }
+    }
+
+    fn take_slice(&mut self, name: &ObjectName) -> Option<(ObjectName, EndpointSlice)> {
+        let owner = self.owners.remove(name)?;
+        let siblings = self.slices.get_mut(&owner)?;
+        let slice = siblings.remove(&name.name)?;
+        if siblings.is_empty() {
+            self.slices.remove(&owner);
+        }
+        Some((owner, slice))
+    }
+
+    /// A Service.
+    pub fn service(&self, name: &ObjectName) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    /// Every Service.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// The slices of a Service, in the order of their names.
+    pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> + Clone {
+        self.slices
+            .get(service)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+    }
+
+    /// Our Node; without addresses while there is none.
+    pub const fn node(&self) -> &Node {
+        &self.node
+    }
+}
+
+fn owner(slice: &EndpointSlice) -> ObjectName {
+    ObjectName::new(&slice.name.namespace, &slice.service)
+}

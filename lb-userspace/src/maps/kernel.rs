@@ -1,0 +1,230 @@
+//! The pinned BPF maps.
+
+use std::{collections::BTreeMap, io, net::IpAddr};
+
+use aya::{
+    Pod,
+    maps::{HashMap, MapData, MapError},
+};
+use lb_common::{
+    Addr, Port, V4, V6, maps,
+    service::{Backend, Frontend, FrontendKey, ServiceName},
+};
+use rustix::io::Errno;
+
+use super::{
+    Capacities, Dump, Family, FamilyCapacities, FamilyDump, FamilyOp, LbMaps, Op, ReadError,
+    WriteError, mmap::MappedArray,
+};
+use crate::pins::{OpenError, Pins};
+
+/// The maps the BPF programs read.
+#[derive(Debug)]
+pub struct Kernel {
+    v4: KernelFamily<V4>,
+    v6: KernelFamily<V6>,
+    names: HashMap<MapData, u32, ServiceName>,
+    services: u32,
+}
+
+/// Pinned maps are not there or not of the expected shape.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The pin cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It is another kind of map.
+    #[error("pinned map {map} cannot be used")]
+    Shape {
+        /// The map.
+        map: &'static str,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+}
+
+impl Kernel {
+    /// Opens the maps pinned there.
+    pub fn open(pins: &Pins) -> Result<Self, KernelError> {
+        let (names, services) = open_hash(pins, maps::SERVICE_NAMES)?;
+        Ok(Self {
+            v4: KernelFamily::open(pins)?,
+            v6: KernelFamily::open(pins)?,
+            names,
+            services,
+        })
+    }
+}
+
+impl LbMaps for Kernel {
+    fn apply(&mut self, op: &Op) -> Result<(), WriteError> {
+        match op {
+            Op::V4(family) => self.v4.apply(family),
+            Op::V6(family) => self.v6.apply(family),
+            Op::PutName(id, name) => self.names.insert(id, name, 0).map_err(io_error),
+            Op::DeleteName(id) => absent_is_gone(self.names.remove(id)),
+        }
+        .map_err(|error| op.failed(error))
+    }
+
+    fn dump(&self) -> Result<Dump, ReadError> {
+        Ok(Dump {
+            v4: self.v4.dump()?,
+            v6: self.v6.dump()?,
+            names: dump_hash(&self.names, maps::SERVICE_NAMES)?,
+        })
+    }
+
+    fn capacities(&self) -> Capacities {
+        Capacities {
+            v4: self.v4.capacities(),
+            v6: self.v6.capacities(),
+            services: self.services,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct KernelFamily<A> {
+    frontends: HashMap<MapData, FrontendKey<A>, Frontend>,
+    capacity: u32,
+    slots: MappedArray,
+    backends: MappedArray,
+}
+
+impl<A: Family> KernelFamily<A>
+where
+    FrontendKey<A>: Pod,
+{
+    fn open(pins: &Pins) -> Result<Self, KernelError> {
+        let (frontends, capacity) = open_hash(pins, A::FRONTENDS)?;
+        Ok(Self {
+            frontends,
+            capacity,
+            slots: open_array(pins, A::SLOTS, 1)?,
+            backends: open_array(pins, A::BACKENDS, size_of::<Backend<A>>() / 4)?,
+        })
+    }
+
+    fn apply(&mut self, op: &FamilyOp<A>) -> io::Result<()> {
+        match op {
+            FamilyOp::PutFrontend(key, value) => {
+                self.frontends.insert(key, value, 0).map_err(io_error)
+            }
+            FamilyOp::DeleteFrontend(key) => absent_is_gone(self.frontends.remove(key)),
+            FamilyOp::WriteSlots(offset, backends) => (*offset..)
+                .zip(backends)
+                .try_for_each(|(index, backend)| self.slots.store(index, 0, *backend)),
+            FamilyOp::PutBackend(index, backend) => store_backend(&self.backends, *index, backend),
+        }
+    }
+
+    fn dump(&self) -> Result<FamilyDump<A>, ReadError> {
+        let backends = (0..self.backends.len())
+            .map(|index| (index, load_backend(&self.backends, index)))
+            .filter(|(_, backend)| *backend != Backend::default());
+        Ok(FamilyDump {
+            frontends: dump_hash(&self.frontends, A::FRONTENDS)?,
+            slots: (0..self.slots.len())
+                .map(|index| self.slots.load(index, 0))
+                .collect(),
+            backends: backends.collect(),
+        })
+    }
+
+    const fn capacities(&self) -> FamilyCapacities {
+        FamilyCapacities {
+            frontends: self.capacity,
+            slots: self.slots.len(),
+            backends: self.backends.len(),
+        }
+    }
+}
+
+/// Stores the flags last: whoever sees a backend alive sees the rest of it too.
+fn store_backend<A: Addr>(map: &MappedArray, index: u32, backend: &Backend<A>) -> io::Result<()> {
+    let Backend {
+        addr,
+        port,
+        flags,
+        generation,
+    } = backend;
+    let ([p0, p1], [f0, f1]) = (port.to_wire(), flags.to_ne_bytes());
+    let words = addr.words();
+    for (at, word) in words.iter().enumerate() {
+        map.store(index, at, *word)?;
+    }
+    map.store(index, words.len() + 1, *generation)?;
+    map.store(index, words.len(), u32::from_ne_bytes([p0, p1, f0, f1]))
+}
+
+fn load_backend<A: Addr>(map: &MappedArray, index: u32) -> Backend<A> {
+    let count = A::default().words().len();
+    let [p0, p1, f0, f1] = map.load(index, count).to_ne_bytes();
+    Backend {
+        addr: load_addr(map, index),
+        port: Port::from_word(u16::from_ne_bytes([p0, p1])),
+        flags: u16::from_ne_bytes([f0, f1]),
+        generation: map.load(index, count + 1),
+    }
+}
+
+fn load_addr<A: Addr>(map: &MappedArray, index: u32) -> A {
+    let word = |at| map.load(index, at);
+    let ip = if A::IS_V6 {
+        let mut octets = [0; 16];
+        for (at, bytes) in octets.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            *bytes = word(at).to_ne_bytes();
+        }
+        IpAddr::from(octets)
+    } else {
+        IpAddr::from(word(0).to_ne_bytes())
+    };
+    A::from_ip(ip).unwrap_or_default()
+}
+
+fn open_hash<K: Pod, V: Pod>(
+    pins: &Pins,
+    map: &'static str,
+) -> Result<(HashMap<MapData, K, V>, u32), KernelError> {
+    let shape = |source: MapError| KernelError::Shape {
+        map,
+        source: io_error(source),
+    };
+    let data = pins.open(map)?;
+    let entries = data.info().map_err(shape)?.max_entries();
+    let hash = HashMap::try_from(aya::maps::Map::HashMap(data)).map_err(shape)?;
+    Ok((hash, entries))
+}
+
+fn open_array(pins: &Pins, map: &'static str, words: usize) -> Result<MappedArray, KernelError> {
+    let data = pins.open(map)?;
+    MappedArray::new(data, words).map_err(|source| KernelError::Shape { map, source })
+}
+
+fn dump_hash<K: Pod + Ord, V: Pod>(
+    hash: &HashMap<MapData, K, V>,
+    map: &'static str,
+) -> Result<BTreeMap<K, V>, ReadError> {
+    hash.iter()
+        .collect::<Result<_, _>>()
+        .map_err(|error| ReadError {
+            map,
+            source: io_error(error),
+        })
+}
+
+fn absent_is_gone(result: Result<(), MapError>) -> io::Result<()> {
+    match result.map_err(io_error) {
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(()),
+        result => result,
+    }
+}
+
+fn io_error(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(error) => error.io_error,
+        MapError::KeyNotFound | MapError::ElementNotFound => Errno::NOENT.into(),
+        error => io::Error::other(error),
+    }
+}

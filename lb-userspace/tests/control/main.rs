@@ -1,0 +1,10 @@
+//! The control plane on maps in memory: objects in, maps out.
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod objects;
+#[cfg(test)]
+mod scenarios;
+#[cfg(test)]
+mod show;

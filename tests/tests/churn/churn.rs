@@ -1,0 +1,185 @@
+//! The driver: random changes, a controller, and the comparison with the model.
+
+use std::time::{Duration, Instant};
+
+use lb_userspace::{
+    control::{Controller, NodePortAddresses, Settings},
+    maps::{Fault, Faulty, LbMaps},
+};
+
+use crate::{
+    expected::{actual, expected},
+    watched::Watched,
+    world::{NODE, Random, World},
+};
+
+/// Whether operations fail.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Faults {
+    None,
+    Some,
+}
+
+const GRACE: Duration = Duration::from_secs(5);
+/// Between two changes: ranges and indices given back come into use again within a run.
+const PACE: Duration = Duration::from_millis(150);
+
+type Maps<M> = Faulty<Watched<M>>;
+
+struct Churn<M> {
+    controller: Controller<Maps<M>>,
+    world: World,
+    random: Random,
+    settings: Settings,
+    now: Instant,
+    faults: Faults,
+}
+
+/// Makes `steps` random changes and compares the maps with the model after each (with faults: as
+/// soon as they are overcome), then takes everything away and finds the maps empty.
+pub(crate) fn churn<M: LbMaps>(maps: M, steps: usize, seed: u64, faults: Faults) {
+    let now = Instant::now();
+    let mut settings = Settings::new(NODE);
+    settings.node_port_addresses = NodePortAddresses::All;
+    settings.grace = GRACE;
+    let watched = Watched::new(maps, now, GRACE);
+    let mut churn = Churn {
+        controller: Controller::new(Faulty::new(watched), settings.clone()),
+        world: World::default(),
+        random: Random(seed),
+        settings,
+        now,
+        faults,
+    };
+    for step in 0..steps {
+        churn.step();
+        let healed = faults == Faults::None || !churn.random.one_in(4);
+        if healed {
+            churn.heal();
+            churn.compare(step);
+        }
+        if healed && churn.random.one_in(200) {
+            churn = churn.restart();
+            churn.compare(step);
+        }
+    }
+    churn.end();
+}
+
+impl<M: LbMaps> Churn<M> {
+    fn step(&mut self) {
+        self.now += PACE;
+        let addresses = self.random.one_in(30);
+        let batch = if addresses {
+            self.world.change_addresses(&mut self.random);
+            None
+        } else {
+            Some(self.world.change(&mut self.random))
+        };
+        self.allow();
+        self.inject();
+        match batch {
+            Some(batch) => self.controller.apply(&batch, self.now),
+            None => self
+                .controller
+                .set_node_addresses(self.world.own.clone(), self.now),
+        };
+    }
+
+    /// Lets the watch accept the endpoints as they have become, beside what they were.
+    fn allow(&mut self) {
+        let now = self.now;
+        let endpoints = self.world.endpoints();
+        let watched = self.controller.maps_mut().inner_mut();
+        watched.now = now;
+        for (service, sockets) in endpoints {
+            watched.allowed.entry(service).or_default().extend(sockets);
+        }
+    }
+
+    fn inject(&mut self) {
+        if self.faults == Faults::None {
+            return;
+        }
+        let faults: Vec<_> = (0..40)
+            .map(|_| match self.random.below(12) {
+                0 => Fault::Refused,
+                1 => Fault::Unacknowledged,
+                _ => Fault::None,
+            })
+            .collect();
+        let maps = self.controller.maps_mut();
+        maps.inject(faults);
+        maps.inner_mut().frugal = false;
+    }
+
+    /// Lets operations succeed again and waits until all is done.
+    fn heal(&mut self) {
+        self.controller.maps_mut().inject([]);
+        for _ in 0..3 {
+            if self.controller.unfinished() {
+                self.now += Duration::from_secs(30);
+                self.controller.maps_mut().inner_mut().now = self.now;
+                self.controller.tick(self.now);
+            }
+        }
+        assert!(
+            !self.controller.unfinished(),
+            "{:?}",
+            self.controller.tick(self.now)
+        );
+        let endpoints = self.world.endpoints();
+        let watched = self.controller.maps_mut().inner_mut();
+        watched.allowed = endpoints;
+        watched.frugal = true;
+    }
+
+    fn compare(&self, step: usize) {
+        let dump = self.controller.maps().dump().unwrap();
+        let wanted = expected(&self.world, &self.settings.node_port_addresses);
+        let found = actual(&dump);
+        for (key, leads) in &wanted {
+            assert_eq!(found.get(key), Some(leads), "step {step}, {key:?}");
+        }
+        assert_eq!(
+            found.len(),
+            wanted.len(),
+            "step {step}: frontends nobody asks for"
+        );
+    }
+
+    /// A new controller takes over: nothing is written, and nothing has drifted.
+    fn restart(mut self) -> Self {
+        // What the old one gave back is free at once: no packet is in flight that long.
+        self.now += GRACE;
+        let maps = self.controller.into_maps();
+        let mut controller = Controller::new(maps, self.settings.clone());
+        controller.adopt().unwrap();
+        let early = controller.set_node_addresses(self.world.own.clone(), self.now);
+        let first = controller.apply(&self.world.whole(), self.now);
+        assert_eq!(
+            (early.operations, first.operations),
+            (0, 0),
+            "a restart writes nothing"
+        );
+        let (drifted, _) = controller.audit(self.now).unwrap();
+        assert_eq!(drifted, 0);
+        Self { controller, ..self }
+    }
+
+    fn end(mut self) {
+        let last = self.world.end();
+        self.controller.apply(&last, self.now);
+        self.heal();
+        self.compare(usize::MAX);
+        let dump = self.controller.maps().dump().unwrap();
+        assert!(
+            dump.names.is_empty() && dump.v4.frontends.is_empty() && dump.v6.frontends.is_empty()
+        );
+        let rested = self.now + GRACE;
+        self.controller.apply(&self.world.whole(), rested);
+        for usage in self.controller.usage() {
+            assert_eq!(usage.used, 0, "{usage:?}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What the maps should say, worked out from all objects at once by the shortest route, and what
+//! they do say, followed as a packet would.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use lb_common::{
+    V4, V6,
+    service::{Frontend, Slots, backend, frontend, text},
+};
+use lb_userspace::{
+    control::NodePortAddresses,
+    maps::{Dump, Family},
+    model::{Endpoint, Service, ServicePort, TrafficPolicy},
+};
+
+use crate::world::{NODE, World};
+
+/// Address, port and protocol; zeros after the address for the row of a whole address.
+type Key = (IpAddr, u16, u8);
+/// Backends: address, local, terminating.
+type Backends = BTreeSet<(SocketAddr, bool, bool)>;
+
+/// Where a frontend leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Leads {
+    /// Namespace, Service, port, protocol.
+    port: (String, String, String, u8),
+    drop_inside: bool,
+    drop_outside: bool,
+    inside: Backends,
+    outside: Backends,
+}
+
+/// All frontends.
+pub(crate) type Frontends = BTreeMap<Key, Leads>;
+
+/// What the objects ask for.
+pub(crate) fn expected(world: &World, setting: &NodePortAddresses) -> Frontends {
+    let mut services: Vec<_> = world.services.values().collect();
+    services.sort_by_key(|service| (service.created, &service.name));
+    let mut frontends = Frontends::new();
+    for service in services {
+        for v6 in [false, true] {
+            let mut ports: Vec<_> = service.ports.iter().collect();
+            ports.sort_by_key(|port| (&port.name, port.protocol));
+            let cluster_ip = service.cluster_ips.iter().find(|ip| ip.is_ipv6() == v6);
+            for (number, port) in ports.into_iter().enumerate() {
+                let Some(cluster_ip) = cluster_ip else {
+                    continue;
+                };
+                if number == 0 {
+                    let row = leads(service, port, &[], &[], false);
+                    frontends.entry((*cluster_ip, 0, 0)).or_insert(row);
+                }
+                for (key, row) in rows(world, setting, service, port, *cluster_ip) {
+                    frontends.entry(key).or_insert(row);
+                }
+            }
+        }
+    }
+    frontends
+}
+
+fn rows(
+    world: &World,
+    setting: &NodePortAddresses,
+    service: &Service,
+    port: &ServicePort,
+    cluster_ip: IpAddr,
+) -> Vec<(Key, Leads)> {
+    let all = endpoints(world, service, port, cluster_ip.is_ipv6());
+    let is_local = |endpoint: &&(SocketAddr, Endpoint)| endpoint.1.node.as_deref() == Some(NODE);
+    let cluster = chosen(all.clone());
+    let local = chosen(all.iter().filter(is_local).cloned().collect());
+    let pick = |policy| match policy {
+        TrafficPolicy::Cluster => &cluster,
+        TrafficPolicy::Local => &local,
+    };
+    let (internal, external) = (pick(service.internal_policy), pick(service.external_policy));
+    let elsewhere = !cluster.is_empty();
+
+    let proto = port.protocol.number();
+    let mut inner = leads(service, port, internal, internal, elsewhere);
+    inner.drop_inside = internal.is_empty() && elsewhere;
+    let outer = leads(service, port, &cluster, external, elsewhere);
+    let mut rows = vec![((cluster_ip, port.port, proto), inner)];
+    for ip in service.external_ips.iter().chain(&service.ingress_ips) {
+        rows.push(((*ip, port.port, proto), outer.clone()));
+    }
+    let node = world.node.clone().unwrap_or_default().addresses;
+    for ip in setting.choose(&node, &world.own) {
+        if port.node_port != 0 {
+            rows.push(((ip, port.node_port, proto), outer.clone()));
+        }
+    }
+    rows.retain(|((ip, ..), _)| ip.is_ipv6() == cluster_ip.is_ipv6());
+    rows
+}
+
+fn leads(
+    service: &Service,
+    port: &ServicePort,
+    inside: &[(SocketAddr, Endpoint)],
+    outside: &[(SocketAddr, Endpoint)],
+    elsewhere: bool,
+) -> Leads {
+    let backends = |list: &[(SocketAddr, Endpoint)]| {
+        let local = |endpoint: &Endpoint| endpoint.node.as_deref() == Some(NODE);
+        list.iter()
+            .map(|(socket, endpoint)| (*socket, local(endpoint), endpoint.terminating))
+            .collect()
+    };
+    let name = service.name.clone();
+    Leads {
+        port: (
+            name.namespace,
+            name.name,
+            port.name.clone(),
+            port.protocol.number(),
+        ),
+        drop_inside: false,
+        drop_outside: outside.is_empty() && elsewhere,
+        inside: backends(inside),
+        outside: backends(outside),
+    }
+}
+
+fn endpoints(
+    world: &World,
+    service: &Service,
+    port: &ServicePort,
+    v6: bool,
+) -> Vec<(SocketAddr, Endpoint)> {
+    let mut found: Vec<(SocketAddr, Endpoint)> = Vec::new();
+    for slice in world.slices.values() {
+        if slice.name.namespace != service.name.namespace || slice.service != service.name.name {
+            continue;
+        }
+        for slice_port in &slice.ports {
+            if (&slice_port.name, slice_port.protocol) != (&port.name, port.protocol) {
+                continue;
+            }
+            for endpoint in slice
+                .endpoints
+                .iter()
+                .filter(|endpoint| endpoint.addr.is_ipv6() == v6)
+            {
+                let socket = SocketAddr::new(endpoint.addr, slice_port.port);
+                let old = found.iter().position(|(old, _)| *old == socket);
+                match old {
+                    Some(_) if endpoint.terminating => {}
+                    Some(old) => found[old] = (socket, endpoint.clone()),
+                    None => found.push((socket, endpoint.clone())),
+                }
+            }
+        }
+    }
+    found
+}
+
+fn chosen(all: Vec<(SocketAddr, Endpoint)>) -> Vec<(SocketAddr, Endpoint)> {
+    let (ready, unready): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, e)| e.ready);
+    if !ready.is_empty() {
+        return ready;
+    }
+    unready
+        .into_iter()
+        .filter(|(_, e)| e.serving && e.terminating)
+        .collect()
+}
+
+/// What the maps say. Everything in them must be of use to some frontend.
+pub(crate) fn actual(dump: &Dump) -> Frontends {
+    let mut frontends = Frontends::new();
+    let mut names = BTreeSet::new();
+    follow::<V4>(dump, &mut frontends, &mut names);
+    follow::<V6>(dump, &mut frontends, &mut names);
+    assert!(
+        names.iter().eq(dump.names.keys()),
+        "each name is used: {names:?}"
+    );
+    frontends
+}
+
+fn follow<A: Family>(dump: &Dump, frontends: &mut Frontends, names: &mut BTreeSet<u32>) {
+    let maps = A::of(dump);
+    let mut used = BTreeSet::new();
+    for (key, value) in &maps.frontends {
+        let name = &dump.names[&value.service];
+        assert_eq!(name.family, A::NUMBER);
+        names.insert(value.service);
+        let Frontend {
+            flags,
+            inside,
+            outside,
+            ..
+        } = *value;
+        let mut backends = |slots: Slots| -> Backends {
+            let range = slots.offset as usize..(slots.offset + slots.count) as usize;
+            let indices = &maps.slots[range];
+            used.extend(indices);
+            let found: Backends = indices
+                .iter()
+                .map(|index| resolve(&maps.backends[index]))
+                .collect();
+            assert_eq!(
+                found.len(),
+                indices.len(),
+                "each backend stands in one slot"
+            );
+            found
+        };
+        let leads = Leads {
+            port: (
+                text(&name.namespace).to_owned(),
+                text(&name.name).to_owned(),
+                text(&name.port).to_owned(),
+                name.proto,
+            ),
+            drop_inside: flags & frontend::DROP_INSIDE != 0,
+            drop_outside: flags & frontend::DROP_OUTSIDE != 0,
+            inside: backends(inside),
+            outside: backends(outside),
+        };
+        frontends.insert((key.addr.to_ip(), key.port.number(), key.proto), leads);
+    }
+    let live = maps
+        .backends
+        .iter()
+        .filter(|(_, b)| b.flags & backend::ALIVE != 0);
+    let live: BTreeSet<u32> = live.map(|(index, _)| *index).collect();
+    assert_eq!(live, used, "the live backends are those in use");
+}
+
+fn resolve<A: Family>(found: &lb_common::service::Backend<A>) -> (SocketAddr, bool, bool) {
+    assert_ne!(found.flags & backend::ALIVE, 0, "{found:?}");
+    let has = |flag| found.flags & flag != 0;
+    let socket = SocketAddr::new(found.addr.to_ip(), found.port.number());
+    (socket, has(backend::LOCAL), has(backend::TERMINATING))
+}

@@ -1,0 +1,193 @@
+//! Maps under watch: after every single operation a reader must find each frontend leading to
+//! live backends of its own Service, and nothing reused before its time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use lb_common::{
+    V4, V6,
+    service::{Backend, Slots, backend, text},
+};
+use lb_userspace::{
+    maps::{
+        Capacities, Dump, Family, FamilyCapacities, FamilyDump, FamilyOp, LbMaps, Memory, Op,
+        ReadError, WriteError,
+    },
+    model::ObjectName,
+};
+
+/// Maps under watch.
+pub(crate) struct Watched<M> {
+    inner: M,
+    /// What the inner maps hold.
+    shadow: Memory,
+    /// Endpoints each Service has or had since the maps last were in line.
+    pub(crate) allowed: BTreeMap<ObjectName, BTreeSet<SocketAddr>>,
+    /// The time.
+    pub(crate) now: Instant,
+    /// The grace period.
+    pub(crate) grace: Duration,
+    /// Whether a write that changes nothing is a fault.
+    pub(crate) frugal: bool,
+    v4: LastUse,
+    v6: LastUse,
+}
+
+/// When a reader last could be led to an index.
+struct LastUse {
+    slots: Vec<Option<Instant>>,
+    backends: Vec<Option<Instant>>,
+    /// The highest generation each index has had.
+    generations: BTreeMap<u32, u32>,
+}
+
+impl<M: LbMaps> Watched<M> {
+    pub(crate) fn new(inner: M, now: Instant, grace: Duration) -> Self {
+        let capacities = inner.capacities();
+        Self {
+            shadow: Memory::new(capacities),
+            inner,
+            allowed: BTreeMap::new(),
+            now,
+            grace,
+            frugal: true,
+            v4: LastUse::new(capacities.v4),
+            v6: LastUse::new(capacities.v6),
+        }
+    }
+}
+
+impl<M: LbMaps> LbMaps for Watched<M> {
+    fn apply(&mut self, op: &Op) -> Result<(), WriteError> {
+        let before = self.shadow.content();
+        let due = self.now.checked_sub(self.grace);
+        match op {
+            Op::V4(op) => self.v4.permit(op, &before.v4, due, self.frugal),
+            Op::V6(op) => self.v6.permit(op, &before.v6, due, self.frugal),
+            Op::PutName(..) | Op::DeleteName(_) => {}
+        }
+        self.inner.apply(op)?;
+        self.shadow.apply(op)?;
+        let after = self.shadow.content();
+        match op {
+            Op::V4(_) => self.v4.read::<V4>(after, &self.allowed, self.now),
+            Op::V6(_) => self.v6.read::<V6>(after, &self.allowed, self.now),
+            Op::PutName(..) | Op::DeleteName(_) => {
+                self.v4.read::<V4>(after, &self.allowed, self.now);
+                self.v6.read::<V6>(after, &self.allowed, self.now);
+            }
+        }
+        Ok(())
+    }
+
+    fn dump(&self) -> Result<Dump, ReadError> {
+        let dump = self.inner.dump()?;
+        let shadow = self.shadow.content();
+        assert_eq!(dump.names, shadow.names);
+        assert_eq!(dump.v4, shadow.v4);
+        assert_eq!(dump.v6, shadow.v6);
+        Ok(dump)
+    }
+
+    fn capacities(&self) -> Capacities {
+        self.inner.capacities()
+    }
+}
+
+impl LastUse {
+    fn new(capacities: FamilyCapacities) -> Self {
+        Self {
+            slots: vec![None; capacities.slots as usize],
+            backends: vec![None; capacities.backends as usize],
+            generations: BTreeMap::new(),
+        }
+    }
+
+    /// Checks an operation before it is carried out.
+    fn permit<A: Family>(
+        &mut self,
+        op: &FamilyOp<A>,
+        maps: &FamilyDump<A>,
+        due: Option<Instant>,
+        frugal: bool,
+    ) {
+        let rested =
+            |last: Option<Instant>| last.is_none_or(|last| due.is_some_and(|due| last <= due));
+        match op {
+            FamilyOp::PutFrontend(key, value) => {
+                assert!(
+                    !frugal || maps.frontends.get(key) != Some(value),
+                    "written for nothing"
+                );
+            }
+            FamilyOp::DeleteFrontend(key) => {
+                assert!(
+                    !frugal || maps.frontends.contains_key(key),
+                    "deleted for nothing"
+                );
+            }
+            FamilyOp::WriteSlots(offset, content) => {
+                let mut changed = (*offset..)
+                    .zip(content)
+                    .filter(|(slot, index)| maps.slots[*slot as usize] != **index);
+                let busy = changed.find(|(slot, _)| !rested(self.slots[*slot as usize]));
+                assert_eq!(busy, None, "a slot is reused too early");
+            }
+            FamilyOp::PutBackend(index, new) => {
+                let old = maps.backends.get(index).copied().unwrap_or_default();
+                assert!(!frugal || *new != old, "written for nothing");
+                let alive = |backend: &Backend<A>| backend.flags & backend::ALIVE != 0;
+                let highest = self.generations.entry(*index).or_default();
+                let goes_on = new.generation == old.generation && new.generation == *highest;
+                assert!(
+                    new.generation > *highest || goes_on,
+                    "a generation comes back"
+                );
+                *highest = new.generation;
+                let same = (old.addr, old.port) == (new.addr, new.port);
+                assert!(same || (!alive(&old) && new.generation != old.generation));
+                assert!(
+                    same || rested(self.backends[*index as usize]),
+                    "a backend is reused too early"
+                );
+            }
+        }
+    }
+
+    /// Follows every frontend as a packet would.
+    fn read<A: Family>(
+        &mut self,
+        dump: &Dump,
+        allowed: &BTreeMap<ObjectName, BTreeSet<SocketAddr>>,
+        now: Instant,
+    ) {
+        let maps = A::of(dump);
+        let none = BTreeSet::new();
+        for value in maps.frontends.values() {
+            let name = dump
+                .names
+                .get(&value.service)
+                .expect("a frontend's service has a name");
+            let owner = ObjectName::new(text(&name.namespace), text(&name.name));
+            let own = allowed.get(&owner).unwrap_or(&none);
+            for Slots { offset, count } in [value.inside, value.outside] {
+                for slot in offset as usize..(offset + count) as usize {
+                    let index = maps.slots[slot] as usize;
+                    self.slots[slot] = Some(now);
+                    self.backends[index] = Some(now);
+                    let backend = &maps.backends[&maps.slots[slot]];
+                    assert_ne!(
+                        backend.flags & backend::ALIVE,
+                        0,
+                        "{owner} has a dead backend"
+                    );
+                    let socket = SocketAddr::new(backend.addr.to_ip(), backend.port.number());
+                    assert!(own.contains(&socket), "{owner} leads to {socket}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Objects that change at random, drawn from so few names, addresses and ports that they often
+//! collide.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use lb_userspace::model::{
+    Batch, Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Protocol, Service,
+    ServicePort, ServiceType, TrafficPolicy,
+};
+
+/// A seeded source of randomness (splitmix64).
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % bound as u64).unwrap()
+    }
+
+    /// True once in `n` times.
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())].clone()
+    }
+
+    fn some<T: Clone>(&mut self, of: &[T]) -> Vec<T> {
+        of.iter().filter(|_| self.one_in(3)).cloned().collect()
+    }
+}
+
+pub(crate) const NODE: &str = "here";
+
+/// The objects as they stand.
+#[derive(Clone, Default)]
+pub(crate) struct World {
+    pub(crate) services: BTreeMap<ObjectName, Service>,
+    pub(crate) slices: BTreeMap<ObjectName, EndpointSlice>,
+    pub(crate) node: Option<Node>,
+    pub(crate) own: Vec<IpAddr>,
+}
+
+/// A Service name.
+fn service_name(random: &mut Random) -> ObjectName {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    ObjectName::new(random.pick(&["default", "other"]), random.pick(&names))
+}
+
+fn ips(list: &[&str]) -> Vec<IpAddr> {
+    list.iter().map(|ip| ip.parse().unwrap()).collect()
+}
+
+impl World {
+    /// Changes one to three objects.
+    pub(crate) fn change(&mut self, random: &mut Random) -> Batch {
+        let changes = (0..=random.below(3))
+            .map(|_| self.change_one(random))
+            .collect();
+        Batch {
+            changes,
+            problems: BTreeSet::new(),
+        }
+    }
+
+    fn change_one(&mut self, random: &mut Random) -> Change {
+        let change = match random.below(20) {
+            0..5 => self.change_service(random),
+            5..7 => Change::Service(service_name(random), None),
+            7..13 => replace_slice(random),
+            13..15 => Change::Slice(slice_name(random).0, None),
+            15..19 => self.change_endpoint(random),
+            _ => {
+                let addresses = random.some(&ips(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]));
+                Change::Node((!random.one_in(4)).then_some(Node { addresses }))
+            }
+        };
+        self.record(&change);
+        change
+    }
+
+    /// New addresses on the node's interfaces.
+    pub(crate) fn change_addresses(&mut self, random: &mut Random) {
+        self.own = random.some(&ips(&[
+            "127.0.0.1",
+            "192.0.2.2",
+            "192.0.2.3",
+            "2001:db8::2",
+        ]));
+    }
+
+    /// Everything, as one batch.
+    pub(crate) fn whole(&self) -> Batch {
+        let services = self.services.values().cloned();
+        let slices = self.slices.values().cloned();
+        let services = services.map(|service| Change::Service(service.name.clone(), Some(service)));
+        let slices = slices.map(|slice| Change::Slice(slice.name.clone(), Some(slice)));
+        let node = std::iter::once(Change::Node(self.node.clone()));
+        Batch {
+            changes: slices.chain(services).chain(node).collect(),
+            problems: BTreeSet::new(),
+        }
+    }
+
+    /// Removes everything.
+    pub(crate) fn end(&mut self) -> Batch {
+        let services = std::mem::take(&mut self.services).into_keys();
+        let slices = std::mem::take(&mut self.slices).into_keys();
+        let services = services.map(|name| Change::Service(name, None));
+        Batch {
+            changes: services
+                .chain(slices.map(|name| Change::Slice(name, None)))
+                .collect(),
+            problems: BTreeSet::new(),
+        }
+    }
+
+    /// Every address a Service's slices hold.
+    pub(crate) fn endpoints(&self) -> BTreeMap<ObjectName, BTreeSet<SocketAddr>> {
+        let mut all: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for slice in self.slices.values() {
+            let owner = ObjectName::new(&slice.name.namespace, &slice.service);
+            let sockets = slice.endpoints.iter().flat_map(|endpoint| {
+                let ports = slice.ports.iter();
+                ports.map(|port| SocketAddr::new(endpoint.addr, port.port))
+            });
+            all.entry(owner).or_default().extend(sockets);
+        }
+        all
+    }
+
+    fn record(&mut self, change: &Change) {
+        match change.clone() {
+            Change::Service(name, Some(service)) => drop(self.services.insert(name, service)),
+            Change::Service(name, None) => drop(self.services.remove(&name)),
+            Change::Slice(name, Some(slice)) => drop(self.slices.insert(name, slice)),
+            Change::Slice(name, None) => drop(self.slices.remove(&name)),
+            Change::Node(node) => self.node = node,
+        }
+    }
+
+    fn change_service(&mut self, random: &mut Random) -> Change {
+        let name = service_name(random);
+        let mut service = match self.services.get(&name) {
+            Some(service) if !random.one_in(4) => service.clone(),
+            _ => new_service(name.clone(), random),
+        };
+        match random.below(5) {
+            0 => service.internal_policy = policy(random),
+            1 => service.external_policy = policy(random),
+            2 => {
+                service.external_ips =
+                    random.some(&ips(&["192.0.2.9", "192.0.2.3", "2001:db8::9"]));
+            }
+            3 => {
+                service.ingress_ips =
+                    random.some(&ips(&["198.51.100.1", "192.0.2.9", "2001:db8::a"]));
+            }
+            _ => service.ports = ports(random),
+        }
+        Change::Service(name, Some(service))
+    }
+
+    fn change_endpoint(&mut self, random: &mut Random) -> Change {
+        let (name, v6) = slice_name(random);
+        let Some(mut slice) = self.slices.get(&name).cloned() else {
+            return replace_slice(random);
+        };
+        if let Some(last) = slice.endpoints.last_mut() {
+            let addr = last.addr;
+            *last = endpoint(v6, random);
+            last.addr = addr;
+        }
+        Change::Slice(name, Some(slice))
+    }
+}
+
+fn replace_slice(random: &mut Random) -> Change {
+    let (name, v6) = slice_name(random);
+    // Now and then a slice changes hands.
+    let service = if random.one_in(20) {
+        "a"
+    } else {
+        &name.name[..1]
+    };
+    let port_numbers = [8080, 8081];
+    let port = |name: &str, protocol, random: &mut Random| EndpointPort {
+        name: name.to_owned(),
+        protocol,
+        port: random.pick(&port_numbers),
+    };
+    let ports = [
+        ("", Protocol::Tcp),
+        ("dns", Protocol::Udp),
+        ("web", Protocol::Tcp),
+    ];
+    let slice = EndpointSlice {
+        name: name.clone(),
+        service: service.to_owned(),
+        ports: ports
+            .into_iter()
+            .map(|(name, proto)| port(name, proto, random))
+            .collect(),
+        endpoints: (0..random.below(6)).map(|_| endpoint(v6, random)).collect(),
+    };
+    Change::Slice(name, Some(slice))
+}
+
+/// The name of a slice, and whether it is an IPv6 one.
+fn slice_name(random: &mut Random) -> (ObjectName, bool) {
+    let ObjectName { namespace, name } = service_name(random);
+    let kind = random.pick(&["4a", "4b", "6a"]);
+    (
+        ObjectName::new(namespace, format!("{name}-{kind}")),
+        kind == "6a",
+    )
+}
+
+fn endpoint(v6: bool, random: &mut Random) -> Endpoint {
+    let host = random.below(12);
+    let addr = if v6 {
+        format!("2001:db8:1::{host:x}")
+    } else {
+        format!("10.0.0.{host}")
+    };
+    let terminating = random.one_in(4);
+    Endpoint {
+        addr: addr.parse().unwrap(),
+        node: random
+            .pick(&[None, Some(NODE), Some("there"), Some("there")])
+            .map(str::to_owned),
+        ready: if terminating {
+            random.one_in(8)
+        } else {
+            !random.one_in(4)
+        },
+        serving: !random.one_in(4),
+        terminating,
+    }
+}
+
+fn policy(random: &mut Random) -> TrafficPolicy {
+    random.pick(&[TrafficPolicy::Cluster, TrafficPolicy::Local])
+}
+
+fn ports(random: &mut Random) -> Vec<ServicePort> {
+    let port = |name: &str, protocol, random: &mut Random| ServicePort {
+        name: name.to_owned(),
+        protocol,
+        port: random.pick(&[80, 443]),
+        node_port: random.pick(&[0, 30_000, 30_001, 30_002]),
+    };
+    if random.one_in(3) {
+        return vec![port("", Protocol::Tcp, random)];
+    }
+    let mut ports = vec![
+        port("web", Protocol::Tcp, random),
+        port("dns", Protocol::Udp, random),
+    ];
+    ports.truncate(1 + random.below(2));
+    if random.one_in(4) {
+        ports.push(port("s", Protocol::Sctp, random));
+    }
+    ports
+}
+
+fn new_service(name: ObjectName, random: &mut Random) -> Service {
+    let number = random.below(10);
+    let mut cluster_ips = ips(&[
+        &format!("10.96.0.{number}"),
+        &format!("2001:db8:96::{number}"),
+    ]);
+    if random.one_in(4) {
+        cluster_ips.remove(random.below(2));
+    }
+    Service {
+        name,
+        created: i64::try_from(random.below(4)).unwrap(),
+        kind: ServiceType::NodePort,
+        cluster_ips,
+        external_ips: Vec::new(),
+        ingress_ips: Vec::new(),
+        ports: ports(random),
+        internal_policy: policy(random),
+        external_policy: policy(random),
+    }
+}
