@@ -117,7 +117,7 @@ pub(super) fn explicit_claims(service: &Service) -> Vec<(Claim, String)> {
     let mut claims = Vec::new();
     let virtual_ip = service.virtual_ip.iter();
     for (index, ip) in virtual_ip.flat_map(|v| &v.explicit).enumerate() {
-        claims.push((Claim::ClusterIp(*ip), format!("spec.clusterIPs[{index}]")));
+        claims.push((Claim::ClusterIp(*ip), cluster_ip_field(index)));
     }
     for (index, port) in service.ports.iter().enumerate() {
         match port.node_port {
@@ -133,6 +133,14 @@ pub(super) fn explicit_claims(service: &Service) -> Vec<(Claim, String)> {
         claims.push((Claim::NodePort(Protocol::Tcp, number), field));
     }
     claims
+}
+
+/// The field that most people know an address by.
+pub(super) fn cluster_ip_field(index: usize) -> String {
+    match index {
+        0 => "spec.clusterIP".to_owned(),
+        _ => format!("spec.clusterIPs[{index}]"),
+    }
 }
 
 /// An assignment, and every value that goes with it: whether the Service asked for it.
@@ -204,7 +212,7 @@ fn cluster_ips(
             });
         ips.push(ip.ok_or_else(|| {
             let reason = format_args!("no {family} address is left to allocate");
-            Invalid::new("spec.clusterIPs", reason)
+            Invalid::new("spec.clusterIP", reason)
         })?);
     }
     Ok(ips)

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::ServiceSpec;
 
 use super::{
+    assign::cluster_ip_field,
     check::{self, At, Invalid},
     object::{Family, VirtualIp},
     ranges::ClusterRanges,
@@ -23,9 +24,9 @@ pub(super) enum Type {
 /// `spec.ipFamilyPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Policy {
-    SingleStack,
-    PreferDualStack,
-    RequireDualStack,
+    Single,
+    PreferDual,
+    RequireDual,
 }
 
 /// What cluster IPs the Service is to have; none if it is of a type that programs nothing.
@@ -86,9 +87,9 @@ fn cluster_ips(spec: &ServiceSpec) -> Result<Vec<&str>, Invalid> {
 fn explicit(given: &[&str], ranges: &ClusterRanges) -> Result<Vec<IpAddr>, Invalid> {
     let mut explicit = Vec::with_capacity(given.len());
     for (index, text) in given.iter().enumerate() {
-        let field = format_args!("spec.clusterIPs[{index}]");
-        let ip = check::routable_ip(text).at(field)?;
-        ranges.check(ip).at(field)?;
+        let field = cluster_ip_field(index);
+        let ip = check::routable_ip(text).at(&field)?;
+        ranges.check(ip).at(&field)?;
         if explicit
             .iter()
             .any(|other| Family::of(*other) == Family::of(ip))
@@ -128,9 +129,9 @@ fn ip_families(spec: &ServiceSpec, ranges: &ClusterRanges) -> Result<Vec<Family>
 
 fn policy(spec: &ServiceSpec) -> Result<Policy, Invalid> {
     match spec.ip_family_policy.as_deref() {
-        None | Some("" | "SingleStack") => Ok(Policy::SingleStack),
-        Some("PreferDualStack") => Ok(Policy::PreferDualStack),
-        Some("RequireDualStack") => Ok(Policy::RequireDualStack),
+        None | Some("" | "SingleStack") => Ok(Policy::Single),
+        Some("PreferDualStack") => Ok(Policy::PreferDual),
+        Some("RequireDualStack") => Ok(Policy::RequireDual),
         Some(other) => Err(Invalid::new(
             "spec.ipFamilyPolicy",
             format_args!("{other:?} is not one of SingleStack, PreferDualStack, RequireDualStack"),
@@ -146,7 +147,7 @@ fn resolve(
     policy: Policy,
     ranges: &ClusterRanges,
 ) -> Result<Vec<Family>, Invalid> {
-    if policy == Policy::SingleStack && (explicit.len() > 1 || families.len() > 1) {
+    if policy == Policy::Single && (explicit.len() > 1 || families.len() > 1) {
         return Err(Invalid::new(
             "spec.ipFamilyPolicy",
             "must be PreferDualStack or RequireDualStack with several clusterIPs or ipFamilies",
@@ -157,7 +158,7 @@ fn resolve(
             None => families.push(Family::of(*ip)),
             Some(family) if *family == Family::of(*ip) => {}
             Some(family) => {
-                let field = format_args!("spec.clusterIPs[{index}]");
+                let field = cluster_ip_field(index);
                 let reason = format_args!("{ip} is not {family}, as ipFamilies[{index}] says");
                 return Err(Invalid::new(field, reason));
             }
@@ -168,15 +169,15 @@ fn resolve(
         families.extend(configured.first());
     }
     let wanted = match policy {
-        Policy::SingleStack => 1,
-        Policy::PreferDualStack | Policy::RequireDualStack => 2,
+        Policy::Single => 1,
+        Policy::PreferDual | Policy::RequireDual => 2,
     };
     for family in configured {
         if families.len() < wanted && !families.contains(&family) {
             families.push(family);
         }
     }
-    if policy == Policy::RequireDualStack && families.len() < 2 {
+    if policy == Policy::RequireDual && families.len() < 2 {
         return Err(Invalid::new(
             "spec.ipFamilyPolicy",
             "RequireDualStack needs a Service cluster IP range of each family",

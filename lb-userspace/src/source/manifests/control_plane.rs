@@ -138,11 +138,11 @@ impl ControlPlane {
         if changed.is_empty() {
             return changed;
         }
-        let changes = changed.into_iter().map(|name| {
+        let services = changed.into_iter().map(|name| {
             let object = self.object(Kind::Service, &name);
             (name, object.and_then(Object::into_service))
         });
-        let touched = self.services.apply(changes.collect());
+        let touched = self.services.apply(services.collect());
         for name in &touched {
             let admitted = self.services.get(name);
             let selector = admitted.map(|admitted| admitted.service.selector.clone());
@@ -162,7 +162,7 @@ impl ControlPlane {
         services
     }
 
-    /// Returns the Endpoints and EndpointSlices whose state in force may differ.
+    /// Returns the Endpoints and slices whose state in force may differ.
     fn settle_direct(
         &mut self,
         changed: BTreeSet<Key>,

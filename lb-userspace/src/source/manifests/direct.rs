@@ -1,9 +1,6 @@
-//! Endpoints and EndpointSlices that manifests give: checked against the cluster IPs in force.
+//! Endpoints and slices that manifests give themselves: checked against the cluster IPs in force.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     check::Invalid,
@@ -65,27 +62,25 @@ impl Direct {
 
 /// An endpoint that is a cluster IP would have the packet translated in a circle.
 fn clash(object: &Object, services: &Services) -> Option<Invalid> {
-    addresses(object).into_iter().find_map(|addr| {
-        let service = services.with_cluster_ip(addr)?;
-        let reason = format_args!("{addr} is the cluster IP of Service {service}");
-        Some(Invalid::new(address_field(object), reason))
-    })
-}
-
-fn addresses(object: &Object) -> Vec<IpAddr> {
     let slices = match object {
         Object::Endpoints(endpoints) => endpoints.slices.as_slice(),
         Object::EndpointSlice(slice) => slice.slice.as_slice(),
         Object::Service(_) | Object::Pod(_) | Object::Node(_) => &[],
     };
-    let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
-    endpoints.map(|endpoint| endpoint.addr).collect()
-}
-
-fn address_field(object: &Object) -> &'static str {
-    match object {
-        Object::Endpoints(_) => "subsets[].addresses[].ip",
-        Object::EndpointSlice(_) => "endpoints[].addresses[]",
-        Object::Service(_) | Object::Pod(_) | Object::Node(_) => "",
-    }
+    let endpoints = slices
+        .iter()
+        .flat_map(|slice| slice.endpoints.iter().enumerate());
+    let mut clashes = endpoints.filter_map(|(index, endpoint)| {
+        let service = services.with_cluster_ip(endpoint.addr)?;
+        let reason = format_args!("{} is the cluster IP of Service {service}", endpoint.addr);
+        Some(match object {
+            Object::EndpointSlice(_) => {
+                Invalid::new(format_args!("endpoints[{index}].addresses[0]"), reason)
+            }
+            Object::Endpoints(_) | Object::Service(_) | Object::Pod(_) | Object::Node(_) => {
+                Invalid::new("subsets", reason)
+            }
+        })
+    });
+    clashes.next()
 }

@@ -36,7 +36,7 @@ pub struct Update {
 /// All files.
 #[derive(Default)]
 pub(super) struct Files {
-    files: BTreeMap<Arc<str>, File>,
+    by_name: BTreeMap<Arc<str>, File>,
     /// The files that give an object. The first one counts.
     givers: BTreeMap<Key, BTreeSet<Arc<str>>>,
     /// Objects that several files give.
@@ -63,12 +63,12 @@ impl Files {
     /// Takes a change; returns the objects that changed by it.
     pub(super) fn apply(&mut self, name: &str, change: FileChange, ranges: &Ranges) -> Vec<Key> {
         let name: Arc<str> = name.into();
-        let file = self.files.get(&name);
+        let file = self.by_name.get(&name);
         let mut before: BTreeMap<Key, Option<Object>> = BTreeMap::new();
         for key in file.iter().flat_map(|file| file.objects.keys()) {
             before.insert(key.clone(), self.object(key));
         }
-        let file = self.files.remove(&name).unwrap_or_default();
+        let file = self.by_name.remove(&name).unwrap_or_default();
         let after = match change {
             FileChange::Gone => None,
             FileChange::Unreadable(reason) => Some(file.unreadable(&name, &reason)),
@@ -83,12 +83,12 @@ impl Files {
             }
         }
         for key in before.keys() {
-            let gives = after
+            let given = after
                 .as_ref()
                 .is_some_and(|file| file.objects.contains_key(key));
-            self.give(&name, key, gives);
+            self.give(&name, key, given);
         }
-        self.files.extend(after.map(|file| (name, file)));
+        self.by_name.extend(after.map(|file| (name, file)));
         before.retain(|key, before| self.object(key) != *before);
         before.into_keys().collect()
     }
@@ -97,9 +97,9 @@ impl Files {
         self.get(key).map(|entry| entry.object.clone())
     }
 
-    fn give(&mut self, name: &Arc<str>, key: &Key, gives: bool) {
+    fn give(&mut self, name: &Arc<str>, key: &Key, given: bool) {
         let givers = self.givers.entry(key.clone()).or_default();
-        if gives {
+        if given {
             givers.insert(Arc::clone(name));
         } else {
             givers.remove(name);
@@ -118,7 +118,7 @@ impl Files {
     /// An object as the first file that gives it has it.
     pub(super) fn get(&self, key: &Key) -> Option<&Entry> {
         let name = self.givers.get(key)?.first()?;
-        self.files.get(name)?.objects.get(key)
+        self.by_name.get(name)?.objects.get(key)
     }
 
     /// Every object of a kind.
@@ -135,7 +135,7 @@ impl Files {
 
     /// Whether an object that no file gives may yet be in one that cannot be read.
     pub(super) fn may_hold(&self, name: &ObjectName) -> bool {
-        self.files
+        self.by_name
             .values()
             .any(|file| file.unclear || file.bad.contains(name))
     }
@@ -143,7 +143,7 @@ impl Files {
     /// What is wrong with files and the objects in them, one line each.
     pub(super) fn problems(&self) -> impl Iterator<Item = String> {
         let own = self
-            .files
+            .by_name
             .values()
             .flat_map(|file| file.problems.iter().cloned());
         own.chain(self.contested.iter().flat_map(|key| self.duplicates(key)))
@@ -151,7 +151,7 @@ impl Files {
 
     fn duplicates(&self, key: &Key) -> Vec<String> {
         let givers = self.givers.get(key).into_iter().flatten();
-        let mut entries = givers.filter_map(|name| self.files.get(name)?.objects.get(key));
+        let mut entries = givers.filter_map(|name| self.by_name.get(name)?.objects.get(key));
         let Some(first) = entries.next() else {
             return Vec::new();
         };

@@ -101,7 +101,7 @@ impl Scanner {
 }
 
 /// Manifests are visible files that are called so; this leaves out what editors keep beside them
-/// and the `..data` of a mounted ConfigMap, whose files are symbolic links through it.
+/// and the `..data` of a mounted `ConfigMap`, whose files are symbolic links through it.
 fn names(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {

@@ -1,7 +1,9 @@
 //! A file's documents, before they mean anything.
 
+use std::path::Path;
+
 use serde_json::Value;
-use serde_saphyr::{Budget, Options};
+use serde_saphyr::{Budget, Options, UserMessageFormatter};
 
 /// A document that holds something, by its number in the file (from 1), or why it cannot be
 /// parsed.
@@ -13,7 +15,10 @@ pub(super) struct Document {
 /// Parses a file by the format that its name tells.
 pub(super) fn documents(file: &str, text: &str) -> Vec<Document> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if file.ends_with(".json") {
+    if Path::new(file)
+        .extension()
+        .is_some_and(|extension| extension == "json")
+    {
         json_documents(text)
     } else {
         yaml_documents(text)
@@ -102,7 +107,9 @@ fn yaml(chunk: Chunk<'_>) -> Result<Value, String> {
             let line = chunk.lines_before as u64 + at.line();
             format!(" at line {line}, column {}", at.column())
         });
-        let reason = error.without_snippet().to_string();
+        let reason = error
+            .without_snippet()
+            .render_with_formatter(&UserMessageFormatter);
         let reason = reason.split(" at line ").next().unwrap_or_default();
         format!("{reason}{}", place.unwrap_or_default())
     })

@@ -1,5 +1,8 @@
 //! The shell around the core: waits for the directory to change, looks, saves, sends.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeSet, HashMap},
     fs, io,
@@ -32,14 +35,14 @@ const MAX_UNQUIET: Duration = Duration::from_millis(500);
 const RESCAN: Duration = Duration::from_secs(2);
 
 /// A file that was being written is read after this long even if it was never closed.
-const MAX_WRITING: Duration = Duration::from_secs(2);
+const MAX_WRITING: Duration = Duration::from_secs(5);
 
 /// Sends what the directory holds, then what changes, until the receiver is dropped.
 ///
 /// The first batch is complete, even if the directory is empty or missing. A batch is sent after
 /// what it needs to keep over a restart has been saved.
 pub async fn watch(options: Options, out: mpsc::Sender<Batch>) {
-    let (touches, mut touched) = mpsc::unbounded_channel();
+    let (touches, mut touch) = mpsc::unbounded_channel();
     let Ok(mut source) = spawn_blocking(|| Source::new(options, touches))
         .await
         .or_panic()
@@ -63,9 +66,9 @@ pub async fn watch(options: Options, out: mpsc::Sender<Batch>) {
         tokio::select! {
             () = out.closed() => return,
             () = sleep(RESCAN) => {}
-            Some(touch) = touched.recv() => {
-                source.touched(touch);
-                until_quiet(&mut source, &mut touched).await;
+            Some(first) = touch.recv() => {
+                source.touched(first);
+                until_quiet(&mut source, &mut touch).await;
             }
         }
     }
@@ -89,11 +92,9 @@ trait OrPanic<T> {
 
 impl<T> OrPanic<T> for Result<T, JoinError> {
     fn or_panic(self) -> Self {
-        self.or_else(|error| {
-            if error.is_panic() {
-                std::panic::resume_unwind(error.into_panic());
-            }
-            Err(error)
+        self.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => error,
         })
     }
 }
