@@ -8,7 +8,7 @@
 mod property;
 mod render;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use super::{Cluster, ControlPlane, FileChange, Update};
 
@@ -107,7 +107,7 @@ fn run(text: &str) -> String {
         let control_plane = control_plane
             .get_or_insert_with(|| ControlPlane::new(cluster.clone(), BTreeMap::new()));
         let batch = control_plane.apply(update);
-        output += &format!("== {}\n{}", step.title, render::batch(&batch));
+        write!(output, "== {}\n{}", step.title, render::batch(&batch)).unwrap();
     }
     output
 }

@@ -39,12 +39,12 @@ fn service(service: &Service) -> String {
     let mut text = format!("Service {name}: {kind:?} {}", list(cluster_ips));
     for (title, ips) in [("external", external_ips), ("ingress", ingress_ips)] {
         if !ips.is_empty() {
-            text += &format!(", {title} {}", list(ips));
+            write!(text, ", {title} {}", list(ips)).unwrap();
         }
     }
-    text += &format!(", policies {internal_policy:?} {external_policy:?}");
+    write!(text, ", policies {internal_policy:?} {external_policy:?}").unwrap();
     if *created != 0 {
-        text += &format!(", created {created}");
+        write!(text, ", created {created}").unwrap();
     }
     text.push('\n');
     for port in ports {
