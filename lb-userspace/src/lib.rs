@@ -8,4 +8,5 @@ pub mod control;
 pub mod maps;
 pub mod model;
 pub mod pins;
+pub mod source;
 pub mod status;

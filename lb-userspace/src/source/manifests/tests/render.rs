@@ -1,0 +1,97 @@
+//! Batches as text to compare.
+
+use std::fmt::{Display, Write};
+
+use crate::model::{Batch, Change, EndpointSlice, Service};
+
+pub(super) fn batch(batch: &Batch) -> String {
+    let mut text = String::new();
+    for change in &batch.changes {
+        match change {
+            Change::Service(_, Some(service)) => text += &self::service(service),
+            Change::Service(name, None) => line(&mut text, format_args!("Service {name}: gone")),
+            Change::Slice(_, Some(slice)) => text += &self::slice(slice),
+            Change::Slice(name, None) => line(&mut text, format_args!("Slice {name}: gone")),
+            Change::Node(Some(node)) => {
+                line(&mut text, format_args!("Node: {}", list(&node.addresses)));
+            }
+            Change::Node(None) => line(&mut text, "Node: gone"),
+        }
+    }
+    for problem in &batch.problems {
+        line(&mut text, format_args!("! {problem}"));
+    }
+    text
+}
+
+fn service(service: &Service) -> String {
+    let Service {
+        name,
+        created,
+        kind,
+        cluster_ips,
+        external_ips,
+        ingress_ips,
+        ports,
+        internal_policy,
+        external_policy,
+    } = service;
+    let mut text = format!("Service {name}: {kind:?} {}", list(cluster_ips));
+    for (title, ips) in [("external", external_ips), ("ingress", ingress_ips)] {
+        if !ips.is_empty() {
+            write!(text, ", {title} {}", list(ips)).unwrap();
+        }
+    }
+    write!(text, ", policies {internal_policy:?} {external_policy:?}").unwrap();
+    if *created != 0 {
+        write!(text, ", created {created}").unwrap();
+    }
+    text.push('\n');
+    for port in ports {
+        let node_port = match port.node_port {
+            0 => String::new(),
+            number => format!(", node port {number}"),
+        };
+        let (name, protocol, number) = (&port.name, port.protocol, port.port);
+        line(
+            &mut text,
+            format_args!("    {name:?} {number}/{protocol}{node_port}"),
+        );
+    }
+    text
+}
+
+fn slice(slice: &EndpointSlice) -> String {
+    let EndpointSlice {
+        name,
+        service,
+        ports,
+        endpoints,
+    } = slice;
+    let ports = ports.iter();
+    let ports = ports.map(|port| format!("{:?} {}/{}", port.name, port.port, port.protocol));
+    let ports: Vec<String> = ports.collect();
+    let mut text = format!("Slice {name} of {service}: {}\n", ports.join(", "));
+    for endpoint in endpoints {
+        let mut words = vec![format!("    {}", endpoint.addr)];
+        words.extend(endpoint.node.as_ref().map(|node| format!("on {node}")));
+        let conditions = [
+            ("ready", endpoint.ready),
+            ("serving", endpoint.serving),
+            ("terminating", endpoint.terminating),
+        ];
+        let held = conditions.iter().filter(|(_, holds)| *holds);
+        words.extend(held.map(|(word, _)| (*word).to_owned()));
+        line(&mut text, words.join(" "));
+    }
+    text
+}
+
+fn list(items: &[impl Display]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    items.join(" ")
+}
+
+fn line(text: &mut String, line: impl Display) {
+    writeln!(text, "{line}").unwrap();
+}
