@@ -26,7 +26,7 @@ use lb_common::{
     },
 };
 use thiserror::Error;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::{
     interface::Wanted,
@@ -255,9 +255,10 @@ impl Attacher {
         let path = self.pins.link(name, &wanted.name);
         let program = self.programs.tc(name)?;
         if let Some(link) = links::open_on(&path, wanted.index)? {
-            let id = program.attach_to_link(SchedClassifierLink::try_from(link)?)?;
-            program.take_link(id)?;
-            return Ok(());
+            match program.attach_to_link(SchedClassifierLink::try_from(link)?) {
+                Ok(id) => return program.take_link(id).map(drop).map_err(Into::into),
+                Err(error) => not_swapped(&path, &error),
+            }
         }
         remove_stale(&path)?;
         let id = program.attach(wanted.index, TcAttach::Tcx { attach_type, order })?;
@@ -269,9 +270,10 @@ impl Attacher {
         let path = self.pins.link(XDP_EXTERNAL, &wanted.name);
         let program = self.programs.xdp()?;
         if let Some(link) = links::open_on(&path, wanted.index)? {
-            let id = program.attach_to_link(XdpLink::try_from(link)?)?;
-            program.take_link(id)?;
-            return Ok(());
+            match program.attach_to_link(XdpLink::try_from(link)?) {
+                Ok(id) => return program.take_link(id).map(drop).map_err(Into::into),
+                Err(error) => not_swapped(&path, &error),
+            }
         }
         remove_stale(&path)?;
         let id = program.attach(wanted.index, XdpMode::Driver)?;
@@ -380,6 +382,11 @@ fn why_no_xdp(error: &AttachError) -> String {
         Some(ERANGE) => "the driver refuses it at this MTU".to_owned(),
         _ => text,
     }
+}
+
+/// The program that is attached cannot be replaced in place: it is taken off and ours put on.
+fn not_swapped(path: &Path, error: &ProgramError) {
+    debug!("{}: attached afresh: {}", path.display(), chain(error));
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {

@@ -145,3 +145,124 @@ fn neighbour(message: &NeighbourMessage, there: bool) -> Option<Event> {
         mac.filter(|_| usable),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::{address::AddressHeaderFlags, neighbour::NeighbourHeader};
+
+    use super::*;
+
+    fn link_message(family: AddressFamily) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.interface_family = family;
+        message.header.index = 7;
+        message.header.link_layer_type = LinkLayerType::Ether;
+        message.header.flags = LinkFlags::Up;
+        message.attributes = vec![
+            LinkAttribute::IfName("veth7".into()),
+            LinkAttribute::Mtu(1500),
+            LinkAttribute::Link(2),
+            LinkAttribute::LinkNetNsId(0),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]),
+        ];
+        message
+    }
+
+    #[test]
+    fn a_pods_veth_is_known_by_kind_and_namespace() {
+        let message = RouteNetlinkMessage::NewLink(link_message(AddressFamily::Unspec));
+        let expected = Interface {
+            index: 7,
+            name: "veth7".into(),
+            ethernet: true,
+            up: true,
+            veth: true,
+            peer_elsewhere: true,
+            peer: Some(2),
+            mtu: 1500,
+            ..Interface::default()
+        };
+        assert_eq!(event(&message), Some(Event::Link(expected)));
+    }
+
+    #[test]
+    fn leaving_a_bridge_is_not_going_away() {
+        let bridge = link_message(AddressFamily::Bridge);
+        assert_eq!(event(&RouteNetlinkMessage::DelLink(bridge.clone())), None);
+        assert_eq!(event(&RouteNetlinkMessage::NewLink(bridge)), None);
+        let whole = link_message(AddressFamily::Unspec);
+        let gone = event(&RouteNetlinkMessage::DelLink(whole));
+        assert_eq!(gone, Some(Event::LinkGone(7)));
+    }
+
+    #[test]
+    fn a_neighbour_has_its_mac_only_while_that_is_usable() {
+        let mac = |state| {
+            let mut message = NeighbourMessage::default();
+            message.header = NeighbourHeader {
+                ifindex: 2,
+                state,
+                ..NeighbourHeader::default()
+            };
+            message.attributes = vec![
+                NeighbourAttribute::Destination(NeighbourAddress::Inet([192, 0, 2, 1].into())),
+                NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, 1]),
+            ];
+            match event(&RouteNetlinkMessage::NewNeighbour(message)) {
+                Some(Event::Neighbour(_, mac)) => mac.is_some(),
+                other => panic!("{other:?}"),
+            }
+        };
+        for (state, usable) in [
+            (NeighbourState::Reachable, true),
+            (NeighbourState::Stale, true),
+            (NeighbourState::Permanent, true),
+            (NeighbourState::Incomplete, false),
+            (NeighbourState::Failed, false),
+        ] {
+            assert_eq!(mac(state), usable, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_counts_once_it_is_proven_unique() {
+        let seen = |flags, scope| {
+            let mut message = AddressMessage::default();
+            message.header.index = 2;
+            message.header.flags = flags;
+            message.header.scope = scope;
+            message.attributes = vec![
+                AddressAttribute::Address("2001:db8::9".parse().unwrap()),
+                AddressAttribute::Local("2001:db8::1".parse().unwrap()),
+            ];
+            match event(&RouteNetlinkMessage::NewAddress(message)) {
+                Some(Event::Address(Address {
+                    ip, global, lesser, ..
+                })) => format!("{ip} global {global} lesser {lesser}"),
+                Some(Event::AddressGone(2, ip)) => format!("{ip} gone"),
+                other => panic!("{other:?}"),
+            }
+        };
+        let none = AddressHeaderFlags::empty();
+        let universe = AddressScope::Universe;
+        let rows = [
+            seen(none, universe),
+            seen(none, AddressScope::Link),
+            seen(AddressHeaderFlags::Deprecated, universe),
+            seen(AddressHeaderFlags::Tentative, universe),
+            seen(
+                AddressHeaderFlags::Tentative | AddressHeaderFlags::Optimistic,
+                universe,
+            ),
+            seen(AddressHeaderFlags::Dadfailed, universe),
+        ];
+        insta::assert_snapshot!(rows.join("\n"), @r"
+        2001:db8::1 global true lesser false
+        2001:db8::1 global false lesser false
+        2001:db8::1 global true lesser true
+        2001:db8::1 gone
+        2001:db8::1 global true lesser false
+        2001:db8::1 gone
+        ");
+    }
+}
