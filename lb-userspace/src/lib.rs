@@ -3,6 +3,7 @@
 //! An object's path: [`source`] → [`model`] → [`control`] → [`maps`]. The agent ties these together
 //! with [`agent`]; [`cli`] is `lbctl`, which reads what the agent pinned ([`pins`], [`status`]).
 
+pub mod agent;
 pub mod cli;
 pub mod control;
 pub mod maps;

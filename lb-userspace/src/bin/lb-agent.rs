@@ -1,1 +1,7 @@
-fn main() {}
+//! Fairlead's agent.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lb_userspace::agent::main()
+}

@@ -1,0 +1,128 @@
+//! Pinned BPF links: which program they keep on which interface.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use lb_common::maps::programs;
+
+use crate::pins::Pins;
+
+/// What the kernel says of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Attachment {
+    /// Number of the link.
+    id: u32,
+    /// Interface it is on; none once the interface is gone.
+    interface: Option<u32>,
+}
+
+/// A file in the links directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pin {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// Name of the program; empty if the file's name is none of ours.
+    pub(super) program: String,
+}
+
+/// Every pinned link, programs that see packets first in front: the order to remove them in.
+pub(super) fn list(pins: &Pins) -> io::Result<Vec<Pin>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(pins.links())? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let program = name.split_once('@').map_or("", |(program, _)| program);
+        found.push(Pin {
+            program: program.to_owned(),
+            path,
+        });
+    }
+    found.sort_by_key(|pin| (rank(&pin.program), pin.path.clone()));
+    Ok(found)
+}
+
+/// Translation must not outlive the reverse translation: XDP and ingress go before egress.
+fn rank(program: &str) -> usize {
+    programs::ALL
+        .iter()
+        .position(|known| *known == program)
+        .unwrap_or(programs::ALL.len())
+}
+
+/// Opens a pinned link that is still on `interface`; none if there is no pin, or it is stale.
+pub(super) fn open_on(path: &Path, interface: u32) -> Result<Option<FdLink>, LinkError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let link = FdLink::from(PinnedLink::from_pin(path)?);
+    let id = link.info()?.id();
+    let live = held()
+        .into_iter()
+        .any(|held| held.id == id && held.interface == Some(interface));
+    Ok(live.then_some(link))
+}
+
+/// The links this process holds open. The interface of a link is not in the structures aya
+/// shows, but the kernel tells it in `/proc/self/fdinfo`.
+fn held() -> Vec<Attachment> {
+    let Ok(entries) = fs::read_dir("/proc/self/fdinfo") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
+        .filter_map(|text| parse(&text))
+        .collect()
+}
+
+/// Reads an `fdinfo` file; none if it is not that of an XDP or tcx link.
+fn parse(fdinfo: &str) -> Option<Attachment> {
+    let field = |name: &str| {
+        fdinfo
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find_map(|(key, value)| (key == name).then(|| value.trim()))
+    };
+    let interface = field("ifindex")?.parse().ok()?;
+    Some(Attachment {
+        id: field("link_id")?.parse().ok()?,
+        interface: (interface != 0).then_some(interface),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fdinfo_names_the_interface_of_a_link() {
+        let text = "pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t1057\nlink_type:\txdp\n\
+                    link_id:\t7\nprog_tag:\t3b185187f1855c4c\nprog_id:\t25\nifindex:\t3\n";
+        let link = Attachment {
+            id: 7,
+            interface: Some(3),
+        };
+        assert_eq!(parse(text), Some(link));
+    }
+
+    #[test]
+    fn a_link_outlives_its_interface() {
+        let text = "link_type:\ttcx\nlink_id:\t8\nprog_id:\t25\nifindex:\t0\nattach_type:\t46\n";
+        let link = Attachment {
+            id: 8,
+            interface: None,
+        };
+        assert_eq!(parse(text), Some(link));
+    }
+
+    #[test]
+    fn other_descriptors_are_no_links() {
+        assert_eq!(parse("pos:\t0\nflags:\t02\nmap_type:\t1\n"), None);
+        assert_eq!(
+            parse("link_type:\tcgroup\nlink_id:\t9\ncgroup_id:\t1\n"),
+            None
+        );
+    }
+}

@@ -1,0 +1,360 @@
+//! The node as the agent runs it: everything that follows from a batch of changes, from an event
+//! of the kernel, or from time.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    process,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{Array, MapData};
+use k8s_openapi::jiff::{Timestamp, Unit};
+use lb_common::config::Config;
+use tracing::{info, warn};
+
+use super::{
+    account::Account,
+    addresses::{NodeAddresses, node_addresses},
+    attach::Attacher,
+    config,
+    epoch::Epoch,
+    interface::Wanted,
+    options::Options,
+    problems::{Area, Problems},
+    programs::{Loaded, chain},
+    run::RunError,
+    snat,
+    table::{Effects, Table},
+};
+use crate::{
+    control::{Controller, Outcome, Usage},
+    maps::Kernel,
+    model::{Batch, Change},
+    pins::Pins,
+    status::{Interface, Mode, Role, Status},
+};
+
+/// Longest time between two tries to attach.
+const LONGEST_PAUSE: Duration = Duration::from_secs(32);
+
+/// Time between two looks at maps that could not be written.
+const WRITE_RETRY: Duration = Duration::from_millis(100);
+
+/// Time between two audits of the maps.
+const AUDIT: Duration = Duration::from_secs(60);
+
+/// State of the running agent.
+pub(super) struct Node {
+    /// What the kernel has.
+    pub(super) table: Table,
+    options: Options,
+    attacher: Attacher,
+    controller: Controller<Kernel>,
+    config: Array<MapData, Config>,
+    written: Option<Config>,
+    account: Account,
+    problems: Problems,
+    epoch: Epoch,
+    snat: (u16, u16),
+    addresses: NodeAddresses,
+    internal_ips: Vec<IpAddr>,
+    retry: Option<(Instant, Duration)>,
+    audit: Instant,
+    started: String,
+    last_sync: Option<String>,
+}
+
+impl Node {
+    /// Takes over what an earlier agent left in the maps. Changes nothing that is in force.
+    pub(super) fn new(
+        options: Options,
+        pins: &Pins,
+        loaded: Loaded,
+        table: Table,
+    ) -> Result<Self, RunError> {
+        let Loaded {
+            programs,
+            config,
+            links,
+            status,
+        } = loaded;
+        let earlier = config
+            .get(&0, 0)
+            .map_err(|error| RunError::Maps(error.into()))?;
+        let kernel = Kernel::open(pins).map_err(|error| RunError::Maps(error.into()))?;
+        let mut controller = Controller::new(kernel, options.settings());
+        controller
+            .adopt()
+            .map_err(|error| RunError::Maps(error.into()))?;
+        let mut node = Self {
+            table,
+            attacher: Attacher::new(pins.clone(), programs, links),
+            controller,
+            config,
+            written: None,
+            account: Account::new(status),
+            problems: Problems::default(),
+            epoch: Epoch::after(earlier.epoch),
+            snat: (0, 0),
+            addresses: NodeAddresses::default(),
+            internal_ips: Vec::new(),
+            retry: None,
+            audit: Instant::now() + AUDIT,
+            started: now_text(),
+            last_sync: None,
+            options,
+        };
+        node.choose_snat_ports();
+        node.set_addresses(Instant::now());
+        node.write_config();
+        Ok(node)
+    }
+
+    /// Brings a batch of changes into force. Programs are attached after the first one: not before
+    /// every Service is known.
+    pub(super) fn batch(&mut self, batch: &Batch, now: Instant) {
+        self.problems.set(Area::Source, batch.problems.clone());
+        for change in &batch.changes {
+            match change {
+                Change::Node(node) => {
+                    self.internal_ips = node.as_ref().map_or(Vec::new(), |n| n.addresses.clone());
+                    self.set_addresses(now);
+                    self.write_config();
+                }
+                Change::Service(..) | Change::Slice(..) => {}
+            }
+        }
+        let outcome = self.controller.apply(batch, now);
+        self.take_outcome(outcome);
+        if self.last_sync.replace(now_text()).is_none() {
+            self.attach(now);
+            let attached = self.attacher.interfaces();
+            let count = attached.iter().filter(|i| i.mode != Mode::None).count();
+            info!("ready: attached to {count} interfaces");
+        }
+    }
+
+    /// Does what follows from events of the kernel.
+    pub(super) fn follow(&mut self, effects: &Effects, now: Instant) {
+        if effects.hops {
+            self.epoch.touch(now);
+        }
+        if effects.links {
+            self.attach(now);
+        }
+        if effects.addresses || effects.links {
+            self.set_addresses(now);
+        }
+        self.poll(now);
+    }
+
+    /// When [`Self::poll`] has something to do.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        let attach = self.retry.map(|(due, _)| due);
+        let write = self.controller.unfinished().then(|| now + WRITE_RETRY);
+        [self.epoch.due(), attach, write]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due.
+    pub(super) fn poll(&mut self, now: Instant) {
+        self.epoch.poll(now);
+        self.write_config();
+        if self.controller.unfinished() {
+            let outcome = self.controller.tick(now);
+            self.take_outcome(outcome);
+        }
+        if self.retry.is_some_and(|(due, _)| due <= now) {
+            self.attach(now);
+        }
+    }
+
+    /// Looks after the maps now and then: repairs what someone else changed in them, warns before
+    /// they are full.
+    pub(super) fn look_after(&mut self, now: Instant) {
+        if self.audit <= now {
+            self.audit = now + AUDIT;
+            self.audit_maps(now);
+        }
+        let usage = self.controller.usage();
+        let lines = usage.iter().filter_map(nearly_full).collect();
+        self.problems.set(Area::Capacity, lines);
+    }
+
+    fn audit_maps(&mut self, now: Instant) {
+        match self.controller.audit(now) {
+            Ok((repaired, outcome)) => {
+                if repaired > 0 {
+                    warn!("audit: repaired {repaired} map entries that were not as written");
+                }
+                self.take_outcome(outcome);
+            }
+            Err(error) => warn!("audit: {}", chain(&error)),
+        }
+    }
+
+    /// The kernel could not be asked, or can be again.
+    pub(super) fn kernel_problem(&mut self, line: Option<String>) {
+        self.problems.set(Area::Kernel, line.into_iter().collect());
+    }
+
+    /// Tells of itself in `STATUS`.
+    pub(super) fn publish(&mut self) {
+        let status = self.status();
+        let problem = self.account.publish(status).err();
+        let line = problem.map(|error| format!("cannot write map STATUS: {}", chain(&error)));
+        self.problems.set(Area::Status, line.into_iter().collect());
+    }
+
+    fn take_outcome(&mut self, outcome: Outcome) {
+        let lines = outcome.problems.into_iter().collect();
+        self.problems.set(Area::Services, lines);
+    }
+
+    /// Source translation takes the ports that neither the host's own connections nor node ports
+    /// use.
+    fn choose_snat_ports(&mut self) {
+        let mut problems = BTreeSet::new();
+        let ephemeral = snat::ephemeral_ports().unwrap_or_else(|error| {
+            problems.insert(format!("cannot read the host's ephemeral ports: {error}"));
+            snat::EPHEMERAL_DEFAULT
+        });
+        let reserved = [ephemeral.clone(), self.options.node_ports.clone()];
+        let ports = snat::largest_hole(&reserved).unwrap_or_else(|| {
+            let (first, last) = (ephemeral.start(), ephemeral.end());
+            problems.insert(format!(
+                "net.ipv4.ip_local_port_range {first}-{last} and --service-node-port-range leave no \
+                 port for source translation: it shares ports with the host's own connections"
+            ));
+            snat::LAST_RESORT
+        });
+        self.snat = (*ports.start(), *ports.end());
+        self.problems.set(Area::Options, problems);
+    }
+
+    fn set_addresses(&mut self, now: Instant) {
+        let external = &self.options.selection.external;
+        let addresses = node_addresses(&self.table, external, &self.internal_ips);
+        if addresses == self.addresses && self.written.is_some() {
+            return;
+        }
+        self.problems.set(Area::Node, addresses.problems.clone());
+        let outcome = self
+            .controller
+            .set_node_addresses(addresses.all.clone(), now);
+        self.take_outcome(outcome);
+        self.addresses = addresses;
+    }
+
+    fn write_config(&mut self) {
+        let config = config::config(
+            self.epoch.value(),
+            self.snat,
+            &self.addresses,
+            &self.options.cluster_ranges,
+        );
+        if self.written == Some(config) {
+            return;
+        }
+        match self.config.set(0, &config, 0) {
+            Ok(()) => self.written = Some(config),
+            Err(error) => {
+                let line = format!("cannot write map CONFIG: {}", chain(&error));
+                self.kernel_problem(Some(line));
+            }
+        }
+    }
+
+    /// Attaches to what there is, unless Services are not known yet.
+    fn attach(&mut self, now: Instant) {
+        if self.last_sync.is_none() {
+            return;
+        }
+        let wanted: Vec<Wanted> = self
+            .table
+            .links()
+            .filter_map(|link| self.options.selection.wanted(link))
+            .collect();
+        self.attacher.reconcile(&wanted);
+        self.retry = self.attacher.has_failed().then(|| {
+            let pause = self.retry.map_or(Duration::from_secs(1), |(due, pause)| {
+                if due <= now { pause * 2 } else { pause }
+            });
+            let pause = pause.min(LONGEST_PAUSE);
+            (now + pause, pause)
+        });
+        let mut problems = self.attacher.problems();
+        problems.extend(self.missing().map(|name| {
+            format!(
+                "interface {name}: there is none of that name; it is attached to when it appears"
+            )
+        }));
+        self.problems.set(Area::Interfaces, problems);
+    }
+
+    /// External interfaces that do not exist.
+    fn missing(&self) -> impl Iterator<Item = &String> {
+        let external = &self.options.selection.external;
+        external
+            .iter()
+            .filter(|name| self.table.link(name).is_none())
+    }
+
+    fn interfaces(&self) -> Vec<Interface> {
+        let missing = self.missing().map(|name| Interface {
+            name: name.clone(),
+            index: 0,
+            role: Role::External,
+            mode: Mode::None,
+            reason: "there is no interface of that name".to_owned(),
+        });
+        missing.chain(self.attacher.interfaces()).collect()
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            node: self.options.node_name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: process::id(),
+            started: self.started.clone(),
+            source: format!("manifests {}", self.options.manifests.display()),
+            last_sync: self.last_sync.clone(),
+            node_addresses: self.addresses.all.clone(),
+            node_port_addresses: self
+                .controller
+                .node_port_addresses()
+                .iter()
+                .copied()
+                .collect(),
+            snat_ports: self.snat,
+            interfaces: self.interfaces(),
+            problems: self.problems.lines(),
+        }
+    }
+}
+
+/// A warning when a map is over four fifths full. It names a step, not the number: it is not to
+/// be told again for every entry.
+fn nearly_full(usage: &Usage) -> Option<String> {
+    let Usage {
+        map,
+        used,
+        capacity,
+    } = usage;
+    let percent = u64::from(*used) * 100 / u64::from(*capacity).max(1);
+    let step = [100, 95, 90, 80]
+        .into_iter()
+        .find(|step| percent >= *step)?;
+    Some(format!(
+        "map {map}: {step} % of its {capacity} entries are used"
+    ))
+}
+
+/// The time, to the second, in RFC 3339.
+fn now_text() -> String {
+    let now = Timestamp::now();
+    now.round(Unit::Second).unwrap_or(now).to_string()
+}

@@ -1,0 +1,53 @@
+//! What is wrong at the moment, and the log of it: each problem is told once when it comes up and
+//! once when it is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::{info, warn};
+
+/// Where a problem belongs; a part of the agent replaces its own as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Area {
+    /// The options, in the light of the node.
+    Options,
+    /// The source of objects.
+    Source,
+    /// Services and the maps they are written to.
+    Services,
+    /// Room in the maps.
+    Capacity,
+    /// Interfaces.
+    Interfaces,
+    /// The node's addresses and ports.
+    Node,
+    /// The kernel's account of links and routes.
+    Kernel,
+    /// The agent's own account in `STATUS`.
+    Status,
+}
+
+/// Every problem there is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Problems {
+    areas: BTreeMap<Area, BTreeSet<String>>,
+}
+
+impl Problems {
+    /// These are the problems of `area`. Returns whether that is news.
+    pub(super) fn set(&mut self, area: Area, lines: BTreeSet<String>) -> bool {
+        let old = self.areas.insert(area, lines).unwrap_or_default();
+        let new = &self.areas[&area];
+        for line in new.difference(&old) {
+            warn!("{line}");
+        }
+        for line in old.difference(new) {
+            info!("solved: {line}");
+        }
+        old != *new
+    }
+
+    /// All of them, in a fixed order.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.areas.values().flatten().cloned().collect()
+    }
+}

@@ -1,0 +1,221 @@
+//! The BPF object: its programs and maps, brought into the kernel.
+
+use std::{error::Error as StdError, io};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
+    maps::{Array, HashMap, MapData, MapError},
+    programs::{Program, ProgramError, SchedClassifier, Xdp},
+};
+use lb_common::{
+    config::Config,
+    maps::{self, programs},
+};
+use thiserror::Error;
+use tracing::debug;
+
+use crate::pins::Pins;
+
+/// The object `cargo xtask build-ebpf` made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FAIRLEAD_EBPF_OBJECT"));
+
+/// The value of the `STATUS` map.
+pub(super) type StatusValue = [u8; maps::STATUS_SIZE as usize];
+
+/// The object could not be brought into the kernel.
+#[derive(Debug, Error)]
+pub(super) enum LoadError {
+    /// Not root, and without the capabilities.
+    #[error(
+        "no permission to load BPF programs: run as root, \
+         or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    )]
+    Permission,
+    /// The pinned map is another build's.
+    #[error(
+        "pinned map {path}: {property} is {actual}, this lb-agent needs {expected}: it was made by \
+         another build; `lb-agent cleanup` removes it (services stop until the agent runs again)"
+    )]
+    Shape {
+        /// The pin.
+        path: String,
+        /// What differs.
+        property: &'static str,
+        /// As it is in the kernel.
+        actual: u64,
+        /// As it is in the object.
+        expected: u64,
+    },
+    /// The verifier refused a program.
+    #[error(
+        "the kernel's verifier refused program {program}: {source}; \
+         run with --log-level debug for its reasons"
+    )]
+    Verifier {
+        /// The program.
+        program: &'static str,
+        /// What the system call returned.
+        source: io::Error,
+    },
+    /// The object has no such program, or of another type.
+    #[error("the BPF object has no fit program {0}")]
+    NoProgram(&'static str),
+    /// The object has no such map, or of another type.
+    #[error("the BPF object has no fit map {0}")]
+    NoMap(&'static str),
+    /// Loading the object failed in another way.
+    #[error("cannot load the BPF object: {}", chain(.0))]
+    Object(#[source] EbpfError),
+    /// Loading a program failed in another way.
+    #[error("cannot load program {program}: {}", chain(source))]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// What went wrong.
+        source: ProgramError,
+    },
+}
+
+/// What is in the kernel once the object is loaded.
+pub(super) struct Loaded {
+    /// The programs, not yet attached.
+    pub(super) programs: Programs,
+    /// `CONFIG`.
+    pub(super) config: Array<MapData, Config>,
+    /// `LINKS`.
+    pub(super) links: HashMap<MapData, u32, u32>,
+    /// `STATUS`.
+    pub(super) status: Array<MapData, StatusValue>,
+}
+
+/// The loaded programs.
+#[derive(Debug)]
+pub(super) struct Programs {
+    ebpf: Ebpf,
+}
+
+/// Loads the object. Maps pinned by an earlier agent are adopted with all they hold, if their
+/// shape is the same; the others are made and pinned.
+pub(super) fn load(pins: &Pins) -> Result<Loaded, LoadError> {
+    let mut ebpf = load_object(pins)?;
+    let config = take_map(&mut ebpf, maps::CONFIG)?;
+    let links = take_map(&mut ebpf, maps::LINKS)?;
+    let status = take_map(&mut ebpf, maps::STATUS)?;
+    let mut programs = Programs { ebpf };
+    programs.load()?;
+    Ok(Loaded {
+        programs,
+        config,
+        links,
+        status,
+    })
+}
+
+fn load_object(pins: &Pins) -> Result<Ebpf, LoadError> {
+    let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS);
+    for name in maps::ALL {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    loader.load(OBJECT).map_err(|error| match error {
+        EbpfError::MapError(MapError::IncompatiblePinnedMap {
+            name,
+            property,
+            expected,
+            actual,
+        }) => LoadError::Shape {
+            path: pins.map(&name).display().to_string(),
+            property,
+            actual,
+            expected,
+        },
+        error if is_denied(&error) => LoadError::Permission,
+        error => LoadError::Object(error),
+    })
+}
+
+fn take_map<T: TryFrom<aya::maps::Map>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, LoadError> {
+    let map = ebpf.take_map(name).ok_or(LoadError::NoMap(name))?;
+    T::try_from(map).map_err(|_| LoadError::NoMap(name))
+}
+
+impl Programs {
+    /// The XDP program.
+    pub(super) fn xdp(&mut self) -> Result<&mut Xdp, LoadError> {
+        let name = programs::XDP_EXTERNAL;
+        match self.ebpf.program_mut(name) {
+            Some(Program::Xdp(program)) => Ok(program),
+            _ => Err(LoadError::NoProgram(name)),
+        }
+    }
+
+    /// A tc program.
+    pub(super) fn tc(&mut self, name: &'static str) -> Result<&mut SchedClassifier, LoadError> {
+        match self.ebpf.program_mut(name) {
+            Some(Program::SchedClassifier(program)) => Ok(program),
+            _ => Err(LoadError::NoProgram(name)),
+        }
+    }
+
+    fn load(&mut self) -> Result<(), LoadError> {
+        for name in programs::ALL {
+            let loaded = if name == programs::XDP_EXTERNAL {
+                self.xdp()?.load()
+            } else {
+                self.tc(name)?.load()
+            };
+            loaded.map_err(|error| refused(name, error))?;
+        }
+        Ok(())
+    }
+}
+
+fn refused(program: &'static str, error: ProgramError) -> LoadError {
+    match error {
+        error if is_denied(&error) => LoadError::Permission,
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            debug!("{program}: verifier log:\n{verifier_log}");
+            LoadError::Verifier {
+                program,
+                source: io_error,
+            }
+        }
+        source => LoadError::Program { program, source },
+    }
+}
+
+/// Whether the kernel said `EPERM`. The verifier's own refusals are `EACCES`.
+fn is_denied(error: &(dyn StdError + 'static)) -> bool {
+    const EPERM: i32 = 1;
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.raw_os_error() == Some(EPERM))
+}
+
+/// The error and what it came from, on one line.
+pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut line = String::new();
+    for text in causes(error).map(ToString::to_string) {
+        // Some errors already show their cause.
+        if !line.ends_with(&text) {
+            let colon = if line.is_empty() { "" } else { ": " };
+            line.push_str(colon);
+            line.push_str(&text);
+        }
+    }
+    line
+}
+
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
+        (*error).source()
+    })
+}

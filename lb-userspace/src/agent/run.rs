@@ -1,0 +1,189 @@
+//! The agent's loop: what the source and the kernel say goes in, maps and programs follow.
+
+use std::{
+    io, mem,
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+use tokio::{
+    select,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::sleep_until,
+};
+use tracing::info;
+
+use super::{
+    bpffs::{self, BpffsError, Lock},
+    monitor::{Monitor, MonitorError},
+    node::Node,
+    options::Options,
+    programs::{self, LoadError, chain},
+    table::{Effects, Event},
+};
+use crate::{model::Batch, pins::Pins, source::manifests};
+
+/// How often what is not driven by events gets its turn.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Why the agent cannot start.
+#[derive(Debug, Error)]
+pub(super) enum RunError {
+    /// The pin directory cannot be used.
+    #[error(transparent)]
+    Bpffs(#[from] BpffsError),
+    /// The programs cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The kernel cannot be asked for interfaces.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    /// A map cannot be used.
+    #[error("{}", chain(&**.0))]
+    Maps(Box<dyn std::error::Error>),
+    /// The task that follows the source died.
+    #[error("the source of objects has failed; programs stay, and traffic goes on")]
+    SourceEnded,
+    /// Threads, signals or timers cannot be had.
+    #[error("cannot set up the event loop: {0}")]
+    Runtime(#[from] io::Error),
+}
+
+/// Runs the agent until a signal ends it.
+pub(super) fn run(options: Options) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(options))
+}
+
+async fn serve(options: Options) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let pins = Pins::new(&options.bpffs);
+    info!(
+        "lb-agent {} for node {}: manifests {}, pins {}",
+        env!("CARGO_PKG_VERSION"),
+        options.node_name,
+        options.manifests.display(),
+        pins.root().display()
+    );
+    bpffs::prepare(&options.bpffs, &pins)?;
+    let _lock = Lock::take(&pins)?;
+    let loaded = programs::load(&pins)?;
+    let mut kernel = Kernel::new()?;
+    let table = kernel.monitor.read().await?;
+    let mut batches = source(&options);
+    let mut node = Node::new(options, &pins, loaded, table)?;
+    node.publish();
+    loop {
+        let tick = node
+            .due(Instant::now())
+            .map_or(kernel.tick, |due| due.min(kernel.tick));
+        select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            event = kernel.monitor.next(), if !kernel.stale => kernel.take_in(event, &mut node).await,
+            batch = batches.recv() => {
+                node.batch(&batch.ok_or(RunError::SourceEnded)?, Instant::now());
+            }
+            () = sleep_until(tick.into()) => kernel.tick(&mut node).await,
+        }
+        node.publish();
+    }
+    info!("stopped; programs stay, and traffic goes on");
+    Ok(())
+}
+
+/// Where objects come from.
+fn source(options: &Options) -> mpsc::Receiver<Batch> {
+    let (sender, receiver) = mpsc::channel(16);
+    tokio::spawn(manifests::watch(options.source(), sender));
+    receiver
+}
+
+/// The kernel's side of the loop.
+struct Kernel {
+    monitor: Monitor,
+    tick: Instant,
+    /// Whether the socket broke, or reading failed: the next tick starts over.
+    stale: bool,
+}
+
+impl Kernel {
+    fn new() -> Result<Self, MonitorError> {
+        Ok(Self {
+            monitor: Monitor::new()?,
+            tick: Instant::now() + TICK,
+            stale: false,
+        })
+    }
+
+    /// Takes in an event and all that wait behind it; none means that the socket broke.
+    async fn take_in(&mut self, event: Option<Event>, node: &mut Node) {
+        let Some(event) = event else {
+            self.stale = true;
+            return;
+        };
+        let mut effects = node.table.apply(event);
+        while let Some(event) = self.monitor.try_next() {
+            effects.merge(node.table.apply(event));
+        }
+        for peer in mem::take(&mut effects.peers) {
+            // A failure means that it is gone too, of which there is an event.
+            if let Ok(Some(event)) = self.monitor.read_link(peer).await {
+                effects.merge(node.table.apply(event));
+            }
+        }
+        if effects.reread {
+            effects.merge(self.read_again(node).await);
+        }
+        node.follow(&effects, Instant::now());
+    }
+
+    async fn read_again(&mut self, node: &mut Node) -> Effects {
+        match self.monitor.read().await {
+            Ok(table) => {
+                node.table = table;
+                node.kernel_problem(None);
+                Effects {
+                    hops: true,
+                    links: true,
+                    addresses: true,
+                    ..Effects::default()
+                }
+            }
+            Err(error) => {
+                self.stale = true;
+                node.kernel_problem(Some(error.to_string()));
+                Effects::default()
+            }
+        }
+    }
+
+    async fn tick(&mut self, node: &mut Node) {
+        let now = Instant::now();
+        if self.stale {
+            self.start_over(node).await;
+        }
+        if now >= self.tick {
+            self.tick = now + TICK;
+            node.look_after(now);
+        }
+        node.poll(now);
+    }
+
+    async fn start_over(&mut self, node: &mut Node) {
+        match Monitor::new() {
+            Ok(monitor) => {
+                self.monitor = monitor;
+                self.stale = false;
+                let effects = self.read_again(node).await;
+                node.follow(&effects, Instant::now());
+            }
+            Err(error) => node.kernel_problem(Some(error.to_string())),
+        }
+    }
+}
