@@ -10,6 +10,7 @@ use rtnetlink::{
     packet_route::RouteNetlinkMessage,
     sys::{AsyncSocket as _, SocketAddr},
 };
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use thiserror::Error;
 use tokio::task::JoinHandle;
 use tracing::debug;
@@ -32,7 +33,7 @@ const GROUPS: [MulticastGroup; 8] = [
 ];
 
 /// Room for a burst of events (a node that starts hundreds of pods) before any is lost.
-const RECEIVE_BUFFER: i32 = 4 << 20;
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// The kernel cannot be asked.
 #[derive(Debug, Error)]
@@ -58,8 +59,8 @@ impl Monitor {
     /// can push out.
     pub(super) fn new() -> Result<Self, MonitorError> {
         let (mut listening, _, events) = new_multicast_connection(&GROUPS)?;
-        let socket = listening.socket_mut().socket_mut();
-        if let Err(error) = socket.set_rx_buf_sz(RECEIVE_BUFFER) {
+        let socket = listening.socket_mut().socket_ref();
+        if let Err(error) = set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER) {
             debug!("netlink socket keeps its small receive buffer: {error}");
         }
         let (asking, handle, _) = new_connection()?;

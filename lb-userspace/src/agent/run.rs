@@ -82,7 +82,6 @@ async fn serve(options: Options) -> Result<(), RunError> {
             .due(Instant::now())
             .map_or(kernel.tick, |due| due.min(kernel.tick));
         select! {
-            biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             event = kernel.monitor.next(), if !kernel.stale => kernel.take_in(event, &mut node).await,
