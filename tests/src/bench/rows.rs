@@ -99,6 +99,8 @@ fn measure(
     bpffs: &Path,
     progress: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Report> {
+    progress("loading the programs");
+    let mut world = World::load(bpffs)?;
     let mut rows = Vec::new();
     for family in extent.families() {
         for services in extent.services() {
@@ -107,20 +109,18 @@ fn measure(
                     "{}, {services} services, {flows} flows",
                     family.name()
                 ));
-                rows.extend(established(bpffs, *family, *services, *flows)?);
+                rows.extend(established(&mut world, *family, *services, *flows)?);
             }
             for place in [Backends::Local, Backends::Remote] {
                 progress(&format!(
                     "{}, {services} services, new flows to {place:?} backends",
                     family.name()
                 ));
-                rows.extend(begun(bpffs, *family, *services, place)?);
+                rows.extend(begun(&mut world, *family, *services, place)?);
             }
         }
     }
     hold_scale(&mut rows);
-    let mut world = World::load(bpffs)?;
-    world.serve(Family::V4, 1, Backends::Local)?;
     let floor_ns = floor(&mut world)?;
     let lookup_ns = rows.first().map_or(f64::NAN, |row: &Row| row.primitives_ns);
     Ok(Report {
@@ -143,7 +143,7 @@ fn floor(world: &mut World) -> Result<f64> {
 }
 
 /// Packets of live flows, and of none.
-fn established(bpffs: &Path, family: Family, services: u32, flows: u32) -> Result<Vec<Row>> {
+fn established(world: &mut World, family: Family, services: u32, flows: u32) -> Result<Vec<Row>> {
     let case = |path, carrier, program, shape, factor| Case {
         path,
         carrier,
@@ -158,26 +158,26 @@ fn established(bpffs: &Path, family: Family, services: u32, flows: u32) -> Resul
     let (xdp, tc) = (programs::XDP_EXTERNAL, programs::TC_POD_INGRESS);
     let mut rows = Vec::new();
 
-    let mut world = World::load(bpffs)?;
+    world.clear()?;
     world.serve(family, services, Backends::Local)?;
-    begin(&mut world, family, services, flows)?;
+    begin(world, family, services, flows)?;
     let local = case("local", Carrier::Xdp, xdp, request, 1.5);
-    rows.push(live(&mut world, &local, request)?);
+    rows.push(live(world, &local, request)?);
     let pod = case("pod", Carrier::Tc, tc, request, 2.0);
-    rows.push(live(&mut world, &pod, request)?);
+    rows.push(live(world, &pod, request)?);
     let none = world::stranger(family);
     let none = case("no service", Carrier::Xdp, xdp, none, 2.2);
-    rows.push(live(&mut world, &none, request)?);
+    rows.push(live(world, &none, request)?);
 
-    let mut world = World::load(bpffs)?;
+    world.clear()?;
     world.serve(family, services, Backends::Remote)?;
-    begin(&mut world, family, services, flows)?;
+    begin(world, family, services, flows)?;
     let remote = case("remote", Carrier::Xdp, xdp, request, 1.5);
-    rows.push(live(&mut world, &remote, request)?);
+    rows.push(live(world, &remote, request)?);
     world.reply_rows(family, flows)?;
     let reply = world::reply(family);
     let answer = case("reply", Carrier::Xdp, xdp, reply, 1.5);
-    rows.push(live(&mut world, &answer, reply)?);
+    rows.push(live(world, &answer, reply)?);
     Ok(rows)
 }
 
@@ -185,13 +185,15 @@ fn established(bpffs: &Path, family: Family, services: u32, flows: u32) -> Resul
 fn begin(world: &mut World, family: Family, services: u32, flows: u32) -> Result<()> {
     let packet = segment(family, &world::request(family, services, true))?;
     let target = world.program(programs::XDP_EXTERNAL)?;
+    let (_, before) = world.counted(services)?;
     world.bench.aim(Carrier::Xdp, &target, &packet)?;
     world.bench.seek(u32::MAX, flows - 1)?;
     world.bench.time(Carrier::Xdp, &packet, flows)?;
-    let (_, begun) = world.counted(services)?;
+    let (_, after) = world.counted(services)?;
     ensure!(
-        begun == u64::from(flows),
-        "{begun} flows of {flows} were begun"
+        after - before == u64::from(flows),
+        "{} flows of {flows} were begun",
+        after - before
     );
     Ok(())
 }
@@ -227,8 +229,8 @@ fn live(world: &mut World, case: &Case, found: Shape) -> Result<Row> {
 }
 
 /// Times the first packets of flows, with the table filling and with it full.
-fn begun(bpffs: &Path, family: Family, services: u32, place: Backends) -> Result<Vec<Row>> {
-    let mut world = World::load(bpffs)?;
+fn begun(world: &mut World, family: Family, services: u32, place: Backends) -> Result<Vec<Row>> {
+    world.clear()?;
     world.serve(family, services, place)?;
     let paths: &[(&str, &str, Carrier, &str)] = match place {
         Backends::Local => &[
@@ -275,7 +277,7 @@ fn begun(bpffs: &Path, family: Family, services: u32, place: Backends) -> Result
                 shape: world::request(family, services, true),
                 factor: 1.3,
             };
-            rows.push(first(&mut world, &case, place, &mut next)?);
+            rows.push(first(world, &case, place, &mut next)?);
         }
     }
     Ok(rows)

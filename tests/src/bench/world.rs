@@ -23,6 +23,8 @@ use lb_common::{
 use lb_ebpf::Sum;
 use lb_userspace::pins::Pins;
 
+use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
+
 use super::{
     Family,
     measure::Bench,
@@ -99,9 +101,6 @@ impl World {
     /// Loads both objects inside the namespace made by [`namespace`], tables empty.
     pub(super) fn load(bpffs: &Path) -> Result<Self> {
         let pins = Pins::new(bpffs);
-        if pins.root().exists() {
-            fs::remove_dir_all(pins.root()).context("cannot remove the last run's pins")?;
-        }
         fs::create_dir_all(pins.maps()).context("cannot make the pin directory")?;
         let mut object = load(&pins, "fairlead", &maps::ALL)?;
         for (_, program) in object.programs_mut() {
@@ -155,6 +154,14 @@ impl World {
                 Ok((name.to_owned(), count.unwrap_or_default()))
             })
             .collect()
+    }
+
+    /// Empties the tables.
+    pub(super) fn clear(&self) -> Result<()> {
+        empty::<FlowKey<V4>, Flow<V4>>(&self.pins, maps::FLOWS4)?;
+        empty::<FlowKey<V6>, Flow<V6>>(&self.pins, maps::FLOWS6)?;
+        empty::<FrontendKey<V4>, Frontend>(&self.pins, maps::FRONTENDS4)?;
+        empty::<FrontendKey<V6>, Frontend>(&self.pins, maps::FRONTENDS6)
     }
 
     /// Programs services of one family, each with [`PER_SERVICE`] of the backends.
@@ -357,9 +364,9 @@ pub(super) fn namespace(site: &Site, bpffs: &Path) -> Result<Netns> {
 }
 
 fn interface() -> Result<u32> {
-    let path = format!("/sys/class/net/{INTERFACE}/ifindex");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    Ok(text.trim().parse()?)
+    // A socket belongs to the namespace of its thread; sysfs to that of its mount.
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    name_to_index(socket, INTERFACE).with_context(|| format!("no interface {INTERFACE}"))
 }
 
 fn load(pins: &Pins, name: &str, pinned: &[&'static str]) -> Result<Ebpf> {
@@ -377,6 +384,15 @@ fn object(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../target/bpf")
         .join(name)
+}
+
+fn empty<K: Pod, V: Pod>(pins: &Pins, name: &str) -> Result<()> {
+    let mut map: HashMap<_, K, V> = open(pins, name)?;
+    let keys = map.keys().collect::<Result<Vec<K>, _>>()?;
+    for key in keys {
+        map.remove(&key)?;
+    }
+    Ok(())
 }
 
 fn open<M: TryFrom<aya::maps::Map>>(pins: &Pins, name: &str) -> Result<M> {
