@@ -54,7 +54,7 @@ pub struct Cluster {
 pub struct Options {
     /// The directory.
     pub dir: PathBuf,
-    /// Where allocations and copies of good manifests are kept over restarts, of this directory
+    /// Where allocations and copies of good manifests are kept over restarts, for this source
     /// alone; none keeps them in memory only.
     pub state_dir: Option<PathBuf>,
     /// The cluster.

@@ -158,7 +158,7 @@ impl Source {
         };
         let memory = Memory {
             allocations,
-            last_good: state.last_good(),
+            last_good: state.last_good(&dir),
         };
         Self {
             scanner: Scanner::new(dir.clone(), &memory.last_good),
