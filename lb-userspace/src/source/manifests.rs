@@ -31,7 +31,7 @@ mod watch;
 
 use std::{ops::RangeInclusive, path::PathBuf};
 
-pub use control_plane::ControlPlane;
+pub use control_plane::{ControlPlane, Memory};
 pub use files::{FileChange, Update};
 use ipnet::IpNet;
 pub use services::{Allocations, AssignedPort, Assignment};
@@ -54,7 +54,8 @@ pub struct Cluster {
 pub struct Options {
     /// The directory.
     pub dir: PathBuf,
-    /// Where allocations are kept over restarts; none keeps them in memory only.
+    /// Where allocations and copies of good manifests are kept over restarts, for this source
+    /// alone; none keeps them in memory only.
     pub state_dir: Option<PathBuf>,
     /// The cluster.
     pub cluster: Cluster,

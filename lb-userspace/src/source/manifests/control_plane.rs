@@ -6,7 +6,7 @@ use super::{
     Cluster,
     check::Invalid,
     direct::Direct,
-    files::{Files, Update},
+    files::{FileChange, Files, Update},
     object::{Key, Kind, Object},
     ranges::{ClusterRanges, Ranges},
     select::Selection,
@@ -24,7 +24,18 @@ pub struct ControlPlane {
     direct: Direct,
     /// Problems of the directory as a whole.
     directory: Vec<String>,
+    /// What was remembered, until the first look at the directory.
+    unsettled: Changed,
     sent: Sent,
+}
+
+/// What a control plane needs to go on where an earlier one stopped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The cluster IPs and node ports that were in force.
+    pub allocations: Allocations,
+    /// Every file as it last was when all of it was good.
+    pub last_good: BTreeMap<String, Vec<u8>>,
 }
 
 /// What was sent last, to send only what differs.
@@ -46,8 +57,13 @@ struct Changed {
 }
 
 impl ControlPlane {
-    /// A cluster without objects, where these allocations were made before.
-    pub fn new(cluster: Cluster, allocations: Allocations) -> Self {
+    /// A cluster as it is remembered. The first look at its directory must tell of every file that
+    /// differs from its last good state, or is gone.
+    pub fn new(cluster: Cluster, memory: Memory) -> Self {
+        let Memory {
+            allocations,
+            last_good,
+        } = memory;
         let Cluster {
             node_name,
             cluster_ranges,
@@ -57,7 +73,7 @@ impl ControlPlane {
             cluster: ClusterRanges::new(cluster_ranges),
             node_ports,
         };
-        Self {
+        let mut control_plane = Self {
             node_name,
             services: Services::new(ranges.clone(), allocations),
             ranges,
@@ -65,18 +81,26 @@ impl ControlPlane {
             selection: Selection::default(),
             direct: Direct::default(),
             directory: Vec::new(),
+            unsettled: Changed::default(),
             sent: Sent::default(),
-        }
+        };
+        let files = last_good.into_iter();
+        let files = files.map(|(name, bytes)| (name, FileChange::Content(bytes)));
+        control_plane.read(files.collect());
+        control_plane
     }
 
     /// Takes changed files; returns what changes by them.
     pub fn apply(&mut self, update: Update) -> Batch {
+        let Update { files, problems } = update;
+        self.directory = problems;
+        self.read(files);
         let Changed {
             services,
             pods,
             direct,
             node,
-        } = self.read(update);
+        } = std::mem::take(&mut self.unsettled);
         let services = self.settle_services(services);
         let mut selected = self.settle_pods(pods);
         selected.extend(services.iter().cloned());
@@ -104,15 +128,18 @@ impl ControlPlane {
         }
     }
 
-    /// The cluster IPs and node ports in force, to give to [`Self::new`] after a restart.
+    /// The cluster IPs and node ports in force.
     pub fn allocations(&self) -> Allocations {
         self.services.allocations()
     }
 
-    fn read(&mut self, update: Update) -> Changed {
-        let Update { files, problems } = update;
-        self.directory = problems;
-        let mut changed = Changed::default();
+    /// Whether all of a file is good.
+    pub fn is_good(&self, file: &str) -> bool {
+        self.files.is_good(file)
+    }
+
+    fn read(&mut self, files: BTreeMap<String, FileChange>) {
+        let changed = &mut self.unsettled;
         for (name, change) in files {
             for key in self.files.apply(&name, change, &self.ranges) {
                 match key.kind {
@@ -123,7 +150,6 @@ impl ControlPlane {
                 }
             }
         }
-        changed
     }
 
     /// Returns the Services whose state in force may differ.

@@ -133,6 +133,12 @@ impl Files {
             .take_while(move |key| key.kind == kind)
     }
 
+    /// Whether all of a file is good.
+    pub(super) fn is_good(&self, name: &str) -> bool {
+        let file = self.by_name.get(name);
+        file.is_some_and(|file| file.bad.is_empty() && !file.unclear)
+    }
+
     /// Whether an object that no file gives may yet be in one that cannot be read.
     pub(super) fn may_hold(&self, name: &ObjectName) -> bool {
         self.by_name

@@ -46,10 +46,13 @@ struct Stamp {
 }
 
 impl Scanner {
-    pub(super) fn new(dir: PathBuf) -> Self {
+    /// A directory whose files last were as remembered.
+    pub(super) fn new(dir: PathBuf, remembered: &BTreeMap<String, Vec<u8>>) -> Self {
+        let seen = remembered.iter();
+        let seen = seen.map(|(name, bytes)| (name.clone(), Seen::Content(hash(bytes), None)));
         Self {
             dir,
-            seen: BTreeMap::new(),
+            seen: seen.collect(),
         }
     }
 
@@ -197,6 +200,10 @@ mod tests {
 
     use super::*;
 
+    fn scanner(dir: &Path) -> Scanner {
+        Scanner::new(dir.to_owned(), &BTreeMap::new())
+    }
+
     fn look(scanner: &mut Scanner) -> BTreeMap<String, FileChange> {
         let update = scanner.look(|_| false);
         assert_eq!(update.problems, Vec::<String>::new());
@@ -214,7 +221,7 @@ mod tests {
     #[test]
     fn only_changes_are_told() {
         let dir = tempfile::tempdir().unwrap();
-        let mut scanner = Scanner::new(dir.path().to_owned());
+        let mut scanner = scanner(dir.path());
         assert_eq!(look(&mut scanner), BTreeMap::new());
         let web = dir.path().join("web.yaml");
         fs::write(&web, "a").unwrap();
@@ -232,6 +239,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_as_remembered_is_no_change() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in [("same.yaml", "a"), ("other.yaml", "b"), ("new.yaml", "c")] {
+            fs::write(dir.path().join(name), content).unwrap();
+        }
+        let remembered = ["same.yaml", "other.yaml", "gone.yaml"];
+        let remembered = remembered.map(|name| (name.to_owned(), b"a".to_vec()));
+        let mut scanner = Scanner::new(dir.path().to_owned(), &remembered.into());
+        let expected = [
+            ("gone.yaml".to_owned(), FileChange::Gone),
+            ("new.yaml".to_owned(), content("c")),
+            ("other.yaml".to_owned(), content("b")),
+        ];
+        assert_eq!(look(&mut scanner), BTreeMap::from(expected));
+    }
+
+    #[test]
     fn what_is_no_manifest_is_passed_over() {
         let dir = tempfile::tempdir().unwrap();
         for name in [
@@ -244,10 +268,7 @@ mod tests {
         ] {
             fs::write(dir.path().join(name), "a").unwrap();
         }
-        assert_eq!(
-            look(&mut Scanner::new(dir.path().to_owned())),
-            BTreeMap::new()
-        );
+        assert_eq!(look(&mut scanner(dir.path())), BTreeMap::new());
     }
 
     #[test]
@@ -260,7 +281,7 @@ mod tests {
         }
         symlink("..1", at("..data")).unwrap();
         symlink("..data/web.yaml", at("web.yaml")).unwrap();
-        let mut scanner = Scanner::new(dir.path().to_owned());
+        let mut scanner = scanner(dir.path());
         assert_eq!(look(&mut scanner), one("web.yaml", content("..1")));
         symlink("..2", at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
@@ -274,7 +295,7 @@ mod tests {
         symlink("nowhere", dir.path().join("link.yaml")).unwrap();
         let big = File::create(dir.path().join("big.yaml")).unwrap();
         big.set_len(MAX_FILE + 1).unwrap();
-        let mut scanner = Scanner::new(dir.path().to_owned());
+        let mut scanner = scanner(dir.path());
         let reasons: Vec<(String, FileChange)> = look(&mut scanner).into_iter().collect();
         let unreadable =
             |name: &str, why: &str| (name.to_owned(), FileChange::Unreadable(why.to_owned()));
@@ -293,7 +314,7 @@ mod tests {
         let dir = root.path().join("manifests");
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("web.yaml"), "a").unwrap();
-        let mut scanner = Scanner::new(dir.clone());
+        let mut scanner = scanner(&dir);
         look(&mut scanner);
         fs::remove_dir_all(&dir).unwrap();
         let update = scanner.look(|_| false);
@@ -309,7 +330,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let web = dir.path().join("web.yaml");
         fs::write(&web, "a").unwrap();
-        let mut scanner = Scanner::new(dir.path().to_owned());
+        let mut scanner = scanner(dir.path());
         look(&mut scanner);
         fs::write(&web, "").unwrap();
         assert_eq!(

@@ -1,4 +1,5 @@
-//! The state file: what was allocated, kept over restarts.
+//! The state directory, kept over restarts: what was allocated, and copies of good manifests for
+//! when a restart finds them bad.
 
 use std::{
     collections::BTreeMap,
@@ -13,6 +14,10 @@ use super::services::{Allocations, Assignment};
 use crate::model::ObjectName;
 
 const FILE: &str = "allocations.json";
+const LAST_GOOD: &str = "last-good";
+
+/// Tells which directory the copies are of.
+const OWNER: &str = ".of";
 
 /// The state directory, or none to keep state in memory only.
 pub(super) struct StateDir {
@@ -28,6 +33,8 @@ pub(super) enum StateError {
     Load { path: PathBuf, source: io::Error },
     #[error("{}: cannot save allocations: {source}", path.display())]
     Save { path: PathBuf, source: io::Error },
+    #[error("{}: cannot keep a copy of a good manifest: {source}", path.display())]
+    Remember { path: PathBuf, source: io::Error },
 }
 
 /// The file, Services by `namespace/name`.
@@ -72,6 +79,58 @@ impl StateDir {
         self.saved = Some(allocations);
         Ok(())
     }
+}
+
+impl StateDir {
+    /// The copies of good manifests of this directory, those that can be read. Copies of another
+    /// directory's are dropped: they would come into force if this one were missing.
+    pub(super) fn last_good(&self, manifests: &Path) -> BTreeMap<String, Vec<u8>> {
+        let Some(dir) = self.dir.as_ref().map(|dir| dir.join(LAST_GOOD)) else {
+            return BTreeMap::new();
+        };
+        let owner = std::path::absolute(manifests).unwrap_or_else(|_| manifests.to_owned());
+        let owner = owner.as_os_str().as_encoded_bytes();
+        if fs::read(dir.join(OWNER)).is_ok_and(|known| known == owner) {
+            return copies(&dir);
+        }
+        // What fails here fails when a copy is made, and is told then.
+        let _ = fs::remove_dir_all(&dir);
+        let _ = fs::create_dir_all(&dir).and_then(|()| fs::write(dir.join(OWNER), owner));
+        BTreeMap::new()
+    }
+
+    /// Keeps a copy of a manifest, none to drop it. A copy that is lost with the machine costs no
+    /// more than the last good state of a file that is bad when the machine is back.
+    pub(super) fn remember(&self, name: &str, content: Option<&[u8]>) -> Result<(), StateError> {
+        let Some(dir) = &self.dir else {
+            return Ok(());
+        };
+        let dir = dir.join(LAST_GOOD);
+        let path = dir.join(name);
+        let result = match content {
+            Some(content) => fs::create_dir_all(&dir).and_then(|()| {
+                let temporary = dir.join(format!(".{name}.new"));
+                fs::write(&temporary, content)?;
+                fs::rename(&temporary, &path)
+            }),
+            None => match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            },
+        };
+        result.map_err(|source| StateError::Remember { path, source })
+    }
+}
+
+fn copies(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(dir).ok();
+    let copies = entries.into_iter().flatten().filter_map(|entry| {
+        let entry = entry.ok()?;
+        let name = entry.file_name().into_string().ok()?;
+        let bytes = fs::read(entry.path()).ok()?;
+        (!name.starts_with('.')).then_some((name, bytes))
+    });
+    copies.collect()
 }
 
 fn parse(bytes: &[u8]) -> io::Result<Allocations> {
@@ -166,6 +225,24 @@ mod tests {
             assert!(state.load().is_err(), "{corrupt:?} was taken");
             state.save(allocations()).unwrap();
             assert_eq!(state.load().unwrap(), allocations());
+        }
+    }
+
+    #[test]
+    fn copies_of_manifests_are_of_one_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::new(Some(root.path().join("state")));
+        let manifests = Path::new("/manifests");
+        assert_eq!(state.last_good(manifests), BTreeMap::new());
+        state.remember("gone.yaml", None).unwrap();
+        for (name, content) in [("a.yaml", "1"), ("b.yaml", "2"), ("a.yaml", "3")] {
+            state.remember(name, Some(content.as_bytes())).unwrap();
+        }
+        state.remember("b.yaml", None).unwrap();
+        let expected = [("a.yaml".to_owned(), b"3".to_vec())];
+        assert_eq!(state.last_good(manifests), expected.into());
+        for other in ["/other", "/manifests"] {
+            assert_eq!(state.last_good(Path::new(other)), BTreeMap::new());
         }
     }
 

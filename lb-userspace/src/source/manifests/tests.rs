@@ -2,7 +2,7 @@
 //!
 //! `== title` starts a step; `-- name` starts a file that is written in it, `-- name: gone` and
 //! `-- name: unreadable` say what else became of one. A title that ends in `(restart)` starts a new
-//! control plane with the allocations of the one before, in `(directory vanished)` a look that
+//! control plane with the memory of the one before, in `(directory vanished)` a look that
 //! finds no directory.
 
 mod property;
@@ -10,7 +10,7 @@ mod render;
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::{Cluster, ControlPlane, FileChange, Update};
+use super::{Cluster, ControlPlane, FileChange, Memory, Update};
 
 macro_rules! cases {
     ($($case:ident)*) => {
@@ -82,11 +82,13 @@ fn check(case: &str) {
 fn run(text: &str) -> String {
     let mut cluster = cluster();
     let mut files: BTreeMap<String, FileChange> = BTreeMap::new();
-    let mut control_plane = None;
+    let mut last_good = BTreeMap::new();
+    let mut control_plane = ControlPlane::new(cluster.clone(), Memory::default());
     let mut output = String::new();
     for step in steps(text) {
         if let Some(ranges) = step.title.strip_prefix("ranges ") {
             cluster.cluster_ranges = ranges.split(',').map(|r| r.parse().unwrap()).collect();
+            control_plane = restarted(&control_plane, &cluster, &last_good);
             continue;
         }
         files.extend(step.files.clone());
@@ -94,22 +96,40 @@ fn run(text: &str) -> String {
             files: step.files,
             problems: Vec::new(),
         };
-        if step.title.ends_with("(directory vanished)") {
-            update.problems.push("/manifests: not there".to_owned());
-        }
-        if step.title.ends_with("(restart)") {
-            let before: Option<ControlPlane> = control_plane.take();
-            let allocations = before.unwrap().allocations();
-            control_plane = Some(ControlPlane::new(cluster.clone(), allocations));
-            files.retain(|_, change| *change != FileChange::Gone);
+        if step.title.contains("(restart)") {
+            control_plane = restarted(&control_plane, &cluster, &last_good);
             update.files.clone_from(&files);
         }
-        let control_plane = control_plane
-            .get_or_insert_with(|| ControlPlane::new(cluster.clone(), BTreeMap::new()));
+        if step.title.ends_with("(directory vanished)") {
+            update.files.clear();
+            update.problems.push("/manifests: not there".to_owned());
+        }
         let batch = control_plane.apply(update);
-        write!(output, "== {}\n{}", step.title, render::batch(&batch)).unwrap();
+        writeln!(output, "== {}", step.title).unwrap();
+        output += &render::batch(&batch);
+        for (name, change) in &files {
+            match change {
+                FileChange::Content(bytes) if control_plane.is_good(name) => {
+                    last_good.insert(name.clone(), bytes.clone());
+                }
+                FileChange::Content(_) | FileChange::Unreadable(_) => {}
+                FileChange::Gone => drop(last_good.remove(name)),
+            }
+        }
     }
     output
+}
+
+fn restarted(
+    before: &ControlPlane,
+    cluster: &Cluster,
+    last_good: &BTreeMap<String, Vec<u8>>,
+) -> ControlPlane {
+    let memory = Memory {
+        allocations: before.allocations(),
+        last_good: last_good.clone(),
+    };
+    ControlPlane::new(cluster.clone(), memory)
 }
 
 struct Step {

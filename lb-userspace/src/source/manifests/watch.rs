@@ -4,7 +4,7 @@
 mod tests;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -21,7 +21,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{ControlPlane, Options, scan::Scanner, state::StateDir};
+use super::{
+    Allocations, ControlPlane, FileChange, Memory, Options, scan::Scanner, state::StateDir,
+};
 use crate::model::Batch;
 
 /// Changes this close together are taken as one.
@@ -152,11 +154,15 @@ impl Source {
         let mut state = StateDir::new(state_dir);
         let (allocations, load_problem) = match state.load() {
             Ok(allocations) => (allocations, None),
-            Err(error) => (super::Allocations::new(), Some(error.to_string())),
+            Err(error) => (Allocations::new(), Some(error.to_string())),
+        };
+        let memory = Memory {
+            allocations,
+            last_good: state.last_good(&dir),
         };
         Self {
-            scanner: Scanner::new(dir.clone()),
-            control_plane: ControlPlane::new(cluster, allocations),
+            scanner: Scanner::new(dir.clone(), &memory.last_good),
+            control_plane: ControlPlane::new(cluster, memory),
             state,
             watch: DirWatch::new(dir, touches),
             writing: HashMap::new(),
@@ -183,7 +189,9 @@ impl Source {
             .retain(|_, since| since.elapsed() < MAX_WRITING);
         let update = self.scanner.look(|name| self.writing.contains_key(name));
         self.unsaved |= !update.files.is_empty();
+        let files = update.files.clone();
         let mut batch = self.control_plane.apply(update);
+        batch.problems.extend(self.remember(&files));
         batch.problems.extend(watch_problem);
         batch.problems.extend(self.load_problem.clone());
         batch.problems.extend(self.save());
@@ -192,6 +200,18 @@ impl Source {
             self.sent = Some(batch.problems.clone());
             batch
         })
+    }
+
+    /// Keeps copies of files that are good.
+    fn remember(&self, files: &BTreeMap<String, FileChange>) -> Option<String> {
+        let result = files.iter().try_for_each(|(name, change)| match change {
+            FileChange::Content(bytes) if self.control_plane.is_good(name) => {
+                self.state.remember(name, Some(bytes))
+            }
+            FileChange::Content(_) | FileChange::Unreadable(_) => Ok(()),
+            FileChange::Gone => self.state.remember(name, None),
+        });
+        result.err().map(|error| error.to_string())
     }
 
     fn save(&mut self) -> Option<String> {

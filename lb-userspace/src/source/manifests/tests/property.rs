@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::cluster;
 use crate::{
     model::{Batch, Change, EndpointSlice, Node, ObjectName, Service},
-    source::manifests::{ControlPlane, FileChange, Update},
+    source::manifests::{ControlPlane, FileChange, Memory, Update},
 };
 
 /// What a receiver of all batches has.
@@ -112,13 +112,13 @@ proptest! {
     #[test]
     fn changes_add_up_to_the_whole(updates in updates()) {
         let (mut files, mut received) = (BTreeMap::new(), Received::default());
-        let mut control_plane = ControlPlane::new(cluster(), BTreeMap::new());
+        let mut control_plane = ControlPlane::new(cluster(), Memory::default());
         for changed in updates {
             files.extend(changed.clone());
             received.take(control_plane.apply(update(changed)));
         }
         let mut fresh = Received::default();
-        fresh.take(ControlPlane::new(cluster(), BTreeMap::new()).apply(update(files)));
+        fresh.take(ControlPlane::new(cluster(), Memory::default()).apply(update(files)));
         prop_assert_eq!(received, fresh);
     }
 }

@@ -157,6 +157,23 @@ async fn allocations_survive_a_restart_and_are_saved_before_they_are_sent() {
 }
 
 #[tokio::test]
+async fn what_is_bad_after_a_restart_is_as_it_was() {
+    let root = with_directory();
+    fs::write(root.path().join("manifests/a.yaml"), service("a", 80)).unwrap();
+    fs::write(root.path().join("manifests/b.yaml"), service("b", 80)).unwrap();
+    let mut watched = Watched::start(root);
+    let mut expected = watched.batch().await;
+    let Watched { root, batches } = watched;
+    drop(batches);
+    fs::write(root.path().join("manifests/a.yaml"), "{").unwrap();
+    let mut watched = Watched::start(root);
+    let batch = watched.batch().await;
+    assert_eq!(batch.problems.len(), 1);
+    expected.problems.clone_from(&batch.problems);
+    assert_eq!(batch, expected);
+}
+
+#[tokio::test]
 async fn a_corrupt_state_file_is_a_problem_only() {
     let root = with_directory();
     fs::write(root.path().join("manifests/a.yaml"), service("a", 80)).unwrap();
