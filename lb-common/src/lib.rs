@@ -18,7 +18,7 @@ pub mod service;
 mod tick;
 
 pub use addr::{Addr, Port, V4, V6, proto};
-pub use tick::Tick;
+pub use tick::{Jiffy, Tick};
 
 /// Asserts that a layout has the given size, the sum of its fields: so it has no padding.
 macro_rules! assert_layout {

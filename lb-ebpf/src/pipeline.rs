@@ -9,7 +9,7 @@ use lb_common::{
 
 use crate::{
     Flows, Hook, Packet, Tables, Verdict, hop,
-    open::{self, Opening},
+    open::{self, Claim, Opening},
     parse::{self, Datagram, ETHERNET, IPV4, IPV6, Network, Transport},
     rewrite,
 };
@@ -109,7 +109,15 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         tables.count(Reason::NotService);
         return Verdict::Pass;
     }
-    match open::open(hook, datagram, flows, tables) {
+    let opening = match open::claim(&datagram.key, tables) {
+        Claim::Frontend(frontend) => open::open(hook, datagram, frontend, flows, tables),
+        Claim::ClusterIp => open::unclaimed(&datagram.key.dst, tables),
+        Claim::Nobody => {
+            tables.count(Reason::NotService);
+            Opening::Passed
+        }
+    };
+    match opening {
         Opening::Opened => match flows.staged() {
             Some(Staged { request, .. }) => follow(hook, pkt, datagram, request, tables, now),
             None => Verdict::Drop,

@@ -25,6 +25,7 @@ use crate::{
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[xdp]
+#[inline(always)]
 fn xdp_external(ctx: XdpContext) -> u32 {
     let raw = ctx.ctx;
     let tables = KernelTables::of_xdp(raw);

@@ -1,12 +1,13 @@
 //! The maps. Names and meanings are those of [`lb_common::maps`]; the agent may load them larger.
 
 use aya_ebpf::{
+    Global,
     bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use lb_common::{
-    V4, V6,
+    Jiffy, V4, V6,
     config::Config,
     counters::{Reason, ServiceCounters},
     flow::{Flow, FlowKey, Staged},
@@ -15,6 +16,10 @@ use lb_common::{
     },
     service::{Backend, Frontend, FrontendKey, ServiceName},
 };
+
+/// How this kernel's jiffies run, set when the object is loaded; until then, at 250 Hz.
+#[unsafe(no_mangle)]
+pub(crate) static JIFFY: Global<Jiffy> = Global::new(Jiffy::with_nanos(4_000_000));
 
 /// The agent programs these by storing to memory.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;

@@ -8,7 +8,7 @@ use aya_ebpf::{
         BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_fib_lookup as FibParams,
         xdp_md,
     },
-    helpers::generated::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns},
+    helpers::generated::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64},
 };
 use lb_common::{
     Addr, Tick, V4, V6,
@@ -219,7 +219,7 @@ macro_rules! family {
             #[inline(always)]
             fn now(&self) -> Tick {
                 // SAFETY: the helper takes nothing.
-                Tick::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
+                maps::JIFFY.load().tick(unsafe { bpf_jiffies64() })
             }
 
             #[inline(always)]

@@ -9,7 +9,7 @@ use aya_ebpf::{
         bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_pull_data,
     },
 };
-use lb_ebpf::{Packet, TransportChecksum};
+use lb_ebpf::{Packet, Sum, TransportChecksum, update_checksum};
 
 /// Bytes that are made readable at once: all headers of the usual layouts.
 const HEAD: u32 = 128;
@@ -53,6 +53,39 @@ impl TcPacket {
             .then_some(start as *mut [u8; N])
     }
 
+    /// Brings a checksum that was `before`, and has just been told of the addresses, into line
+    /// with the ports. A second helper call would know best, at the price of half a lookup; what
+    /// the first one made of the checksum tells as much: a complete one is the complement of a
+    /// sum, and to be changed, a partial one is a sum without ports, and to be left alone.
+    #[inline(always)]
+    fn adjust_ports(
+        &mut self,
+        at: TransportChecksum,
+        before: u16,
+        addr_delta: u16,
+        port_delta: u16,
+    ) -> bool {
+        let Some(bytes) = self.bytes_mut::<2>(at.offset) else {
+            return false;
+        };
+        let after = Self::load16(bytes, 0);
+        let if_complete = update_checksum(at, before, addr_delta, 0);
+        let if_partial = Sum::new().word(before).word(addr_delta).fold();
+        if after == if_complete && after != if_partial {
+            Self::store16(bytes, 0, update_checksum(at, after, 0, port_delta));
+            return true;
+        }
+        if after == if_partial && after != if_complete {
+            return true;
+        }
+        let none = if at.zero_is_none {
+            u64::from(BPF_F_MARK_MANGLED_0)
+        } else {
+            0
+        };
+        self.replace(at.offset, port_delta, none)
+    }
+
     /// Adds a difference to the checksum at `offset`.
     #[inline(always)]
     fn replace(&self, offset: usize, delta: u16, flags: u64) -> bool {
@@ -90,7 +123,13 @@ impl Packet for TcPacket {
 
     #[inline(always)]
     fn adjust_checksum(&mut self, at: TransportChecksum, addr_delta: u16, port_delta: u16) -> bool {
+        let Some(before) = self.bytes::<2>(at.offset).map(|sum| Self::load16(sum, 0)) else {
+            return false;
+        };
         let none = if at.zero_is_none {
+            if before == 0 {
+                return true;
+            }
             u64::from(BPF_F_MARK_MANGLED_0)
         } else {
             0
@@ -106,7 +145,7 @@ impl Packet for TcPacket {
             unsafe { bpf_csum_update(self.skb, u32::from(addr_delta)) };
         }
         // Most services keep the port.
-        is_nothing(port_delta) || self.replace(at.offset, port_delta, none)
+        is_nothing(port_delta) || self.adjust_ports(at, before, addr_delta, port_delta)
     }
 
     #[inline(always)]

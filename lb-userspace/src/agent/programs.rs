@@ -8,9 +8,11 @@ use aya::{
     programs::{Program, ProgramError, SchedClassifier, Xdp},
 };
 use lb_common::{
+    Jiffy,
     config::Config,
     maps::{self, programs},
 };
+use rustix::time::{ClockId, clock_getres};
 use thiserror::Error;
 use tracing::debug;
 
@@ -117,6 +119,8 @@ fn load_object(pins: &Pins) -> Result<Ebpf, LoadError> {
     for name in maps::ALL {
         loader.map_pin_path(name, pins.map(name));
     }
+    let jiffy = jiffy();
+    loader.override_global(Jiffy::GLOBAL, &jiffy, true);
     loader.load(OBJECT).map_err(|error| match error {
         EbpfError::MapError(MapError::IncompatiblePinnedMap {
             name,
@@ -132,6 +136,12 @@ fn load_object(pins: &Pins) -> Result<Ebpf, LoadError> {
         error if is_denied(&error) => LoadError::Permission,
         error => LoadError::Object(error),
     })
+}
+
+/// How this kernel's jiffies run.
+fn jiffy() -> Jiffy {
+    let resolution = clock_getres(ClockId::MonotonicCoarse);
+    Jiffy::with_nanos(resolution.tv_nsec.unsigned_abs().max(1))
 }
 
 fn take_map<T: TryFrom<aya::maps::Map>>(
