@@ -47,19 +47,27 @@ enum Source {
 #[inline(never)]
 pub(crate) fn open<A: Addr, F: Flows<A>, T: Tables<A>>(
     hook: Hook,
-    datagram: &Datagram<A>,
+    key: &FlowKey<A>,
     frontend: &Frontend,
     flows: &mut F,
     tables: &T,
 ) -> Opening {
-    let opened = admit(hook, datagram, frontend, tables)
-        .and_then(|()| choose(hook, datagram, frontend, tables, request(flows)?))
-        .and_then(|source| record(datagram, source, flows, tables));
-    let (opening, reason) = match opened {
-        Ok(()) => return Opening::Opened,
-        Err(Refusal::Pass(reason)) => (Opening::Passed, reason),
-        Err(Refusal::Drop(reason)) => (Opening::Dropped, reason),
-        Err(Refusal::Reject(reason)) => (Opening::Rejected, reason),
+    let opened = request(flows)
+        .and_then(|flow| choose(hook, key, frontend, tables, flow))
+        .and_then(|source| record(key, source, flows, tables));
+    match opened {
+        Ok(()) => Opening::Opened,
+        Err(refusal) => refuse(&refusal, tables),
+    }
+}
+
+/// Counts a refusal, and says what becomes of the packet.
+#[inline(always)]
+fn refuse<A: Addr, T: Tables<A>>(refusal: &Refusal, tables: &T) -> Opening {
+    let (opening, reason) = match *refusal {
+        Refusal::Pass(reason) => (Opening::Passed, reason),
+        Refusal::Drop(reason) => (Opening::Dropped, reason),
+        Refusal::Reject(reason) => (Opening::Rejected, reason),
     };
     tables.count(reason);
     opening
@@ -125,19 +133,20 @@ pub(crate) fn unclaimed<A: Addr, T: Tables<A>>(addr: &A, tables: &T) -> Opening 
     }
 }
 
-/// Whether a frontend takes new flows from this side, and this packet may begin one.
+/// Whether a frontend takes new flows from this side, and this packet may begin one; if not, what
+/// becomes of it, counted.
 #[inline(always)]
-fn admit<A: Addr, T: Tables<A>>(
+pub(crate) fn admit<A: Addr, T: Tables<A>>(
     hook: Hook,
     datagram: &Datagram<A>,
     frontend: &Frontend,
     tables: &T,
-) -> Result<(), Refusal> {
+) -> Result<(), Opening> {
     if slots(hook, frontend).count == 0 {
-        return Err(nobody::<A, T>(hook, frontend, tables));
+        return Err(refuse(&nobody(hook, frontend, tables), tables));
     }
     if !datagram.opens() {
-        return Err(Refusal::Drop(Reason::NoFlow));
+        return Err(refuse(&Refusal::Drop(Reason::NoFlow), tables));
     }
     Ok(())
 }
@@ -168,7 +177,7 @@ fn nobody<A: Addr, T: Tables<A>>(hook: Hook, frontend: &Frontend, tables: &T) ->
 #[inline(always)]
 fn choose<A: Addr, T: Tables<A>>(
     hook: Hook,
-    datagram: &Datagram<A>,
+    key: &FlowKey<A>,
     frontend: &Frontend,
     tables: &T,
     flow: &mut Flow<A>,
@@ -183,7 +192,7 @@ fn choose<A: Addr, T: Tables<A>>(
     if backend.flags & backend::ALIVE == 0 {
         return Err(INCONSISTENT);
     }
-    let client = (datagram.key.src, datagram.key.sport);
+    let client = (key.src, key.sport);
     *flow = Flow::new(
         Half::Request,
         Route::Stack,
@@ -195,13 +204,11 @@ fn choose<A: Addr, T: Tables<A>>(
     flow.generation = backend.generation;
     flow.seen = tables.now();
     match hook.side {
-        Side::Inside if backend.addr == datagram.key.src => {
+        Side::Inside if backend.addr == key.src => {
             flow.set_route(Route::Hairpin);
             translate_source(flow, &A::default(), tables)
         }
-        Side::Outside if backend.flags & backend::LOCAL == 0 => {
-            forward(hook, datagram, tables, flow)
-        }
+        Side::Outside if backend.flags & backend::LOCAL == 0 => forward(hook, key, tables, flow),
         Side::Inside | Side::Outside => Ok(Source::Client),
     }
 }
@@ -210,14 +217,14 @@ fn choose<A: Addr, T: Tables<A>>(
 #[inline(always)]
 fn forward<A: Addr, T: Tables<A>>(
     hook: Hook,
-    datagram: &Datagram<A>,
+    key: &FlowKey<A>,
     tables: &T,
     flow: &mut Flow<A>,
 ) -> Result<Source, Refusal> {
     let query = FibQuery {
         src: A::default(),
         dst: flow.dst,
-        proto: datagram.key.proto,
+        proto: key.proto,
     };
     let answer = tables.fib(&query);
     let epoch = tables.config().map_or(0, |config| config.epoch);
@@ -265,13 +272,12 @@ fn below(random: u32, count: u32) -> u32 {
 /// Writes both rows of a new flow.
 #[inline(always)]
 fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
-    datagram: &Datagram<A>,
+    key: &FlowKey<A>,
     source: Source,
     flows: &mut F,
     tables: &T,
 ) -> Result<(), Refusal> {
     let config = tables.config().ok_or(Refusal::Drop(Reason::Inconsistent))?;
-    let key = &datagram.key;
     let flow = request(flows)?;
     let service = flow.service;
     flow.addr_delta = Sum::new()

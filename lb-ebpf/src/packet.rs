@@ -9,6 +9,9 @@ pub struct TransportChecksum {
     pub zero_is_none: bool,
     /// Carried by IPv6, whose header has no checksum of its own.
     pub ipv6: bool,
+    /// The sum of the pseudo header before the change: what the checksum is if it is left to
+    /// hardware. Only given where [`Packet::HARDWARE_CHECKSUMS`].
+    pub pseudo: u16,
 }
 
 /// Bytes of one packet, from the Ethernet header on.
@@ -19,6 +22,9 @@ pub struct TransportChecksum {
 pub trait Packet: Sized {
     /// No access starts behind this offset: the deepest header chain that is parsed ends before.
     const MAX_OFFSET: usize = 255;
+
+    /// Whether checksums may have been left to hardware.
+    const HARDWARE_CHECKSUMS: bool;
 
     /// The 16-bit word at `at`, in memory order.
     ///

@@ -61,6 +61,8 @@ pub(crate) struct Datagram<A> {
     pub(crate) l3: usize,
     /// Offset of the transport header.
     pub(crate) l4: usize,
+    /// Bytes from the transport header on.
+    pub(crate) length: u16,
     /// TTL or hop limit.
     pub(crate) ttl: u8,
     /// Zero for UDP.
@@ -80,6 +82,8 @@ impl<A: Addr> Datagram<A> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Transport {
     pub(crate) l4: usize,
+    /// Bytes from there to the end of the IP packet.
+    pub(crate) length: usize,
     pub(crate) proto: u8,
 }
 
@@ -122,17 +126,45 @@ fn own_vlan(tci: u16) -> Result<(), Reason> {
     }
 }
 
-/// An IPv4 header, checked as far as its options. `transport` is where they end.
+/// The network header of an untagged frame without IPv4 options or IPv6 extensions: nearly every
+/// one. Told apart first, so that the compiler knows all its offsets.
 #[inline(always)]
-pub(crate) fn ipv4<P: Packet>(pkt: &P, l3: usize) -> Result<(&[u8; IPV4], Transport), Reason> {
+pub(crate) fn usual<P: Packet>(pkt: &P) -> Option<Network> {
+    if pkt.stripped_vlan().is_some() {
+        return None;
+    }
+    let frame = pkt.bytes::<{ ETHERNET + 7 }>(0)?;
+    match P::load16(frame, 12) {
+        ethertype::IPV4 if frame[ETHERNET] == 0x45 => Some(Network::Ipv4(ETHERNET)),
+        ethertype::IPV6 if matches!(frame[ETHERNET + 6], proto::TCP | proto::UDP) => {
+            Some(Network::Ipv6(ETHERNET))
+        }
+        _ => None,
+    }
+}
+
+/// Length of an IPv4 header with its options; less than 20 if it is not one.
+#[inline(always)]
+pub(crate) fn ipv4_header_length<P: Packet>(pkt: &P, l3: usize) -> Result<usize, Reason> {
     let header = pkt.bytes::<IPV4>(l3).ok_or(Reason::Malformed)?;
-    let header_length = usize::from(header[0] & 0x0f) * 4;
+    let length = usize::from(header[0] & 0x0f) * 4;
+    if header[0] >> 4 == 4 && length >= IPV4 {
+        Ok(length)
+    } else {
+        Err(Reason::Malformed)
+    }
+}
+
+/// An IPv4 header of the given length.
+#[inline(always)]
+pub(crate) fn ipv4<P: Packet>(
+    pkt: &P,
+    l3: usize,
+    header_length: usize,
+) -> Result<(&[u8; IPV4], Transport), Reason> {
+    let header = pkt.bytes::<IPV4>(l3).ok_or(Reason::Malformed)?;
     let total_length = usize::from(u16::from_be(P::load16(header, 2)));
-    let sound = header[0] >> 4 == 4
-        && header_length >= IPV4
-        && total_length >= header_length
-        && l3 + total_length <= pkt.len();
-    if !sound {
+    if l3 + total_length > pkt.len() {
         return Err(Reason::Malformed);
     }
     // More fragments follow, or this is not the first.
@@ -143,13 +175,12 @@ pub(crate) fn ipv4<P: Packet>(pkt: &P, l3: usize) -> Result<(&[u8; IPV4], Transp
     if total_length < header_length + transport_minimum(proto)? {
         return Err(Reason::Malformed);
     }
-    Ok((
-        header,
-        Transport {
-            l4: l3 + header_length,
-            proto,
-        },
-    ))
+    let transport = Transport {
+        l4: l3 + header_length,
+        length: total_length - header_length,
+        proto,
+    };
+    Ok((header, transport))
 }
 
 #[inline(always)]
@@ -170,13 +201,12 @@ pub(crate) fn ipv6<P: Packet>(pkt: &P, l3: usize) -> Result<(&[u8; IPV6], Transp
     if header[0] >> 4 != 6 || l3 + IPV6 + payload_length > pkt.len() {
         return Err(Reason::Malformed);
     }
-    Ok((
-        header,
-        Transport {
-            l4: l3 + IPV6,
-            proto: header[6],
-        },
-    ))
+    let transport = Transport {
+        l4: l3 + IPV6,
+        length: payload_length,
+        proto: header[6],
+    };
+    Ok((header, transport))
 }
 
 /// Steps over the extension headers that leave ports and destination readable.
@@ -186,7 +216,11 @@ pub(crate) fn extensions(pkt: &impl Packet, first: Transport) -> Result<Transpor
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
     const DESTINATION: u8 = 60;
-    let Transport { mut l4, mut proto } = first;
+    let Transport {
+        mut l4,
+        mut length,
+        mut proto,
+    } = first;
     for _ in 0..MAX_EXTENSIONS {
         match proto {
             HOP_BY_HOP | DESTINATION => {}
@@ -202,13 +236,15 @@ pub(crate) fn extensions(pkt: &impl Packet, first: Transport) -> Result<Transpor
         }
         let header = pkt.bytes::<2>(l4).ok_or(Reason::Malformed)?;
         proto = header[0];
-        l4 += (usize::from(header[1]) + 1) * 8;
+        let extension = (usize::from(header[1]) + 1) * 8;
+        length = length.checked_sub(extension).ok_or(Reason::Malformed)?;
+        l4 += extension;
         if l4 > PACKET_MAX_L4 {
             return Err(Reason::HeaderChain);
         }
     }
     match proto {
-        proto::TCP | proto::UDP => Ok(Transport { l4, proto }),
+        proto::TCP | proto::UDP => Ok(Transport { l4, length, proto }),
         HOP_BY_HOP | DESTINATION | ROUTING => Err(Reason::HeaderChain),
         FRAGMENT => Err(Reason::Fragment),
         _ => Err(Reason::OtherProtocol),
@@ -219,25 +255,10 @@ pub(crate) fn extensions(pkt: &impl Packet, first: Transport) -> Result<Transpor
 /// [`Packet::MAX_OFFSET`].
 const PACKET_MAX_L4: usize = 220;
 
-/// Whether the IPv6 payload holds the transport header.
-#[inline(always)]
-fn ipv6_holds<P: Packet>(
-    header: &[u8; IPV6],
-    l3: usize,
-    transport: Transport,
-) -> Result<(), Reason> {
-    let end = l3 + IPV6 + usize::from(u16::from_be(P::load16(header, 4)));
-    if transport.l4 + transport_minimum(transport.proto)? <= end {
-        Ok(())
-    } else {
-        Err(Reason::Malformed)
-    }
-}
-
 /// The ports, and the flags of a TCP segment.
 #[inline(always)]
 fn ports<P: Packet>(pkt: &P, transport: Transport) -> Result<(Port, Port, u8), Reason> {
-    let Transport { l4, proto } = transport;
+    let Transport { l4, proto, .. } = transport;
     if proto == proto::TCP {
         let tcp = pkt.bytes::<TCP>(l4).ok_or(Reason::Malformed)?;
         // The data offset may not point into the fixed header.
@@ -269,6 +290,7 @@ pub(crate) fn datagram4<P: Packet>(
         key: FlowKey::new(direction, transport.proto, src, dst),
         l3,
         l4: transport.l4,
+        length: transport.length as u16,
         ttl: header[8],
         tcp_flags,
     })
@@ -283,7 +305,9 @@ pub(crate) fn datagram6<P: Packet>(
     transport: Transport,
     direction: Direction,
 ) -> Result<Datagram<V6>, Reason> {
-    ipv6_holds::<P>(header, l3, transport)?;
+    if transport.length < transport_minimum(transport.proto)? {
+        return Err(Reason::Malformed);
+    }
     let (sport, dport, tcp_flags) = ports(pkt, transport)?;
     let src = (words::<P, _, _>(header, 8), sport);
     let dst = (words::<P, _, _>(header, 24), dport);
@@ -291,24 +315,33 @@ pub(crate) fn datagram6<P: Packet>(
         key: FlowKey::new(direction, transport.proto, src, dst),
         l3,
         l4: transport.l4,
+        length: transport.length as u16,
         ttl: header[7],
         tcp_flags,
     })
 }
 
-/// The datagram of an IPv4 packet on its way in, whatever its layout.
+/// The datagram of an IPv4 packet, whatever its layout.
 #[inline(always)]
-pub(crate) fn ipv4_datagram(pkt: &impl Packet, l3: usize) -> Result<Datagram<V4>, Reason> {
-    let (header, transport) = ipv4(pkt, l3)?;
-    datagram4(pkt, l3, header, transport, Direction::Ingress)
+pub(crate) fn ipv4_datagram(
+    pkt: &impl Packet,
+    l3: usize,
+    direction: Direction,
+) -> Result<Datagram<V4>, Reason> {
+    let (header, transport) = ipv4(pkt, l3, ipv4_header_length(pkt, l3)?)?;
+    datagram4(pkt, l3, header, transport, direction)
 }
 
-/// The datagram of an IPv6 packet on its way in, whatever its layout.
+/// The datagram of an IPv6 packet, whatever its layout.
 #[inline(always)]
-pub(crate) fn ipv6_datagram(pkt: &impl Packet, l3: usize) -> Result<Datagram<V6>, Reason> {
+pub(crate) fn ipv6_datagram(
+    pkt: &impl Packet,
+    l3: usize,
+    direction: Direction,
+) -> Result<Datagram<V6>, Reason> {
     let (header, first) = ipv6(pkt, l3)?;
     let transport = extensions(pkt, first)?;
-    datagram6(pkt, l3, header, transport, Direction::Ingress)
+    datagram6(pkt, l3, header, transport, direction)
 }
 
 /// An address as words.

@@ -4,13 +4,12 @@ use lb_common::{
     Addr, Tick, V4, V6,
     counters::Reason,
     flow::{Direction, Flow, Half, Staged},
-    proto,
 };
 
 use crate::{
     Flows, Hook, Packet, Tables, Verdict, hop,
     open::{self, Claim, Opening},
-    parse::{self, Datagram, ETHERNET, IPV4, IPV6, Network, Transport},
+    parse::{self, Datagram, ETHERNET, IPV4, Network},
     rewrite,
 };
 
@@ -25,10 +24,10 @@ where
     F: Flows<V4> + Flows<V6>,
     T: Tables<V4> + Tables<V6>,
 {
-    let verdict = match parse::network(pkt) {
-        Ok(Network::Ipv4(l3)) => ipv4(hook, pkt, l3, flows, tables),
-        Ok(Network::Ipv6(l3)) => ipv6(hook, pkt, l3, flows, tables),
-        Err(reason) => Err(reason),
+    let verdict = match parse::usual(pkt) {
+        Some(Network::Ipv4(_)) => usual_ipv4(hook, pkt, flows, tables),
+        Some(Network::Ipv6(_)) => usual_ipv6(hook, pkt, flows, tables),
+        None => unusual(hook, pkt, flows, tables),
     };
     verdict.unwrap_or_else(|reason| {
         Tables::<V4>::count(tables, reason);
@@ -36,49 +35,47 @@ where
     })
 }
 
-/// The usual layout, untagged and without options, is told apart so that the compiler knows
-/// every offset in it; all others share a second copy of the steps.
 #[inline(always)]
-fn ipv4<P: Packet, F: Flows<V4>, T: Tables<V4>>(
+fn usual_ipv4<P: Packet, F: Flows<V4>, T: Tables<V4>>(
     hook: Hook,
     pkt: &mut P,
-    l3: usize,
     flows: &mut F,
     tables: &T,
 ) -> Result<Verdict, Reason> {
-    const USUAL: usize = ETHERNET + IPV4;
-    let (header, transport) = parse::ipv4(pkt, l3)?;
-    if transport.l4 == USUAL {
-        let transport = Transport {
-            l4: USUAL,
-            ..transport
-        };
-        let datagram = parse::datagram4(pkt, ETHERNET, header, transport, hook.direction)?;
-        Ok(translate(hook, pkt, &datagram, flows, tables))
-    } else {
-        let datagram = parse::datagram4(pkt, l3, header, transport, hook.direction)?;
-        Ok(translate(hook, pkt, &datagram, flows, tables))
-    }
+    let (header, transport) = parse::ipv4(pkt, ETHERNET, IPV4)?;
+    let datagram = parse::datagram4(pkt, ETHERNET, header, transport, hook.direction)?;
+    Ok(translate(hook, pkt, &datagram, flows, tables))
 }
 
 #[inline(always)]
-fn ipv6<P: Packet, F: Flows<V6>, T: Tables<V6>>(
+fn usual_ipv6<P: Packet, F: Flows<V6>, T: Tables<V6>>(
     hook: Hook,
     pkt: &mut P,
-    l3: usize,
     flows: &mut F,
     tables: &T,
 ) -> Result<Verdict, Reason> {
-    const USUAL: usize = ETHERNET + IPV6;
-    let (header, first) = parse::ipv6(pkt, l3)?;
-    if l3 == ETHERNET && matches!(first.proto, proto::TCP | proto::UDP) {
-        let transport = Transport { l4: USUAL, ..first };
-        let datagram = parse::datagram6(pkt, ETHERNET, header, transport, hook.direction)?;
-        Ok(translate(hook, pkt, &datagram, flows, tables))
-    } else {
-        let transport = parse::extensions(pkt, first)?;
-        let datagram = parse::datagram6(pkt, l3, header, transport, hook.direction)?;
-        Ok(translate(hook, pkt, &datagram, flows, tables))
+    let (header, transport) = parse::ipv6(pkt, ETHERNET)?;
+    let datagram = parse::datagram6(pkt, ETHERNET, header, transport, hook.direction)?;
+    Ok(translate(hook, pkt, &datagram, flows, tables))
+}
+
+/// Every other layout: the same steps, with offsets found while the packet is read.
+#[inline(always)]
+fn unusual<P, F, T>(hook: Hook, pkt: &mut P, flows: &mut F, tables: &T) -> Result<Verdict, Reason>
+where
+    P: Packet,
+    F: Flows<V4> + Flows<V6>,
+    T: Tables<V4> + Tables<V6>,
+{
+    match parse::network(pkt)? {
+        Network::Ipv4(l3) => {
+            let datagram = parse::ipv4_datagram(pkt, l3, hook.direction)?;
+            Ok(translate(hook, pkt, &datagram, flows, tables))
+        }
+        Network::Ipv6(l3) => {
+            let datagram = parse::ipv6_datagram(pkt, l3, hook.direction)?;
+            Ok(translate(hook, pkt, &datagram, flows, tables))
+        }
     }
 }
 
@@ -91,10 +88,10 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Verdict {
-    let now = tables.now();
     if let Some(flow) = flows.get(&datagram.key)
         && keeps_backend(datagram, flow, tables)
     {
+        let now = tables.now();
         let due = now.since(flow.seen) >= Tick::PER_SECOND;
         let verdict = follow(hook, pkt, datagram, flow, tables, now);
         if due {
@@ -110,7 +107,10 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         return Verdict::Pass;
     }
     let opening = match open::claim(&datagram.key, tables) {
-        Claim::Frontend(frontend) => open::open(hook, datagram, frontend, flows, tables),
+        Claim::Frontend(frontend) => match open::admit(hook, datagram, frontend, tables) {
+            Ok(()) => open::open(hook, &datagram.key, frontend, flows, tables),
+            Err(opening) => opening,
+        },
         Claim::ClusterIp => open::unclaimed(&datagram.key.dst, tables),
         Claim::Nobody => {
             tables.count(Reason::NotService);
@@ -119,7 +119,9 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     };
     match opening {
         Opening::Opened => match flows.staged() {
-            Some(Staged { request, .. }) => follow(hook, pkt, datagram, request, tables, now),
+            Some(Staged { request, .. }) => {
+                follow(hook, pkt, datagram, request, tables, tables.now())
+            }
             None => Verdict::Drop,
         },
         Opening::Passed => Verdict::Pass,

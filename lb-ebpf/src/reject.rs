@@ -2,7 +2,7 @@
 //!
 //! The reply is built in the packet's own buffer and goes back the way the packet came.
 
-use lb_common::{Addr, Port, V4, V6, counters::Reason, proto};
+use lb_common::{Addr, V4, V6, counters::Reason, flow::Direction, proto};
 
 use crate::{
     Packet, Sum, Tables, Verdict,
@@ -27,8 +27,12 @@ where
     T: Tables<V4> + Tables<V6>,
 {
     let built = match parse::network(pkt) {
-        Ok(Network::Ipv4(l3)) => parse::ipv4_datagram(pkt, l3).and_then(|it| answer(pkt, &it)),
-        Ok(Network::Ipv6(l3)) => parse::ipv6_datagram(pkt, l3).and_then(|it| answer(pkt, &it)),
+        Ok(Network::Ipv4(l3)) => {
+            parse::ipv4_datagram(pkt, l3, Direction::Ingress).and_then(|it| answer(pkt, &it))
+        }
+        Ok(Network::Ipv6(l3)) => {
+            parse::ipv6_datagram(pkt, l3, Direction::Ingress).and_then(|it| answer(pkt, &it))
+        }
         Err(reason) => Err(reason),
     };
     match built {
@@ -74,50 +78,39 @@ fn is_unicast<A: Addr>(addr: &A) -> bool {
 /// A reset as RFC 9293, 3.10.7.1 has it for a connection that does not exist.
 #[inline(always)]
 fn reset<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Option<()> {
-    let segment_length = tcp_payload_length(pkt, datagram)?;
     let tcp = pkt.bytes::<TCP>(datagram.l4)?;
-    let sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
-    let acknowledged = [tcp[8], tcp[9], tcp[10], tcp[11]];
+    let sequence = u32::from_be(P::load32(tcp, 4));
+    let acknowledged = P::load32(tcp, 8);
+    let data_offset = u16::from(tcp[12] >> 4) * 4;
+    let payload = u32::from(datagram.length.saturating_sub(data_offset));
     // SYN and FIN count as one.
     let control = u32::from(tcp[13] & 0x01) + u32::from(tcp[13] & tcp_flag::SYN != 0);
     let (seq, ack, flags) = if datagram.tcp_flags & tcp_flag::ACK != 0 {
-        (acknowledged, [0; 4], tcp_flag::RST)
+        (acknowledged, 0, tcp_flag::RST)
     } else {
-        let next = sequence.wrapping_add(segment_length).wrapping_add(control);
-        ([0; 4], next.to_be_bytes(), tcp_flag::RST | tcp_flag::ACK)
+        let next = sequence.wrapping_add(payload).wrapping_add(control);
+        (0, next.to_be(), tcp_flag::RST | tcp_flag::ACK)
     };
     let partial = pkt.checksum_is_partial(rewrite::transport_checksum(datagram).offset);
-    let mut header = [0; TCP];
-    [header[0], header[1]] = datagram.key.dport.to_wire();
-    [header[2], header[3]] = datagram.key.sport.to_wire();
-    [header[4], header[5], header[6], header[7]] = seq;
-    [header[8], header[9], header[10], header[11]] = ack;
+    let l4 = network_header(pkt, datagram, proto::TCP, TCP)?;
+    // Built in place: the stack is small.
+    let header = pkt.bytes_mut::<TCP>(l4)?;
+    *header = [0; TCP];
+    P::store16(header, 0, datagram.key.dport.word());
+    P::store16(header, 2, datagram.key.sport.word());
+    P::store32(header, 4, seq);
+    P::store32(header, 8, ack);
     header[12] = 5 << 4;
     header[13] = flags;
-    let pseudo = pseudo_header(datagram, proto::TCP, TCP);
+    let pseudo = rewrite::pseudo_header(&datagram.key, proto::TCP, TCP as u16);
     // Hardware that completes the checksum starts from the pseudo header's sum.
     let sum = if partial {
         pseudo.fold()
     } else {
-        pseudo.bytes(&header).checksum()
+        pseudo.bytes(header).checksum()
     };
-    [header[16], header[17]] = sum.to_ne_bytes();
-    let l4 = network_header(pkt, datagram, proto::TCP, TCP)?;
-    *pkt.bytes_mut::<TCP>(l4)? = header;
+    P::store16(header, 16, sum);
     Some(())
-}
-
-#[inline(always)]
-fn tcp_payload_length<A: Addr, P: Packet>(pkt: &P, datagram: &Datagram<A>) -> Option<u32> {
-    let header = pkt.bytes::<8>(datagram.l3)?;
-    let end = if A::IS_V6 {
-        IPV6 + usize::from(u16::from_be_bytes([header[4], header[5]]))
-    } else {
-        usize::from(u16::from_be_bytes([header[2], header[3]]))
-    };
-    let data_offset = usize::from(pkt.bytes::<TCP>(datagram.l4)?[12] >> 4) * 4;
-    let start = datagram.l4 - datagram.l3 + data_offset;
-    Some(end.saturating_sub(start) as u32)
 }
 
 /// An ICMP port unreachable that quotes the packet: destination unreachable, port unreachable
@@ -140,13 +133,12 @@ fn unreachable<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Optio
         quote_ipv4(pkt, datagram.l3, inner)?;
     }
     *pkt.bytes_mut::<QUOTE>(inner + ip)? = quote;
-    *pkt.bytes_mut::<ICMP>(icmp)? = if A::IS_V6 {
-        [1, 4, 0, 0, 0, 0, 0, 0]
-    } else {
-        [3, 3, 0, 0, 0, 0, 0, 0]
-    };
+    let header = pkt.bytes_mut::<ICMP>(icmp)?;
+    let kind: u32 = if A::IS_V6 { 0x0104_0000 } else { 0x0303_0000 };
+    P::store32(header, 0, kind.to_be());
+    P::store32(header, 4, 0);
     if A::IS_V6 {
-        let pseudo = pseudo_header(datagram, proto::ICMPV6, length);
+        let pseudo = rewrite::pseudo_header(&datagram.key, proto::ICMPV6, length as u16);
         let sum = pseudo
             .bytes(pkt.bytes::<{ ICMP + IPV6 + QUOTE }>(icmp)?)
             .checksum();
@@ -174,31 +166,31 @@ fn unreachable<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Optio
 /// Copies the IPv4 header to `to`, without its options: the ports must follow it.
 #[inline(always)]
 fn quote_ipv4<P: Packet>(pkt: &mut P, from: usize, to: usize) -> Option<()> {
-    let mut header = *pkt.bytes::<IPV4>(from)?;
+    copy(pkt, from, to, IPV4)?;
+    let header = pkt.bytes_mut::<IPV4>(to)?;
     header[0] = 0x45;
-    [header[10], header[11]] = [0; 2];
-    [header[10], header[11]] = Sum::new().bytes(&header).checksum().to_ne_bytes();
-    *pkt.bytes_mut::<IPV4>(to)? = header;
+    P::store16(header, 10, 0);
+    let sum = Sum::new().bytes(header).checksum();
+    P::store16(header, 10, sum);
     Some(())
 }
 
 /// Copies the IPv6 header to `to`, without its extensions.
 #[inline(always)]
 fn quote_ipv6<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>, to: usize) -> Option<()> {
-    let mut header = *pkt.bytes::<IPV6>(datagram.l3)?;
-    header[6] = datagram.key.proto;
-    *pkt.bytes_mut::<IPV6>(to)? = header;
+    copy(pkt, datagram.l3, to, IPV6)?;
+    pkt.bytes_mut::<IPV6>(to)?[6] = datagram.key.proto;
     Some(())
 }
 
-/// The sum of the pseudo header of a reply of this length.
+/// Copies words within the packet, between places that do not overlap.
 #[inline(always)]
-fn pseudo_header<A: Addr>(datagram: &Datagram<A>, proto: u8, length: usize) -> Sum {
-    Sum::new()
-        .addr(&datagram.key.src)
-        .addr(&datagram.key.dst)
-        .word(u16::from(proto).to_be())
-        .port(Port::new(length as u16))
+fn copy<P: Packet>(pkt: &mut P, from: usize, to: usize, length: usize) -> Option<()> {
+    for at in (0..length).step_by(4) {
+        let word = P::load32(pkt.bytes::<4>(from + at)?, 0);
+        P::store32(pkt.bytes_mut::<4>(to + at)?, 0, word);
+    }
+    Some(())
 }
 
 /// Sizes the packet for a reply with this payload, and writes the headers before it. Yields where
@@ -217,26 +209,26 @@ fn network_header<A: Addr, P: Packet>(
     }
     rewrite::exchange_macs(pkt)?;
     if A::IS_V6 {
-        let mut header = [0; IPV6];
-        header[0] = 6 << 4;
-        [header[4], header[5]] = (length as u16).to_be_bytes();
+        let header = pkt.bytes_mut::<IPV6>(l3)?;
+        P::store32(header, 0, 0x6000_0000_u32.to_be());
+        P::store16(header, 4, (length as u16).to_be());
         header[6] = proto;
         header[7] = TTL;
-        rewrite::put::<A, P, _>(&mut header, 8, &datagram.key.dst);
-        rewrite::put::<A, P, _>(&mut header, 24, &datagram.key.src);
-        *pkt.bytes_mut::<IPV6>(l3)? = header;
+        rewrite::put::<A, P, _>(header, 8, &datagram.key.dst);
+        rewrite::put::<A, P, _>(header, 24, &datagram.key.src);
     } else {
-        let mut header = [0; IPV4];
-        header[0] = 0x45;
-        [header[2], header[3]] = ((IPV4 + length) as u16).to_be_bytes();
+        let header = pkt.bytes_mut::<IPV4>(l3)?;
+        P::store16(header, 0, 0x4500_u16.to_be());
+        P::store16(header, 2, ((IPV4 + length) as u16).to_be());
         // Don't fragment: an atomic datagram needs no identification (RFC 6864).
-        header[6] = 0x40;
+        P::store32(header, 4, 0x4000_u32.to_be());
         header[8] = TTL;
         header[9] = proto;
-        rewrite::put::<A, P, _>(&mut header, 12, &datagram.key.dst);
-        rewrite::put::<A, P, _>(&mut header, 16, &datagram.key.src);
-        [header[10], header[11]] = Sum::new().bytes(&header).checksum().to_ne_bytes();
-        *pkt.bytes_mut::<IPV4>(l3)? = header;
+        P::store16(header, 10, 0);
+        rewrite::put::<A, P, _>(header, 12, &datagram.key.dst);
+        rewrite::put::<A, P, _>(header, 16, &datagram.key.src);
+        let sum = Sum::new().bytes(header).checksum();
+        P::store16(header, 10, sum);
     }
     Some(l4)
 }

@@ -2,12 +2,12 @@
 
 use lb_common::{
     Addr, Port,
-    flow::{Flow, Macs, Route},
+    flow::{Flow, FlowKey, Macs, Route},
     proto,
 };
 
 use crate::{
-    Packet, TransportChecksum, Verdict, checksum,
+    Packet, Sum, TransportChecksum, Verdict, checksum,
     parse::{Datagram, IPV4, IPV6},
 };
 
@@ -39,7 +39,10 @@ pub(crate) fn rewrite<A: Addr, P: Packet>(
         ipv4(pkt, datagram.l3, flow, aged)?;
     }
     ports(pkt, datagram.l4, flow.sport, flow.dport)?;
-    let at = transport_checksum::<A>(datagram);
+    let mut at = transport_checksum(datagram);
+    if P::HARDWARE_CHECKSUMS {
+        at.pseudo = pseudo_header(&datagram.key, datagram.key.proto, datagram.length).fold();
+    }
     pkt.adjust_checksum(at, flow.addr_delta, flow.port_delta)
         .then_some(())
 }
@@ -52,7 +55,18 @@ pub(crate) fn transport_checksum<A: Addr>(datagram: &Datagram<A>) -> TransportCh
         offset: datagram.l4 + if udp { 6 } else { 16 },
         zero_is_none: udp,
         ipv6: A::IS_V6,
+        pseudo: 0,
     }
+}
+
+/// The sum of the pseudo header of a packet between these addresses, in either direction.
+#[inline(always)]
+pub(crate) fn pseudo_header<A: Addr>(key: &FlowKey<A>, proto: u8, length: u16) -> Sum {
+    Sum::new()
+        .addr(&key.src)
+        .addr(&key.dst)
+        .word(u16::from(proto).to_be())
+        .word(length.to_be())
 }
 
 #[inline(always)]

@@ -65,21 +65,25 @@ unsafe extern "C" fn reject_xdp(ctx: *mut xdp_md) -> u32 {
 }
 
 #[classifier]
+#[inline(always)]
 fn tc_ext_in(ctx: TcContext) -> i32 {
     classify(Hook::TC_EXTERNAL_INGRESS, ctx)
 }
 
 #[classifier]
+#[inline(always)]
 fn tc_ext_out(ctx: TcContext) -> i32 {
     classify(Hook::TC_EXTERNAL_EGRESS, ctx)
 }
 
 #[classifier]
+#[inline(always)]
 fn tc_pod_in(ctx: TcContext) -> i32 {
     classify(Hook::TC_POD_INGRESS, ctx)
 }
 
 #[classifier]
+#[inline(always)]
 fn tc_pod_out(ctx: TcContext) -> i32 {
     classify(Hook::TC_POD_EGRESS, ctx)
 }

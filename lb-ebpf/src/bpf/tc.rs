@@ -9,7 +9,7 @@ use aya_ebpf::{
         bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_pull_data,
     },
 };
-use lb_ebpf::{Packet, Sum, TransportChecksum, update_checksum};
+use lb_ebpf::{Packet, TransportChecksum, update_checksum};
 
 /// Bytes that are made readable at once: all headers of the usual layouts.
 const HEAD: u32 = 128;
@@ -53,37 +53,36 @@ impl TcPacket {
             .then_some(start as *mut [u8; N])
     }
 
-    /// Brings a checksum that was `before`, and has just been told of the addresses, into line
-    /// with the ports. A second helper call would know best, at the price of half a lookup; what
-    /// the first one made of the checksum tells as much: a complete one is the complement of a
-    /// sum, and to be changed, a partial one is a sum without ports, and to be left alone.
+    /// Whether a checksum may be left to hardware (CHECKSUM_PARTIAL). Then it is the pseudo
+    /// header's sum; one in 65,536 others is too. The kernel keeps to itself which it is, but its
+    /// helpers know: they are asked only then, for they cost as much as a lookup.
     #[inline(always)]
-    fn adjust_ports(
-        &mut self,
-        at: TransportChecksum,
-        before: u16,
-        addr_delta: u16,
-        port_delta: u16,
-    ) -> bool {
-        let Some(bytes) = self.bytes_mut::<2>(at.offset) else {
-            return false;
-        };
-        let after = Self::load16(bytes, 0);
-        let if_complete = update_checksum(at, before, addr_delta, 0);
-        let if_partial = Sum::new().word(before).word(addr_delta).fold();
-        if after == if_complete && after != if_partial {
-            Self::store16(bytes, 0, update_checksum(at, after, 0, port_delta));
-            return true;
-        }
-        if after == if_partial && after != if_complete {
-            return true;
-        }
+    fn may_be_partial(&self, sum: u16, pseudo: u16) -> bool {
+        // What is yet to be segmented is left to hardware, and its length is that of all segments.
+        // SAFETY: the kernel hands a valid context to the program.
+        let segmented = unsafe { (*self.skb).gso_size } != 0;
+        segmented || sum == pseudo || is_nothing(sum) && is_nothing(pseudo)
+    }
+
+    /// Brings a checksum into line through helpers, which leave a partial one without ports.
+    #[inline(always)]
+    fn adjust_with_help(&self, at: TransportChecksum, addr_delta: u16, port_delta: u16) -> bool {
         let none = if at.zero_is_none {
             u64::from(BPF_F_MARK_MANGLED_0)
         } else {
             0
         };
-        self.replace(at.offset, port_delta, none)
+        if !self.replace(at.offset, addr_delta, none | u64::from(BPF_F_PSEUDO_HDR)) {
+            return false;
+        }
+        if at.ipv6 {
+            // The helper moves a sum over the whole packet along with the pseudo header, though
+            // in IPv6 it is balanced already: that move is taken back (linux 6.16 has BPF_F_IPV6).
+            // SAFETY: the context is the program's own.
+            unsafe { bpf_csum_update(self.skb, u32::from(addr_delta)) };
+        }
+        // Most services keep the port.
+        is_nothing(port_delta) || self.replace(at.offset, port_delta, none)
     }
 
     /// Adds a difference to the checksum at `offset`.
@@ -95,6 +94,8 @@ impl TcPacket {
 }
 
 impl Packet for TcPacket {
+    const HARDWARE_CHECKSUMS: bool = true;
+
     words::word_methods!();
 
     #[inline(always)]
@@ -123,29 +124,29 @@ impl Packet for TcPacket {
 
     #[inline(always)]
     fn adjust_checksum(&mut self, at: TransportChecksum, addr_delta: u16, port_delta: u16) -> bool {
-        let Some(before) = self.bytes::<2>(at.offset).map(|sum| Self::load16(sum, 0)) else {
+        let Some(bytes) = self.bytes_mut::<2>(at.offset) else {
             return false;
         };
-        let none = if at.zero_is_none {
-            if before == 0 {
-                return true;
-            }
-            u64::from(BPF_F_MARK_MANGLED_0)
-        } else {
-            0
-        };
-        if !self.replace(at.offset, addr_delta, none | u64::from(BPF_F_PSEUDO_HDR)) {
-            return false;
+        let before = Self::load16(bytes, 0);
+        if at.zero_is_none && before == 0 {
+            return true;
         }
-        if at.ipv6 {
-            // The helper moves a sum over the whole packet (CHECKSUM_COMPLETE) along with the
-            // pseudo header. In IPv6 the addresses' own change already balances the checksum's,
-            // so that move is taken back (linux 6.16 has BPF_F_IPV6 for this).
+        if self.may_be_partial(before, at.pseudo) {
+            return self.adjust_with_help(at, addr_delta, port_delta);
+        }
+        let Some(bytes) = self.bytes_mut::<2>(at.offset) else {
+            return false;
+        };
+        let sum = update_checksum(at, before, addr_delta, port_delta);
+        Self::store16(bytes, 0, sum);
+        if !at.ipv6 {
+            // A sum over the whole packet (CHECKSUM_COMPLETE) sees the addresses balanced by the
+            // IP header's own checksum, and the ports by this one; only what the pseudo header
+            // changed here is not. In IPv6 the addresses balance that.
             // SAFETY: the context is the program's own.
-            unsafe { bpf_csum_update(self.skb, u32::from(addr_delta)) };
+            unsafe { bpf_csum_update(self.skb, u32::from(!addr_delta)) };
         }
-        // Most services keep the port.
-        is_nothing(port_delta) || self.adjust_ports(at, before, addr_delta, port_delta)
+        true
     }
 
     #[inline(always)]

@@ -38,6 +38,8 @@ impl XdpPacket {
 }
 
 impl Packet for XdpPacket {
+    const HARDWARE_CHECKSUMS: bool = false;
+
     words::word_methods!();
 
     #[inline(always)]
