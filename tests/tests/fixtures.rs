@@ -2,23 +2,26 @@
 
 use std::{fs, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tests::{
     checks::{Check, Checks},
     fixture::{
+        Rigour,
         case::{self, Case, Event, Hook, Way},
-        stage::{Rigour, Stage},
+        stage::Stage,
     },
+    topology::Family,
 };
 
 fn main() -> ExitCode {
     let mut checks = Checks::from_args();
-    let list = fixtures().unwrap_or_else(|error| {
+    let mut list = fixtures().unwrap_or_else(|error| {
         let message = format!("{error:#}");
         vec![Check::new("fixtures are read", move |_: &mut Stage| {
             anyhow::bail!("{message}")
         })]
     });
+    list.extend(spreads());
     checks.group(list, Stage::build, |_| String::new());
     checks.finish()
 }
@@ -74,4 +77,26 @@ fn ways(case: &Case) -> &[Way] {
         | Event::Counts(..) => false,
     });
     if differs { &case.ways } else { &case.ways[..1] }
+}
+
+/// New flows spread evenly over the backends, by Pearson's chi-square test.
+fn spreads() -> Vec<Check<Stage>> {
+    const BACKENDS: u16 = 10;
+    const FLOWS: u16 = 20_000;
+    // Nine degrees of freedom: even choices go past this once in a million runs.
+    const LIMIT: f64 = 45.0;
+    let ways = [Way::Xdp, Way::Tc].into_iter();
+    let kinds = ways.flat_map(|way| Family::BOTH.map(|family| (way, family)));
+    let check = |(way, family)| {
+        let name = format!("new_flows_spread_evenly::{family:?}::{way:?}").to_lowercase();
+        Check::new(name, move |stage: &mut Stage| {
+            let counts = stage.spread(family, way, BACKENDS, FLOWS)?;
+            let expected = f64::from(FLOWS) / f64::from(BACKENDS);
+            let terms = counts.iter().map(|count| f64::from(*count) - expected);
+            let chi_square: f64 = terms.map(|off| off * off / expected).sum();
+            ensure!(chi_square < LIMIT, "chi-square is {chi_square}: {counts:?}");
+            Ok(())
+        })
+    };
+    kinds.map(check).collect()
 }
