@@ -71,6 +71,7 @@ fn ways(case: &Case) -> &[Way] {
         | Event::Snat(..)
         | Event::NoNode
         | Event::Epoch
+        | Event::Reroute(_)
         | Event::Age
         | Event::Evict(_)
         | Event::Rows(_)
