@@ -13,6 +13,8 @@ pub mod cluster;
 pub mod command;
 pub mod demo;
 pub mod echo;
+pub mod fixture;
+pub mod kernel;
 pub mod manifests;
 pub mod netns;
 pub mod site;

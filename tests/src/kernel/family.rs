@@ -1,0 +1,124 @@
+//! The maps of one family, with the family taken out of the types.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, MapData, MapError},
+};
+use lb_common::{
+    Addr, Port, Tick,
+    flow::{Flow, FlowKey, Half},
+    service::{Backend, Frontend, FrontendKey},
+};
+
+/// An address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// Address.
+    pub addr: IpAddr,
+    /// Port.
+    pub port: u16,
+}
+
+/// What can be done with the maps of a family. Addresses must be of that family.
+pub trait Rows {
+    /// Gives a service address to a frontend, or takes it away. Port and protocol 0 stand for the
+    /// whole address.
+    fn frontend(&mut self, at: Endpoint, proto: u8, value: Option<&Frontend>) -> Result<()>;
+    /// Fills a slot.
+    fn slot(&mut self, slot: u32, backend: u32) -> Result<()>;
+    /// Fills a backend index.
+    fn backend(&mut self, index: u32, at: Endpoint, flags: u16, generation: u32) -> Result<()>;
+    /// How many flow rows there are.
+    fn flows(&self) -> Result<usize>;
+    /// Has all flow rows last seen, and their hops resolved, at `moment`.
+    fn age(&mut self, moment: Tick) -> Result<()>;
+    /// Removes the rows of one half of each flow, as the table does with rows long unused.
+    fn evict(&mut self, half: Half) -> Result<()>;
+    /// Removes all frontends and flows.
+    fn clear(&mut self) -> Result<()>;
+}
+
+pub(super) struct FamilyMaps<A: Addr>
+where
+    Backend<A>: Pod,
+{
+    pub(super) frontends: HashMap<MapData, FrontendKey<A>, Frontend>,
+    pub(super) slots: Array<MapData, u32>,
+    pub(super) backends: Array<MapData, Backend<A>>,
+    pub(super) flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
+}
+
+impl<A: Addr> Rows for FamilyMaps<A>
+where
+    FrontendKey<A>: Pod,
+    Backend<A>: Pod,
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+{
+    fn frontend(&mut self, at: Endpoint, proto: u8, value: Option<&Frontend>) -> Result<()> {
+        let key = FrontendKey::new(addr::<A>(at.addr)?, Port::new(at.port), proto);
+        match value {
+            Some(frontend) => self.frontends.insert(&key, frontend, 0)?,
+            None => self.frontends.remove(&key)?,
+        }
+        Ok(())
+    }
+
+    fn slot(&mut self, slot: u32, backend: u32) -> Result<()> {
+        Ok(self.slots.set(slot, &backend, 0)?)
+    }
+
+    fn backend(&mut self, index: u32, at: Endpoint, flags: u16, generation: u32) -> Result<()> {
+        let backend = Backend {
+            addr: addr::<A>(at.addr)?,
+            port: Port::new(at.port),
+            flags,
+            generation,
+        };
+        Ok(self.backends.set(index, &backend, 0)?)
+    }
+
+    fn flows(&self) -> Result<usize> {
+        Ok(keys(&self.flows)?.len())
+    }
+
+    fn age(&mut self, moment: Tick) -> Result<()> {
+        for key in keys(&self.flows)? {
+            let mut flow = self.flows.get(&key, 0)?;
+            flow.seen = moment;
+            flow.hop.resolved = moment;
+            self.flows.insert(&key, &flow, 0)?;
+        }
+        Ok(())
+    }
+
+    fn evict(&mut self, half: Half) -> Result<()> {
+        for key in keys(&self.flows)? {
+            if self.flows.get(&key, 0)?.half() == half {
+                self.flows.remove(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        for key in keys(&self.frontends)? {
+            self.frontends.remove(&key)?;
+        }
+        for key in keys(&self.flows)? {
+            self.flows.remove(&key)?;
+        }
+        Ok(())
+    }
+}
+
+fn addr<A: Addr>(ip: IpAddr) -> Result<A> {
+    A::from_ip(ip).with_context(|| format!("{ip} is of the other family"))
+}
+
+fn keys<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>) -> Result<Vec<K>, MapError> {
+    map.keys().collect()
+}
