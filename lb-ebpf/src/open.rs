@@ -2,7 +2,7 @@
 
 use lb_common::{
     Addr, Port,
-    config::link,
+    config::{FamilyConfig, link},
     counters::Reason,
     flow::{Direction, Flow, FlowKey, Half, Route, Staged},
     service::{Frontend, FrontendKey, Slots, backend, frontend},
@@ -96,15 +96,9 @@ fn claim<'t, A: Addr, T: Tables<A>>(
 /// A packet for no frontend: if its address is of the cluster IPs, nobody else may answer.
 #[inline(always)]
 fn unclaimed<A: Addr, T: Tables<A>>(dst: &A, tables: &T) -> Refusal {
-    let is_cluster_ip = tables.family_config().is_some_and(|config| {
-        let net = config.cluster_net.words().iter();
-        let mask = config.cluster_mask.words().iter();
-        dst.words()
-            .iter()
-            .zip(net)
-            .zip(mask)
-            .all(|((word, net), mask)| word & mask == *net)
-    });
+    let is_cluster_ip = tables
+        .family_config()
+        .is_some_and(|config| is_of_cluster_net(dst, config));
     if !is_cluster_ip {
         return Refusal::Pass(Reason::NotService);
     }
@@ -112,6 +106,16 @@ fn unclaimed<A: Addr, T: Tables<A>>(dst: &A, tables: &T) -> Refusal {
         Some(_) => Refusal::Reject(Reason::NoSuchPort),
         None => Refusal::Drop(Reason::Unallocated),
     }
+}
+
+/// Whether an address is of the cluster IPs' network, if there is one: a configuration that was
+/// never written must not claim every packet.
+#[inline(always)]
+fn is_of_cluster_net<A: Addr>(addr: &A, config: &FamilyConfig<A>) -> bool {
+    let net = config.cluster_net.words().iter();
+    let mask = config.cluster_mask.words().iter();
+    let mut words = addr.words().iter().zip(net).zip(mask);
+    config.cluster_net != A::default() && words.all(|((word, net), mask)| word & mask == *net)
 }
 
 #[inline(always)]

@@ -1,6 +1,12 @@
 //! The pipeline as a specification: what becomes of packets, on the host, without a kernel.
 
 #[cfg(test)]
+mod any_packet;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod rejects;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod translation;
