@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod any_packet;
 #[cfg(test)]
+mod choice;
+#[cfg(test)]
+mod ports;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod rejects;
