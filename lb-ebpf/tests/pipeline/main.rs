@@ -5,6 +5,10 @@ mod any_packet;
 #[cfg(test)]
 mod choice;
 #[cfg(test)]
+mod forwarding;
+#[cfg(test)]
+mod lifetime;
+#[cfg(test)]
 mod ports;
 #[cfg(test)]
 mod refusals;
