@@ -214,7 +214,7 @@ fn the_choice_is_uniform_over_the_slots() {
         let mut expected = BTreeMap::new();
         for index in slots {
             let addr = at(family.local_pod(*index as u16), 8080);
-            *expected.entry(addr).or_default() += f64::from(DRAWS) / slots.len() as f64;
+            *expected.entry(addr).or_default() += f64::from(DRAWS) / f64::from(slots.len() as u32);
         }
         let chosen = draw(family, slots, DRAWS);
         assert!(chosen.keys().all(|addr| expected.contains_key(addr)));

@@ -179,7 +179,7 @@ fn without_an_address_of_the_node_no_source_is_translated() {
 fn a_next_hop_is_kept_for_a_second_or_until_the_epoch_moves() {
     for family in Family::BOTH {
         let mut node = node(family);
-        let mut lookups = |node: &mut Node, frame: &Frame| {
+        let lookups = |node: &mut Node, frame: &Frame| {
             let before = node.fib_lookups();
             let (verdict, _) = node.see(XDP, frame);
             assert_eq!(verdict, Verdict::Transmit { ifindex: EXTERNAL });

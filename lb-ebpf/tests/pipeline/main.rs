@@ -7,9 +7,13 @@ mod choice;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod layouts;
+#[cfg(test)]
 mod lifetime;
 #[cfg(test)]
 mod ports;
+#[cfg(test)]
+mod reasons;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]

@@ -34,48 +34,53 @@ fn node(family: Family) -> Node {
     node
 }
 
+/// What becomes of a packet to an address, on a node where the service's frontends have these
+/// flags; and why.
+fn fate(hook: Hook, protocol: u8, to: SocketAddr, flags: u32) -> (Verdict, Reason) {
+    let family = Family::of(to.ip());
+    let mut node = node(family);
+    node.flag(service(family), protocol, flags);
+    node.allocate(service(family).ip());
+    let frame = Frame::first(protocol, client(family), to);
+    let (verdict, bytes) = node.see(hook, &frame);
+    assert_eq!(bytes, frame.build(), "left as it was");
+    let reasons = node.tables.reasons.borrow();
+    assert_eq!(reasons.values().sum::<u64>(), 1);
+    (verdict, *reasons.keys().next().unwrap())
+}
+
 /// What a client is told, by what is known of the address it asked for.
 #[test]
 fn rejects_and_drops_are_told_apart() {
-    const OTHER_PORT: u16 = 81;
-    for family in Family::BOTH {
+    const INSIDE: u32 = frontend::DROP_INSIDE;
+    const OUTSIDE: u32 = frontend::DROP_OUTSIDE;
+    let nobody = (Verdict::Reject, Reason::NoBackend);
+    let elsewhere = (Verdict::Drop, Reason::NoLocalBackend);
+    for (family, protocol) in [
+        (Family::V4, proto::TCP),
+        (Family::V4, proto::UDP),
+        (Family::V6, proto::TCP),
+        (Family::V6, proto::UDP),
+    ] {
+        let to = service(family);
         for hook in HOOKS {
-            for protocol in [proto::TCP, proto::UDP] {
-                let inside = hook == Hook::TC_POD_INGRESS;
-                let elsewhere = if inside {
-                    frontend::DROP_INSIDE
-                } else {
-                    frontend::DROP_OUTSIDE
-                };
-                let both = frontend::DROP_INSIDE | frontend::DROP_OUTSIDE;
-                let see = |port: u16, number: u16, prepare: &dyn Fn(&mut Node)| {
-                    let mut node = node(family);
-                    prepare(&mut node);
-                    let to = at(family.service(number), port);
-                    let frame = Frame::first(protocol, client(family), to);
-                    let (verdict, bytes) = node.see(hook, &frame);
-                    assert_eq!(bytes, frame.build());
-                    let reasons = node.tables.reasons.borrow();
-                    assert_eq!(reasons.values().sum::<u64>(), 1);
-                    (verdict, *reasons.keys().next().unwrap())
-                };
-                let flagged = |flags| {
-                    see(80, 1, &move |node| {
-                        node.flag(service(family), protocol, flags)
-                    })
-                };
-                let reject = (Verdict::Reject, Reason::NoBackend);
-                let drop = (Verdict::Drop, Reason::NoLocalBackend);
-                assert_eq!(flagged(0), reject);
-                assert_eq!(flagged(elsewhere), drop);
-                assert_eq!(flagged(both & !elsewhere), reject, "for the other side");
-                let allocate = |node: &mut Node| node.allocate(family.service(1));
-                assert_eq!(
-                    see(OTHER_PORT, 1, &allocate),
-                    (Verdict::Reject, Reason::NoSuchPort)
-                );
-                assert_eq!(see(80, 2, &allocate), (Verdict::Drop, Reason::Unallocated));
-            }
+            let (this_side, other_side) = if hook == Hook::TC_POD_INGRESS {
+                (INSIDE, OUTSIDE)
+            } else {
+                (OUTSIDE, INSIDE)
+            };
+            assert_eq!(fate(hook, protocol, to, 0), nobody);
+            assert_eq!(fate(hook, protocol, to, other_side), nobody);
+            assert_eq!(fate(hook, protocol, to, this_side), elsewhere);
+            assert_eq!(fate(hook, protocol, to, INSIDE | OUTSIDE), elsewhere);
+
+            let other_port = at(to.ip(), 81);
+            let no_such_port = (Verdict::Reject, Reason::NoSuchPort);
+            assert_eq!(fate(hook, protocol, other_port, 0), no_such_port);
+
+            let other_address = at(family.service(2), 80);
+            let unallocated = (Verdict::Drop, Reason::Unallocated);
+            assert_eq!(fate(hook, protocol, other_address, 0), unallocated);
         }
     }
 }

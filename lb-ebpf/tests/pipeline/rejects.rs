@@ -71,8 +71,10 @@ struct Reset {
     seq: u32,
     ack: u32,
     payload: &'static [u8],
-    reset_seq: u32,
-    reset_ack: u32,
+    /// The reset's sequence number.
+    then_seq: u32,
+    then_ack: u32,
+    /// Whether the reset acknowledges.
     acks: bool,
 }
 
@@ -83,8 +85,8 @@ const RESETS: [Reset; 8] = [
         seq: 100,
         ack: 0,
         payload: b"",
-        reset_seq: 0,
-        reset_ack: 101,
+        then_seq: 0,
+        then_ack: 101,
         acks: true,
     },
     Reset {
@@ -93,8 +95,8 @@ const RESETS: [Reset; 8] = [
         seq: u32::MAX,
         ack: 0,
         payload: b"",
-        reset_seq: 0,
-        reset_ack: 0,
+        then_seq: 0,
+        then_ack: 0,
         acks: true,
     },
     Reset {
@@ -103,8 +105,8 @@ const RESETS: [Reset; 8] = [
         seq: 100,
         ack: 0,
         payload: b"early",
-        reset_seq: 0,
-        reset_ack: 106,
+        then_seq: 0,
+        then_ack: 106,
         acks: true,
     },
     Reset {
@@ -113,8 +115,8 @@ const RESETS: [Reset; 8] = [
         seq: 100,
         ack: 777,
         payload: b"",
-        reset_seq: 777,
-        reset_ack: 0,
+        then_seq: 777,
+        then_ack: 0,
         acks: false,
     },
     Reset {
@@ -123,8 +125,8 @@ const RESETS: [Reset; 8] = [
         seq: 100,
         ack: 777,
         payload: b"abc",
-        reset_seq: 777,
-        reset_ack: 0,
+        then_seq: 777,
+        then_ack: 0,
         acks: false,
     },
     Reset {
@@ -133,8 +135,8 @@ const RESETS: [Reset; 8] = [
         seq: 100,
         ack: 777,
         payload: b"",
-        reset_seq: 777,
-        reset_ack: 0,
+        then_seq: 777,
+        then_ack: 0,
         acks: false,
     },
     Reset {
@@ -143,8 +145,8 @@ const RESETS: [Reset; 8] = [
         seq: 100,
         ack: 0,
         payload: b"abc",
-        reset_seq: 0,
-        reset_ack: 104,
+        then_seq: 0,
+        then_ack: 104,
         acks: true,
     },
     Reset {
@@ -153,8 +155,8 @@ const RESETS: [Reset; 8] = [
         seq: 100,
         ack: 0,
         payload: b"abc",
-        reset_seq: 0,
-        reset_ack: 103,
+        then_seq: 0,
+        then_ack: 103,
         acks: true,
     },
 ];
@@ -182,8 +184,8 @@ impl Reset {
             !reset.syn && !reset.fin && !reset.psh && !reset.urg,
             "{name}"
         );
-        assert_eq!(reset.sequence_number, self.reset_seq, "{name}");
-        assert_eq!(reset.acknowledgment_number, self.reset_ack, "{name}");
+        assert_eq!(reset.sequence_number, self.then_seq, "{name}");
+        assert_eq!(reset.acknowledgment_number, self.then_ack, "{name}");
         assert_eq!(reset.options.as_slice(), [], "{name}");
     }
 }

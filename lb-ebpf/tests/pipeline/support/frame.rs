@@ -20,8 +20,8 @@ pub(crate) struct Frame {
     pub(crate) ttl: u8,
     /// Ignored by IPv6.
     pub(crate) options: Ipv4Options,
-    /// Ignored by IPv4.
-    pub(crate) extensions: Ipv6Extensions,
+    /// Ignored by IPv4. Boxed, since it has room for all there may be.
+    pub(crate) extensions: Box<Ipv6Extensions>,
     pub(crate) segment: Segment,
     pub(crate) payload: Vec<u8>,
 }
@@ -59,7 +59,7 @@ impl Frame {
             dst,
             ttl: 64,
             options: Ipv4Options::new(),
-            extensions: Ipv6Extensions::default(),
+            extensions: Box::default(),
             segment,
             payload: b"payload".to_vec(),
         }
@@ -167,7 +167,7 @@ impl Frame {
                     destination: destination.octets(),
                     ..Ipv6Header::default()
                 };
-                IpHeaders::Ipv6(header, self.extensions.clone())
+                IpHeaders::Ipv6(header, (*self.extensions).clone())
             }
             mixed => panic!("{mixed:?} are of two families"),
         }

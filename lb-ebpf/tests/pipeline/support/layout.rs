@@ -10,7 +10,7 @@ use super::frame::{Frame, Segment};
 pub(crate) struct Layout {
     tag: Option<u16>,
     options: Ipv4Options,
-    extensions: Ipv6Extensions,
+    extensions: Box<Ipv6Extensions>,
     ttl: u8,
     payload: Vec<u8>,
     udp_checksum: bool,
@@ -34,9 +34,9 @@ impl Layout {
         }
         Frame {
             tag,
+            ttl,
             options,
             extensions,
-            ttl,
             payload,
             ..frame
         }
@@ -48,7 +48,7 @@ pub(crate) fn layouts() -> impl Strategy<Value = Layout> {
     (
         option::of(priority_tags()),
         prop_oneof![2 => Just(Ipv4Options::new()), 1 => ipv4_options()],
-        prop_oneof![2 => Just(Ipv6Extensions::default()), 1 => extensions()],
+        prop_oneof![2 => Just(Box::default()), 1 => extensions().prop_map(Box::new)],
         2_u8..,
         vec(any::<u8>(), 0..64),
         prop::bool::weighted(0.8),
@@ -88,7 +88,7 @@ fn extensions() -> impl Strategy<Value = Ipv6Extensions> {
                 destination_options,
                 // All zero is a routing header without segments left.
                 routing: routing.map(|header| Ipv6RoutingExtensions {
-                    routing: extension(vec![0; header.payload().len()]),
+                    routing: extension(&vec![0; header.payload().len()]),
                     final_destination_options,
                 }),
                 fragment: None,
@@ -103,10 +103,10 @@ pub(crate) fn padding(words: usize) -> Ipv6RawExtHeader {
     let mut payload = vec![0; 6 + words * 8];
     payload[0] = 1;
     payload[1] = payload.len() as u8 - 2;
-    extension(payload)
+    extension(&payload)
 }
 
 /// A header with this content; its next header is filled in by the builder.
-pub(crate) fn extension(payload: Vec<u8>) -> Ipv6RawExtHeader {
-    Ipv6RawExtHeader::new_raw(IpNumber(0), &payload).unwrap()
+pub(crate) fn extension(payload: &[u8]) -> Ipv6RawExtHeader {
+    Ipv6RawExtHeader::new_raw(IpNumber(0), payload).unwrap()
 }

@@ -77,7 +77,7 @@ impl<'a> Headers<'a> {
     pub(crate) fn checksums_hold(&self) -> bool {
         let header_holds = self.src.is_ipv6() || {
             let length = usize::from(self.bytes[self.l3] & 0x0f) * 4;
-            is_right(sum(&self.bytes[self.l3..self.l3 + length]))
+            is_right(&sum(&self.bytes[self.l3..self.l3 + length]))
         };
         header_holds && self.transport_holds()
     }
@@ -92,7 +92,7 @@ impl<'a> Headers<'a> {
         } else {
             self.pseudo_sum()
         };
-        absent || is_right(pseudo.add_slice(&self.bytes[self.l4..self.end]))
+        absent || is_right(&pseudo.add_slice(&self.bytes[self.l4..self.end]))
     }
 }
 
@@ -109,7 +109,7 @@ pub(crate) fn sum(bytes: &[u8]) -> Sum16BitWords {
 }
 
 /// Whether this is the sum of something together with its checksum.
-fn is_right(sum: Sum16BitWords) -> bool {
+fn is_right(sum: &Sum16BitWords) -> bool {
     sum.ones_complement() == 0
 }
 
