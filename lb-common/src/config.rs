@@ -26,9 +26,9 @@ assert_layout!(Config = 8 + 12 + 48);
 pub struct FamilyConfig<A> {
     /// The node's own address, source of hairpinned packets; zero when it has none.
     pub node: A,
-    /// Network of the service cluster IPs.
+    /// Network of the service cluster IPs; zero when there is none.
     pub cluster_net: A,
-    /// Its mask; all ones with a zero network when there is none.
+    /// Its mask.
     pub cluster_mask: A,
 }
 

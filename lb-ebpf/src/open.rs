@@ -2,7 +2,7 @@
 
 use lb_common::{
     Addr, Port,
-    config::link,
+    config::{FamilyConfig, link},
     counters::Reason,
     flow::{Direction, Flow, FlowKey, Half, Route, Staged},
     service::{Frontend, FrontendKey, Slots, backend, frontend},
@@ -106,15 +106,9 @@ pub(crate) fn claim<'t, A: Addr, T: Tables<A>>(key: &FlowKey<A>, tables: &'t T) 
 
 #[inline(always)]
 fn is_cluster_ip<A: Addr, T: Tables<A>>(addr: &A, tables: &T) -> bool {
-    tables.family_config().is_some_and(|config| {
-        let net = config.cluster_net.words().iter();
-        let mask = config.cluster_mask.words().iter();
-        addr.words()
-            .iter()
-            .zip(net)
-            .zip(mask)
-            .all(|((word, net), mask)| word & mask == *net)
-    })
+    tables
+        .family_config()
+        .is_some_and(|config| is_of_cluster_net(addr, config))
 }
 
 /// Counts a packet for a cluster IP that has no such port, and says what becomes of it: if the
@@ -149,6 +143,16 @@ pub(crate) fn admit<A: Addr, T: Tables<A>>(
         return Err(refuse(&Refusal::Drop(Reason::NoFlow), tables));
     }
     Ok(())
+}
+
+/// Whether an address is of the cluster IPs' network, if there is one: a configuration that was
+/// never written must not claim every packet.
+#[inline(always)]
+fn is_of_cluster_net<A: Addr>(addr: &A, config: &FamilyConfig<A>) -> bool {
+    let net = config.cluster_net.words().iter();
+    let mask = config.cluster_mask.words().iter();
+    let mut words = addr.words().iter().zip(net).zip(mask);
+    config.cluster_net != A::default() && words.all(|((word, net), mask)| word & mask == *net)
 }
 
 #[inline(always)]

@@ -46,9 +46,12 @@ where
 
 #[inline(always)]
 fn answer<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Result<Verdict, Reason> {
-    // Nobody is answered whose address cannot be a sender's (RFC 1122, 3.2.2; RFC 4443, 2.4),
-    // and no reset by a reset (RFC 9293, 3.10.7.1).
-    if !is_unicast(&datagram.key.src) || datagram.tcp_flags & tcp_flag::RST != 0 {
+    // Nobody is answered whose address cannot be a sender's, nor what everybody on the link has
+    // received (RFC 1122, 3.2.2; RFC 4443, 2.4), and no reset by a reset (RFC 9293, 3.10.7.1).
+    if !is_unicast(&datagram.key.src)
+        || is_group_frame(pkt)
+        || datagram.tcp_flags & tcp_flag::RST != 0
+    {
         return Ok(Verdict::Drop);
     }
     let built = if datagram.key.proto == proto::TCP {
@@ -73,6 +76,12 @@ fn is_unicast<A: Addr>(addr: &A) -> bool {
         first >= 224
     };
     !multicast && *addr != A::default()
+}
+
+/// Whether a frame was sent to more than one station (IEEE 802.3, 3.2.3).
+#[inline(always)]
+fn is_group_frame<P: Packet>(pkt: &P) -> bool {
+    pkt.bytes::<12>(0).is_none_or(|macs| macs[0] & 1 != 0)
 }
 
 /// A reset as RFC 9293, 3.10.7.1 has it for a connection that does not exist.
@@ -121,6 +130,10 @@ fn unreachable<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Optio
     let icmp = datagram.l3 + ip;
     let length = ICMP + ip + QUOTE;
     let partial = pkt.checksum_is_partial(rewrite::transport_checksum(datagram).offset);
+    // Hardware will write where options or extensions have the checksum now: into the quote.
+    if partial && datagram.l4 != icmp {
+        return None;
+    }
     if pkt.len() < icmp + length && !pkt.resize(icmp + length) {
         return None;
     }

@@ -1,0 +1,369 @@
+//! How long a flow keeps what was decided for it, and what that costs.
+
+use std::{net::SocketAddr, time::Duration};
+
+use lb_common::{counters::Reason, proto};
+use lb_ebpf::{Hook, Verdict};
+use proptest::{collection::vec, prelude::*, sample};
+
+use crate::support::{
+    family::{Family, at},
+    frame::{Frame, flag},
+    node::Node,
+    packet::HostPacket,
+    wire,
+};
+
+const HOOK: Hook = Hook::TC_EXTERNAL_INGRESS;
+const PROTOCOLS: [u8; 2] = [proto::TCP, proto::UDP];
+/// Comfortably more than the second after which rows are renewed.
+const A_WHILE: Duration = Duration::from_millis(1100);
+
+fn client(family: Family) -> SocketAddr {
+    at(family.client(1), 4000)
+}
+
+fn service(family: Family) -> SocketAddr {
+    at(family.service(1), 80)
+}
+
+fn backend(family: Family, number: u16) -> SocketAddr {
+    at(family.local_pod(number), 8080)
+}
+
+/// A node with backends 0 and up, of which the service has the first.
+fn node(family: Family, backends: u16) -> Node {
+    let mut node = Node::new();
+    for number in 0..backends {
+        node.local(backend(family, number));
+    }
+    serve(&mut node, family, &[0]);
+    node
+}
+
+fn serve(node: &mut Node, family: Family, backends: &[u32]) {
+    for protocol in PROTOCOLS {
+        node.serve(service(family), protocol, backends, backends);
+    }
+}
+
+/// Where a packet is sent on to; none if it is not.
+fn reached(node: &mut Node, frame: &Frame) -> Option<SocketAddr> {
+    match node.see(HOOK, frame) {
+        (Verdict::Deliver | Verdict::Transmit { .. }, bytes) => Some(wire::addresses(&bytes).1),
+        _ => None,
+    }
+}
+
+/// What may happen around a flow.
+#[derive(Clone, Debug)]
+enum Change {
+    /// The service gets these backends.
+    Serve(Vec<u32>),
+    /// A backend other than the flow's goes.
+    Retire(u32),
+    /// Another client opens a flow.
+    Crowd(u16),
+    Wait(Duration),
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        vec(0_u32..6, 0..6).prop_map(Change::Serve),
+        (1_u32..6).prop_map(Change::Retire),
+        (1_u16..).prop_map(Change::Crowd),
+        (0_u64..3000).prop_map(|millis| Change::Wait(Duration::from_millis(millis))),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_flow_keeps_its_backend_while_others_come_and_go(
+        family in sample::select(&Family::BOTH),
+        protocol in sample::select(&PROTOCOLS),
+        changes in vec(changes(), 1..20),
+    ) {
+        let mut node = node(family, 6);
+        let (client, service) = (client(family), service(family));
+        let chosen = reached(&mut node, &Frame::first(protocol, client, service));
+        prop_assert_eq!(chosen, Some(backend(family, 0)));
+        for change in changes {
+            match change {
+                Change::Serve(backends) => serve(&mut node, family, &backends),
+                Change::Retire(index) => node.retire(family, index),
+                Change::Crowd(port) => {
+                    let other = at(family.client(2), port);
+                    node.see(HOOK, &Frame::first(protocol, other, service));
+                }
+                Change::Wait(time) => node.wait(time),
+            }
+            let next = Frame::next(protocol, client, service);
+            prop_assert_eq!(reached(&mut node, &next), chosen);
+            let reply = Frame::next(protocol, backend(family, 0), client);
+            let (_, bytes) = node.see(Hook::TC_EXTERNAL_EGRESS, &reply);
+            prop_assert_eq!(wire::addresses(&bytes), (service, client));
+        }
+    }
+}
+
+/// A backend goes: what drains, what moves.
+#[test]
+fn flows_whose_backend_is_gone_drain_or_move() {
+    for family in Family::BOTH {
+        let (client, service) = (client(family), service(family));
+        let syn = Frame::tcp(client, service, flag::SYN);
+        let datagram = Frame::udp(client, service);
+        let old = Some(backend(family, 0));
+        let new = Some(backend(family, 1));
+        let after = |first: &Frame, next: &Frame| {
+            let mut node = node(family, 2);
+            assert_eq!(reached(&mut node, first), old);
+            serve(&mut node, family, &[1]);
+            node.retire(family, 0);
+            reached(&mut node, next)
+        };
+        for flags in [
+            flag::ACK,
+            flag::SYN | flag::ACK,
+            flag::FIN | flag::ACK,
+            flag::RST,
+            0,
+        ] {
+            let mid_stream = Frame::tcp(client, service, flags);
+            assert_eq!(after(&syn, &mid_stream), old, "flags {flags:02x}");
+        }
+        assert_eq!(after(&syn, &syn), new, "a connection that begins anew");
+        assert_eq!(after(&datagram, &datagram), new, "a datagram");
+    }
+}
+
+/// A retransmitted SYN goes where the first one went, whatever is drawn.
+#[test]
+fn a_repeated_syn_keeps_its_backend() {
+    for family in Family::BOTH {
+        let mut node = node(family, 6);
+        serve(&mut node, family, &[0, 1, 2, 3, 4, 5]);
+        let syn = Frame::tcp(client(family), service(family), flag::SYN);
+        let chosen = reached(&mut node, &syn);
+        for _ in 0..20 {
+            assert_eq!(reached(&mut node, &syn), chosen);
+        }
+        assert_eq!(node.flows.len(), 2);
+    }
+}
+
+#[test]
+fn a_segment_in_mid_stream_opens_no_flow() {
+    for family in Family::BOTH {
+        for hook in [Hook::XDP_EXTERNAL, HOOK, Hook::TC_POD_INGRESS] {
+            for flags in [
+                flag::ACK,
+                flag::SYN | flag::ACK,
+                flag::FIN | flag::ACK,
+                flag::RST,
+                0,
+            ] {
+                let frame = Frame::tcp(client(family), service(family), flags);
+                let mut node = node(family, 1);
+                assert_eq!(node.see(hook, &frame), (Verdict::Drop, frame.build()));
+                assert_eq!(node.count(Reason::NoFlow), 1);
+                assert_eq!(node.flows.len(), 0);
+            }
+        }
+    }
+}
+
+/// What leaves the node has been decided on when it entered.
+#[test]
+fn egress_opens_no_flow() {
+    for family in Family::BOTH {
+        for hook in [Hook::TC_EXTERNAL_EGRESS, Hook::TC_POD_EGRESS] {
+            for protocol in PROTOCOLS {
+                for number in [1, 2] {
+                    let to = at(family.service(number), 80);
+                    let frame = Frame::first(protocol, client(family), to);
+                    let mut node = node(family, 1);
+                    assert_eq!(node.see(hook, &frame), (Verdict::Pass, frame.build()));
+                    assert_eq!(node.count(Reason::NotService), 1);
+                    assert_eq!((node.flows.len(), node.flows.writes), (0, 0));
+                }
+            }
+        }
+    }
+}
+
+/// The promise of the flow table: one lookup finishes a packet, and nothing is written.
+#[test]
+fn an_established_flow_costs_one_lookup_and_no_write() {
+    for family in Family::BOTH {
+        let (client, service) = (client(family), service(family));
+        for protocol in PROTOCOLS {
+            let mut node = node(family, 1);
+            node.see(HOOK, &Frame::first(protocol, client, service));
+            let reply = Frame::next(protocol, backend(family, 0), client);
+            let packets = [
+                (HOOK, Frame::next(protocol, client, service)),
+                (Hook::TC_EXTERNAL_EGRESS, reply),
+            ];
+            for (hook, frame) in packets {
+                let before = (node.flows.lookups, node.flows.writes);
+                let frontends = node.tables.frontend_lookups.get();
+                assert_eq!(node.see(hook, &frame).0, Verdict::Deliver);
+                let after = (node.flows.lookups, node.flows.writes);
+                assert_eq!(after, (before.0 + 1, before.1));
+                assert_eq!(node.tables.frontend_lookups.get(), frontends);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_packet_that_is_for_no_service_costs_two_lookups() {
+    for family in Family::BOTH {
+        let mut node = node(family, 1);
+        let frame = Frame::udp(client(family), at(family.client(9), 80));
+        assert_eq!(node.see(HOOK, &frame).0, Verdict::Pass);
+        assert_eq!(node.count(Reason::NotService), 1);
+        let lookups = node.flows.lookups + node.tables.frontend_lookups.get();
+        assert_eq!(lookups, 2);
+    }
+}
+
+/// The table evicts what is not looked up: the reply's row of a flow without replies. It holds
+/// the flow's tuple, and is put back.
+#[test]
+fn a_request_renews_the_row_of_its_reply() {
+    for family in Family::BOTH {
+        for protocol in PROTOCOLS {
+            let (client, service) = (client(family), service(family));
+            let mut node = node(family, 1);
+            node.see(HOOK, &Frame::first(protocol, client, service));
+            evict_replies(&mut node);
+            let next = Frame::next(protocol, client, service);
+            node.see(HOOK, &next);
+            assert_eq!(node.flows.len(), 1, "not with every packet");
+            node.wait(A_WHILE);
+            assert_eq!(reached(&mut node, &next), Some(backend(family, 0)));
+            let reply = Frame::next(protocol, backend(family, 0), client);
+            let (_, bytes) = node.see(Hook::TC_EXTERNAL_EGRESS, &reply);
+            assert_eq!(wire::addresses(&bytes), (service, client));
+        }
+    }
+}
+
+fn evict_replies(node: &mut Node) {
+    use lb_common::flow::Half;
+    node.flows
+        .v4
+        .rows
+        .retain(|_, row| row.half() == Half::Request);
+    node.flows
+        .v6
+        .rows
+        .retain(|_, row| row.half() == Half::Request);
+}
+
+fn evict_requests(node: &mut Node) {
+    use lb_common::flow::Half;
+    node.flows
+        .v4
+        .rows
+        .retain(|_, row| row.half() == Half::Reply);
+    node.flows
+        .v6
+        .rows
+        .retain(|_, row| row.half() == Half::Reply);
+}
+
+/// Its tuple went to another flow while it was idle: it must not answer to that flow's replies.
+#[test]
+fn a_flow_that_lost_its_tuple_ends() {
+    for family in Family::BOTH {
+        for protocol in PROTOCOLS {
+            let client = client(family);
+            let [one, two] = [1, 2].map(|number| at(family.service(number), 80));
+            let mut node = node(family, 1);
+            node.serve(two, protocol, &[0], &[0]);
+            node.see(HOOK, &Frame::first(protocol, client, one));
+            evict_replies(&mut node);
+            node.see(HOOK, &Frame::first(protocol, client, two));
+
+            node.wait(A_WHILE);
+            node.see(HOOK, &Frame::next(protocol, client, one));
+            let reply = Frame::next(protocol, backend(family, 0), client);
+            let (_, bytes) = node.see(Hook::TC_EXTERNAL_EGRESS, &reply);
+            assert_eq!(wire::addresses(&bytes).0, two);
+
+            let (verdict, bytes) = node.see(HOOK, &Frame::next(protocol, client, one));
+            if protocol == proto::TCP {
+                assert_eq!(verdict, Verdict::Drop);
+                assert_eq!(node.count(Reason::NoFlow), 1);
+            } else {
+                assert_ne!(wire::source(&bytes), client, "a tuple of its own");
+            }
+        }
+    }
+}
+
+/// A datagram flow whose request row was evicted takes up the tuple it had.
+#[test]
+fn a_flow_that_is_opened_again_gets_its_own_tuple_back() {
+    for family in Family::BOTH {
+        let frame = Frame::udp(client(family), service(family));
+        let mut node = node(family, 1);
+        let (_, before) = node.see(HOOK, &frame);
+        evict_requests(&mut node);
+        let (_, after) = node.see(HOOK, &frame);
+        assert_eq!(after, before);
+        assert_eq!(node.flows.len(), 2);
+    }
+}
+
+/// A table that takes no row leaves nothing half done.
+#[test]
+fn a_full_table_drops_what_is_new_and_keeps_no_half_of_it() {
+    for family in Family::BOTH {
+        for rows in [0, 1] {
+            let mut node = node(family, 1);
+            node.flows.limit(rows);
+            let frame = Frame::udp(client(family), service(family));
+            assert_eq!(node.see(HOOK, &frame), (Verdict::Drop, frame.build()));
+            assert_eq!(node.count(Reason::TableBusy), 1);
+            assert_eq!(node.flows.len(), 0);
+        }
+    }
+}
+
+/// A reply row that can't be renewed for want of room ends nothing.
+#[test]
+fn a_full_table_ends_no_flow() {
+    for family in Family::BOTH {
+        let mut node = node(family, 1);
+        let frame = Frame::udp(client(family), service(family));
+        node.see(HOOK, &frame);
+        evict_replies(&mut node);
+        node.flows.limit(1);
+        node.wait(A_WHILE);
+        assert!(reached(&mut node, &frame).is_some());
+        assert_eq!(node.flows.len(), 1);
+        assert!(reached(&mut node, &frame).is_some());
+    }
+}
+
+/// Services count what they translate, by what arrived.
+#[test]
+fn services_count_flows_packets_and_bytes() {
+    let family = Family::V6;
+    let mut node = Node::new();
+    let index = node.local(backend(family, 0));
+    let id = node.serve(service(family), proto::UDP, &[index], &[index]);
+    let request = HostPacket::from(&Frame::udp(client(family), service(family)));
+    let reply = HostPacket::from(&Frame::udp(backend(family, 0), client(family)));
+    let bytes = (2 * request.bytes().len() + reply.bytes().len()) as u64;
+    node.see(HOOK, request.clone());
+    node.see(HOOK, request);
+    node.see(Hook::TC_EXTERNAL_EGRESS, reply);
+    let counters = node.counters(id);
+    assert_eq!((counters.flows, counters.packets), (1, 3));
+    assert_eq!((counters.bytes, counters.rejects), (bytes, 0));
+}

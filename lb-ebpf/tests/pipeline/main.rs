@@ -1,0 +1,14 @@
+//! The pipeline as a specification: what becomes of packets, on the host, without a kernel.
+#![cfg(test)]
+
+mod any_packet;
+mod choice;
+mod forwarding;
+mod layouts;
+mod lifetime;
+mod ports;
+mod reasons;
+mod refusals;
+mod rejects;
+mod support;
+mod translation;

@@ -1,0 +1,231 @@
+//! No two live flows share a tuple: the ports of translated sources.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use lb_common::{counters::Reason, proto};
+use lb_ebpf::{Hook, Verdict};
+
+use crate::support::{
+    family::{Family, at},
+    frame::Frame,
+    node::Node,
+    tables::{SNAT_PORTS, Way},
+    wire,
+};
+
+const HOOK: Hook = Hook::XDP_EXTERNAL;
+const PROTOCOLS: [u8; 2] = [proto::TCP, proto::UDP];
+
+fn service(family: Family) -> SocketAddr {
+    at(family.service(1), 80)
+}
+
+fn backend(family: Family) -> SocketAddr {
+    at(family.remote_pod(1), 8080)
+}
+
+/// A node with one backend elsewhere, behind one service of either protocol.
+fn node(family: Family) -> Node {
+    let mut node = Node::new();
+    let index = node.remote(backend(family));
+    for protocol in PROTOCOLS {
+        node.serve(service(family), protocol, &[index], &[index]);
+    }
+    node
+}
+
+/// Opens a flow; yields the source its backend sees, or the verdict.
+fn open(node: &mut Node, hook: Hook, frame: &Frame) -> Result<SocketAddr, Verdict> {
+    match node.see(hook, frame) {
+        (verdict @ (Verdict::Pass | Verdict::Drop | Verdict::Reject), _) => Err(verdict),
+        (_, bytes) => Ok(wire::source(&bytes)),
+    }
+}
+
+/// Has the backend of a flow answer; yields who the client believes it is talking to, and the
+/// client.
+fn answer(node: &mut Node, hook: Hook, reply: &Frame) -> (SocketAddr, SocketAddr) {
+    wire::addresses(&node.see(hook, reply).1)
+}
+
+#[test]
+fn clients_with_equal_ports_are_told_apart_at_their_backend() {
+    const CLIENTS: u16 = 400;
+    for family in Family::BOTH {
+        for protocol in PROTOCOLS {
+            for port in [*SNAT_PORTS.start() + 7, 4000] {
+                let mut node = node(family);
+                let clients = (1..=CLIENTS).map(|number| at(family.client(number), port));
+                let mut sources = BTreeSet::new();
+                for client in clients {
+                    let frame = Frame::first(protocol, client, service(family));
+                    let source = open(&mut node, HOOK, &frame).unwrap();
+                    assert_eq!(source.ip(), family.node());
+                    assert!(SNAT_PORTS.contains(&source.port()));
+                    assert!(sources.insert(source), "{source} is used twice");
+                    let reply = Frame::next(protocol, backend(family), source);
+                    assert_eq!(answer(&mut node, HOOK, &reply), (service(family), client));
+                }
+                assert_eq!(node.flows.len(), usize::from(CLIENTS) * 2);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_clients_port_is_kept_if_it_may_be_and_is_free() {
+    let (first, last) = (*SNAT_PORTS.start(), *SNAT_PORTS.end());
+    for family in Family::BOTH {
+        for (port, kept) in [
+            (first - 1, false),
+            (first, true),
+            (last, true),
+            (last + 1, false),
+        ] {
+            let mut node = node(family);
+            let frame = Frame::udp(at(family.client(1), port), service(family));
+            let source = open(&mut node, HOOK, &frame).unwrap();
+            assert_eq!(source.port() == port, kept, "{port} became {source}");
+        }
+    }
+}
+
+#[test]
+fn drawn_ports_span_the_range() {
+    for (number, port) in [(0, *SNAT_PORTS.start()), (u32::MAX, *SNAT_PORTS.end())] {
+        let mut node = node(Family::V4);
+        // The first number chooses the backend.
+        node.tables.dice.borrow_mut().extend([0, number]);
+        let frame = Frame::udp(at(Family::V4.client(1), 4000), service(Family::V4));
+        assert_eq!(open(&mut node, HOOK, &frame).unwrap().port(), port);
+    }
+}
+
+#[test]
+fn the_protocols_have_ports_of_their_own() {
+    let client = at(Family::V6.client(1), *SNAT_PORTS.start());
+    let mut node = node(Family::V6);
+    for protocol in PROTOCOLS {
+        let frame = Frame::first(protocol, client, service(Family::V6));
+        assert_eq!(open(&mut node, HOOK, &frame).unwrap().port(), client.port());
+    }
+}
+
+#[test]
+fn exhausted_ports_drop_what_is_new_and_nothing_else() {
+    for family in Family::BOTH {
+        for protocol in PROTOCOLS {
+            let mut node = node(family);
+            let config = node.tables.config.as_mut().unwrap();
+            config.snat_last = config.snat_first;
+            let only = at(family.node(), *SNAT_PORTS.start());
+
+            let lucky = at(family.client(1), 4000);
+            let frame = Frame::first(protocol, lucky, service(family));
+            assert_eq!(open(&mut node, HOOK, &frame), Ok(only));
+
+            let unlucky = at(family.client(2), 4000);
+            let frame = Frame::first(protocol, unlucky, service(family));
+            let dropped = node.see(HOOK, &frame);
+            assert_eq!(dropped, (Verdict::Drop, frame.build()));
+            assert_eq!(node.count(Reason::PortsExhausted), 1);
+            assert_eq!(node.flows.len(), 2);
+
+            let reply = Frame::next(protocol, backend(family), only);
+            assert_eq!(answer(&mut node, HOOK, &reply), (service(family), lucky));
+        }
+    }
+}
+
+/// Few probes: the price of a new flow is bounded.
+#[test]
+fn eight_ports_are_tried() {
+    for (taken, expected) in [(7, Ok(())), (8, Err(Verdict::Drop))] {
+        let family = Family::V4;
+        let mut node = node(family);
+        let first = at(family.client(1), 4000);
+        node.tables.dice.borrow_mut().extend([0, 0]);
+        open(&mut node, HOOK, &Frame::udp(first, service(family))).unwrap();
+
+        let second = at(family.client(2), 4000);
+        node.tables.dice.borrow_mut().push_back(0);
+        node.tables.dice.borrow_mut().extend([0].repeat(taken));
+        node.tables.dice.borrow_mut().push_back(u32::MAX);
+        let opened = open(&mut node, HOOK, &Frame::udp(second, service(family)));
+        assert_eq!(opened.map(drop), expected, "with {taken} collisions");
+    }
+}
+
+/// One client socket that talks to two services which share a backend.
+#[test]
+fn a_client_that_meets_a_backend_by_two_names_is_answered_by_both() {
+    let courses = [
+        (Hook::XDP_EXTERNAL, Hook::TC_EXTERNAL_EGRESS, true),
+        (Hook::XDP_EXTERNAL, Hook::XDP_EXTERNAL, false),
+        (Hook::TC_POD_INGRESS, Hook::TC_POD_EGRESS, true),
+        (Hook::TC_POD_INGRESS, Hook::TC_POD_EGRESS, false),
+    ];
+    for family in Family::BOTH {
+        for protocol in PROTOCOLS {
+            for (request_hook, reply_hook, is_local) in courses {
+                let mut node = Node::new();
+                let backend = backend(family);
+                let index = if is_local {
+                    node.local(backend)
+                } else {
+                    node.remote(backend)
+                };
+                let client = at(family.client(1), 4000);
+                let names = [1, 2].map(|number| at(family.service(number), 80));
+                let sources = names.map(|name| {
+                    node.serve(name, protocol, &[index], &[index]);
+                    let frame = Frame::first(protocol, client, name);
+                    open(&mut node, request_hook, &frame).unwrap()
+                });
+                assert_ne!(sources[0], sources[1]);
+                for (name, source) in names.into_iter().zip(sources) {
+                    let reply = Frame::next(protocol, backend, source);
+                    assert_eq!(answer(&mut node, reply_hook, &reply), (name, client));
+                }
+            }
+        }
+    }
+}
+
+/// The same for a pod that is the backend itself.
+#[test]
+fn a_pod_that_meets_itself_by_two_names_is_answered_by_both() {
+    let hook = Hook::TC_POD_INGRESS;
+    for family in Family::BOTH {
+        let pod = at(family.local_pod(1), 8080);
+        let client = at(pod.ip(), *SNAT_PORTS.start());
+        let mut node = Node::new();
+        let index = node.local(pod);
+        let names = [1, 2].map(|number| at(family.service(number), 80));
+        let sources = names.map(|name| {
+            node.serve(name, proto::UDP, &[index], &[]);
+            open(&mut node, hook, &Frame::udp(client, name)).unwrap()
+        });
+        assert_ne!(sources[0], sources[1]);
+        for (name, source) in names.into_iter().zip(sources) {
+            assert_eq!(source.ip(), family.node());
+            let reply = Frame::udp(pod, source);
+            assert_eq!(answer(&mut node, hook, &reply), (name, client));
+        }
+    }
+}
+
+/// The route's own source address comes before the node's.
+#[test]
+fn the_source_is_the_routes_or_else_the_nodes() {
+    for family in Family::BOTH {
+        let preferred = family.client(77);
+        for (source, expected) in [(Some(preferred), preferred), (None, family.node())] {
+            let mut node = node(family);
+            let way = Way { source, ..Way::OUT };
+            node.route(backend(family).ip(), way);
+            let frame = Frame::udp(at(family.client(1), 4000), service(family));
+            assert_eq!(open(&mut node, HOOK, &frame).unwrap().ip(), expected);
+        }
+    }
+}

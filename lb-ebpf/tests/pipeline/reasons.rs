@@ -1,0 +1,214 @@
+//! Each reason, and a packet that is passed, dropped or rejected for it.
+
+use std::net::SocketAddr;
+
+use lb_common::{config::link, counters::Reason, proto, service::frontend};
+use lb_ebpf::{Hook, Reach, Verdict};
+
+use crate::support::{
+    family::{Family, at},
+    frame::{Frame, flag},
+    layout::padding,
+    node::Node,
+    packet::HostPacket,
+    tables::{EXTERNAL, Way},
+};
+
+/// A packet on a node where something is the matter.
+struct Case {
+    node: Node,
+    hook: Hook,
+    packet: HostPacket,
+}
+
+fn service(family: Family) -> SocketAddr {
+    at(family.service(1), 80)
+}
+
+fn client(family: Family) -> SocketAddr {
+    at(family.client(1), 4000)
+}
+
+fn local(family: Family) -> SocketAddr {
+    at(family.local_pod(1), 8080)
+}
+
+fn remote(family: Family) -> SocketAddr {
+    at(family.remote_pod(1), 8080)
+}
+
+impl Case {
+    /// A datagram to a service with a backend elsewhere.
+    fn new(family: Family) -> Self {
+        let mut node = Node::new();
+        let index = node.remote(remote(family));
+        let service = service(family);
+        node.serve(service, proto::UDP, &[index], &[index]);
+        node.serve(service, proto::TCP, &[index], &[index]);
+        node.allocate(service.ip());
+        Self {
+            node,
+            hook: Hook::XDP_EXTERNAL,
+            packet: HostPacket::from(&Frame::udp(client(family), service)),
+        }
+    }
+
+    /// The same on a node that is different.
+    fn node(mut self, change: impl FnOnce(&mut Node)) -> Self {
+        change(&mut self.node);
+        self
+    }
+
+    /// The same with another packet.
+    fn packet(mut self, packet: impl Into<HostPacket>) -> Self {
+        self.packet = packet.into();
+        self
+    }
+
+    /// The same with a packet whose bytes are different.
+    fn bytes(self, change: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut bytes = self.packet.bytes().to_vec();
+        change(&mut bytes);
+        self.packet(HostPacket::new(bytes))
+    }
+}
+
+/// A packet that meets this reason. A reason without one does not compile.
+fn case(reason: Reason, family: Family) -> Case {
+    let whole = Case::new(family);
+    let service = service(family);
+    let datagram = Frame::udp(client(family), service);
+    match reason {
+        Reason::NotIp => whole.bytes(|bytes| bytes[12..14].copy_from_slice(&[0x08, 0x06])),
+        Reason::OtherProtocol => whole.bytes(|bytes| match family {
+            Family::V4 => bytes[14 + 9] = proto::SCTP,
+            Family::V6 => bytes[14 + 6] = proto::SCTP,
+        }),
+        Reason::Malformed => whole.bytes(|bytes| bytes.truncate(30)),
+        Reason::Fragment => whole.bytes(|bytes| match family {
+            Family::V4 => bytes[14 + 6] = 0x20,
+            Family::V6 => bytes[14 + 6] = 44,
+        }),
+        Reason::Vlan => whole.packet(&Frame {
+            tag: Some(5),
+            ..datagram
+        }),
+        // IPv4 has no chains: there it is the other family's packet.
+        Reason::HeaderChain => {
+            let mut frame = Frame::udp(client(Family::V6), at(Family::V6.service(1), 80));
+            frame.extensions.destination_options = Some(padding(20));
+            whole.packet(&frame)
+        }
+        Reason::NotService => whole.packet(&Frame::udp(client(family), at(family.client(2), 80))),
+        Reason::NeedsStack => whole.node(|node| node.link(EXTERNAL, link::DIRECT)),
+        Reason::NoBackend => whole.node(|node| {
+            node.serve(service, proto::UDP, &[], &[]);
+        }),
+        Reason::NoSuchPort => whole.packet(&Frame::udp(client(family), at(service.ip(), 81))),
+        Reason::Unallocated => whole.packet(&Frame::udp(client(family), at(family.service(2), 80))),
+        Reason::NoLocalBackend => whole.node(|node| {
+            node.serve(service, proto::UDP, &[], &[]);
+            node.flag(service, proto::UDP, frontend::DROP_OUTSIDE);
+        }),
+        Reason::NoFlow => whole.packet(&Frame::tcp(client(family), service, flag::ACK)),
+        Reason::PortsExhausted => whole.node(|node| {
+            let config = node.tables.config.as_mut().unwrap();
+            config.snat_last = config.snat_first;
+            let other = at(family.client(2), 4000);
+            node.see(Hook::XDP_EXTERNAL, &Frame::udp(other, service));
+        }),
+        Reason::TableBusy => whole.node(|node| node.flows.limit(0)),
+        Reason::NoRoute => whole.node(|node| {
+            node.route(remote(family).ip(), Way::reaching(Reach::Unreachable));
+        }),
+        Reason::NoSource => whole.node(|node| {
+            let config = node.tables.config.as_mut().unwrap();
+            (config.v4.node, config.v6.node) = ([0; 1], [0; 4]);
+        }),
+        Reason::TimeToLive => whole.packet(&Frame { ttl: 1, ..datagram }),
+        Reason::NoRoom => {
+            let bare = Frame {
+                payload: Vec::new(),
+                ..datagram
+            };
+            whole
+                .node(|node| {
+                    node.serve(service, proto::UDP, &[], &[]);
+                })
+                .packet(HostPacket::from(&bare).without_room())
+        }
+        Reason::Inconsistent => whole.node(|node| {
+            node.tables.v4.slots.clear();
+            node.tables.v6.slots.clear();
+        }),
+    }
+}
+
+/// What a reason's name says becomes of its packets.
+fn verdict(reason: Reason) -> Verdict {
+    match reason.name().split_once('-') {
+        Some(("pass", _)) => Verdict::Pass,
+        Some(("drop", _)) => Verdict::Drop,
+        Some(("reject", _)) => Verdict::Reject,
+        other => panic!("{other:?} is nothing that becomes of packets"),
+    }
+}
+
+#[test]
+fn each_reason_is_counted_for_what_its_name_says() {
+    for family in Family::BOTH {
+        for reason in Reason::ALL.iter().copied() {
+            let Case {
+                mut node,
+                hook,
+                mut packet,
+            } = case(reason, family);
+            let before = packet.clone();
+            let counted = node.count(reason);
+            let mut met = node.process(hook, &mut packet);
+            // A reject that can't be made is a drop, with a reason of its own.
+            if met == Verdict::Reject && verdict(reason) == Verdict::Drop {
+                met = node.reject(&mut packet);
+            }
+            assert_eq!(met, verdict(reason), "{reason:?}");
+            assert_eq!(node.count(reason), counted + 1, "{reason:?}");
+            assert_eq!(packet, before, "{reason:?} leaves a packet alone");
+        }
+    }
+}
+
+/// Every way maps can contradict each other, and what is done about it: the packet goes.
+#[test]
+fn maps_that_contradict_each_other_drop_packets() {
+    let breakages: [fn(&mut Node); 5] = [
+        |node| {
+            node.tables.v4.slots.clear();
+            node.tables.v6.slots.clear();
+        },
+        |node| {
+            node.tables.v4.slots.fill(u32::MAX);
+            node.tables.v6.slots.fill(u32::MAX);
+        },
+        |node| {
+            node.retire(Family::V4, 0);
+            node.retire(Family::V6, 0);
+        },
+        |node| node.tables.config = None,
+        |node| node.flows.unstageable = true,
+    ];
+    for (number, break_maps) in breakages.into_iter().enumerate() {
+        for family in Family::BOTH {
+            let mut node = Node::new();
+            for family in Family::BOTH {
+                let index = node.local(local(family));
+                node.serve(service(family), proto::UDP, &[index], &[index]);
+            }
+            break_maps(&mut node);
+            let frame = Frame::udp(client(family), service(family));
+            let seen = node.see(Hook::XDP_EXTERNAL, &frame);
+            assert_eq!(seen, (Verdict::Drop, frame.build()), "case {number}");
+            assert_eq!(node.count(Reason::Inconsistent), 1, "case {number}");
+            assert_eq!(node.flows.len(), 0, "case {number}");
+        }
+    }
+}

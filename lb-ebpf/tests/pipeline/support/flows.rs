@@ -1,0 +1,133 @@
+//! The flow table as a hash map.
+
+use std::collections::{HashMap, hash_map};
+
+use lb_common::{
+    Addr, V4, V6,
+    flow::{Flow, FlowKey, Half, Route, Staged},
+};
+use lb_ebpf::{Entry, Flows, InsertError};
+
+/// Both families' flow tables.
+#[derive(Clone)]
+pub(crate) struct HostFlows {
+    pub(crate) v4: Table<V4>,
+    pub(crate) v6: Table<V6>,
+    /// Rows looked up, found or not.
+    pub(crate) lookups: u32,
+    /// Rows written or removed.
+    pub(crate) writes: u32,
+    /// Whether the maps are broken.
+    pub(crate) unstageable: bool,
+}
+
+/// One family's.
+#[derive(Clone)]
+pub(crate) struct Table<A> {
+    pub(crate) rows: HashMap<FlowKey<A>, Flow<A>>,
+    staged: Staged<A>,
+    /// Rows that fit. The kernel's table evicts instead; it can be busy all the same.
+    pub(crate) capacity: usize,
+}
+
+impl<A: Addr> Table<A> {
+    fn new() -> Self {
+        let nobody = (A::default(), lb_common::Port::default());
+        let nothing = Flow::new(Half::Request, Route::Stack, nobody, nobody);
+        Self {
+            rows: HashMap::new(),
+            staged: Staged {
+                request: nothing,
+                reply: nothing,
+            },
+            capacity: usize::MAX,
+        }
+    }
+}
+
+impl HostFlows {
+    pub(crate) fn new() -> Self {
+        Self {
+            v4: Table::new(),
+            v6: Table::new(),
+            lookups: 0,
+            writes: 0,
+            unstageable: false,
+        }
+    }
+
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.v4.rows.len() + self.v6.rows.len()
+    }
+
+    /// Gives both families' tables this size.
+    pub(crate) fn limit(&mut self, capacity: usize) {
+        self.v4.capacity = capacity;
+        self.v6.capacity = capacity;
+    }
+}
+
+/// A family whose table can be picked.
+pub(crate) trait HasTable: Addr {
+    fn table(flows: &mut HostFlows) -> &mut Table<Self>;
+}
+
+impl HasTable for V4 {
+    fn table(flows: &mut HostFlows) -> &mut Table<Self> {
+        &mut flows.v4
+    }
+}
+
+impl HasTable for V6 {
+    fn table(flows: &mut HostFlows) -> &mut Table<Self> {
+        &mut flows.v6
+    }
+}
+
+impl<A: HasTable> Flows<A> for HostFlows {
+    fn get(&mut self, key: &FlowKey<A>) -> Option<&mut Flow<A>> {
+        self.lookups += 1;
+        A::table(self).rows.get_mut(key)
+    }
+
+    fn staged(&mut self) -> Option<&mut Staged<A>> {
+        (!self.unstageable).then(|| &mut A::table(self).staged)
+    }
+
+    fn stage(&mut self, key: &FlowKey<A>) -> Option<()> {
+        self.lookups += 1;
+        let table = A::table(self);
+        table.staged.request = *table.rows.get(key)?;
+        Some(())
+    }
+
+    fn insert_staged(
+        &mut self,
+        half: Half,
+        key: &FlowKey<A>,
+        entry: Entry,
+    ) -> Result<(), InsertError> {
+        self.writes += 1;
+        let table = A::table(self);
+        let row = match half {
+            Half::Request => table.staged.request,
+            Half::Reply => table.staged.reply,
+        };
+        let full = table.rows.len() >= table.capacity;
+        match (table.rows.entry(*key), entry) {
+            (hash_map::Entry::Occupied(_), Entry::New) => return Err(InsertError::Exists),
+            (hash_map::Entry::Occupied(mut old), Entry::Any) => drop(old.insert(row)),
+            (hash_map::Entry::Vacant(_), Entry::New | Entry::Any) if full => {
+                return Err(InsertError::Busy);
+            }
+            (hash_map::Entry::Vacant(free), Entry::New | Entry::Any) => drop(free.insert(row)),
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &FlowKey<A>) {
+        self.writes += 1;
+        A::table(self).rows.remove(key);
+    }
+}

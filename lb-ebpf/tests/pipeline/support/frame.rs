@@ -1,0 +1,175 @@
+//! Packets to send, built with etherparse.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::{
+    IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv4Options, Ipv6Extensions,
+    Ipv6Header, PacketBuilder, SingleVlanHeader, TcpHeader, VlanHeader,
+};
+use lb_common::proto;
+
+/// A TCP segment or UDP datagram in an Ethernet frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) macs: [u8; 12],
+    /// A VLAN tag's TCI field.
+    pub(crate) tag: Option<u16>,
+    pub(crate) src: SocketAddr,
+    pub(crate) dst: SocketAddr,
+    /// Or hop limit.
+    pub(crate) ttl: u8,
+    /// Ignored by IPv6.
+    pub(crate) options: Ipv4Options,
+    /// Ignored by IPv4. Boxed, since it has room for all there may be.
+    pub(crate) extensions: Box<Ipv6Extensions>,
+    pub(crate) segment: Segment,
+    pub(crate) payload: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Segment {
+    /// Ports and checksum are filled in.
+    Tcp(TcpHeader),
+    Udp {
+        /// Else the field is zero.
+        checksum: bool,
+    },
+}
+
+/// TCP flags.
+pub(crate) mod flag {
+    pub(crate) const FIN: u8 = 0x01;
+    pub(crate) const SYN: u8 = 0x02;
+    pub(crate) const RST: u8 = 0x04;
+    pub(crate) const ACK: u8 = 0x10;
+}
+
+/// MACs of a frame that has just arrived.
+pub(crate) const MACS: [u8; 12] = [0x02, 0, 0, 0, 0, 0x01, 0x02, 0, 0, 0, 0, 0x02];
+
+/// The same, turned around.
+pub(crate) const MACS_BACK: [u8; 12] = [0x02, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0x01];
+
+impl Frame {
+    fn new(src: SocketAddr, dst: SocketAddr, segment: Segment) -> Self {
+        Self {
+            macs: MACS,
+            tag: None,
+            src,
+            dst,
+            ttl: 64,
+            options: Ipv4Options::new(),
+            extensions: Box::default(),
+            segment,
+            payload: b"payload".to_vec(),
+        }
+    }
+
+    /// A datagram.
+    pub(crate) fn udp(src: SocketAddr, dst: SocketAddr) -> Self {
+        Self::new(src, dst, Segment::Udp { checksum: true })
+    }
+
+    /// A segment with these flags.
+    pub(crate) fn tcp(src: SocketAddr, dst: SocketAddr, flags: u8) -> Self {
+        let mut header = TcpHeader::new(0, 0, 0x1000_0000, 1024);
+        header.fin = flags & flag::FIN != 0;
+        header.syn = flags & flag::SYN != 0;
+        header.rst = flags & flag::RST != 0;
+        header.ack = flags & flag::ACK != 0;
+        header.acknowledgment_number = 0x2000_0000;
+        Self::new(src, dst, Segment::Tcp(header))
+    }
+
+    /// What begins a flow of this protocol.
+    pub(crate) fn first(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Self {
+        if protocol == proto::TCP {
+            Self::tcp(src, dst, flag::SYN)
+        } else {
+            Self::udp(src, dst)
+        }
+    }
+
+    /// What goes on with a flow.
+    pub(crate) fn next(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Self {
+        if protocol == proto::TCP {
+            Self::tcp(src, dst, flag::ACK)
+        } else {
+            Self::udp(src, dst)
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> u8 {
+        match self.segment {
+            Segment::Tcp(_) => proto::TCP,
+            Segment::Udp { .. } => proto::UDP,
+        }
+    }
+
+    /// The packet's bytes; lengths and checksums are right.
+    pub(crate) fn build(&self) -> Vec<u8> {
+        let [destination, source] = [0, 6].map(|at| self.macs[at..at + 6].try_into().unwrap());
+        let ethernet = PacketBuilder::ethernet2(source, destination);
+        let ip = match self.tag {
+            Some(tci) => {
+                let [high, low] = tci.to_be_bytes();
+                let tag = SingleVlanHeader::from_bytes([high, low, 0, 0]);
+                ethernet.vlan(VlanHeader::Single(tag)).ip(self.ip_headers())
+            }
+            None => ethernet.ip(self.ip_headers()),
+        };
+        let mut bytes = Vec::new();
+        let (sport, dport) = (self.src.port(), self.dst.port());
+        match &self.segment {
+            Segment::Tcp(header) => {
+                let mut header = header.clone();
+                header.source_port = sport;
+                header.destination_port = dport;
+                ip.tcp_header(header)
+                    .write(&mut bytes, &self.payload)
+                    .unwrap();
+            }
+            Segment::Udp { checksum } => {
+                ip.udp(sport, dport)
+                    .write(&mut bytes, &self.payload)
+                    .unwrap();
+                if !checksum {
+                    let end = bytes.len() - self.payload.len();
+                    bytes[end - 2..end].fill(0);
+                }
+            }
+        }
+        bytes
+    }
+
+    fn ip_headers(&self) -> IpHeaders {
+        // Length and next header are filled in.
+        match (self.src.ip(), self.dst.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let header = Ipv4Header {
+                    time_to_live: self.ttl,
+                    identification: 0x4711,
+                    dont_fragment: true,
+                    fragment_offset: IpFragOffset::ZERO,
+                    protocol: IpNumber(self.protocol()),
+                    source: source.octets(),
+                    destination: destination.octets(),
+                    options: self.options.clone(),
+                    ..Ipv4Header::default()
+                };
+                IpHeaders::Ipv4(header, Ipv4Extensions::default())
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let header = Ipv6Header {
+                    traffic_class: 0x12,
+                    hop_limit: self.ttl,
+                    source: source.octets(),
+                    destination: destination.octets(),
+                    ..Ipv6Header::default()
+                };
+                IpHeaders::Ipv6(header, (*self.extensions).clone())
+            }
+            mixed => panic!("{mixed:?} are of two families"),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What the pipeline runs on in these tests: packets as byte vectors, maps as hash maps, a clock
+//! and a FIB that do as they are told.
+
+pub(crate) mod family;
+pub(crate) mod flows;
+pub(crate) mod frame;
+pub(crate) mod layout;
+pub(crate) mod node;
+pub(crate) mod packet;
+pub(crate) mod tables;
+pub(crate) mod wire;

@@ -1,0 +1,224 @@
+//! A node: tables, flows and the pipeline between them.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use lb_common::{
+    V4, V6,
+    counters::{Reason, ServiceCounters},
+    service::{Backend, Frontend, FrontendKey, Slots, backend},
+};
+use lb_ebpf::{Hook, Verdict, process, reject};
+
+use super::{
+    family::{Family, endpoint, words},
+    flows::HostFlows,
+    packet::HostPacket,
+    tables::{HasServices, HostTables, Way},
+};
+
+/// A node.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) flows: HostFlows,
+    pub(crate) tables: HostTables,
+    services: u32,
+}
+
+impl Node {
+    pub(crate) fn new() -> Self {
+        Self {
+            flows: HostFlows::new(),
+            tables: HostTables::new(),
+            services: 0,
+        }
+    }
+
+    /// Has the pipeline process a packet.
+    pub(crate) fn process(&mut self, hook: Hook, packet: &mut HostPacket) -> Verdict {
+        process(hook, packet, &mut self.flows, &self.tables)
+    }
+
+    /// The same for what begins as the given bytes; yields what they became.
+    pub(crate) fn see(&mut self, hook: Hook, packet: impl Into<HostPacket>) -> (Verdict, Vec<u8>) {
+        let mut packet = packet.into();
+        let verdict = self.process(hook, &mut packet);
+        (verdict, packet.on_wire())
+    }
+
+    /// Has a rejected packet answered.
+    pub(crate) fn reject(&self, packet: &mut HostPacket) -> Verdict {
+        reject(packet, &self.tables)
+    }
+
+    /// Adds an endpoint on this node.
+    pub(crate) fn local(&mut self, addr: SocketAddr) -> u32 {
+        self.backend(addr, backend::ALIVE | backend::LOCAL)
+    }
+
+    /// Adds an endpoint on another node.
+    pub(crate) fn remote(&mut self, addr: SocketAddr) -> u32 {
+        self.backend(addr, backend::ALIVE)
+    }
+
+    fn backend(&mut self, addr: SocketAddr, flags: u16) -> u32 {
+        match Family::of(addr.ip()) {
+            Family::V4 => self.add_backend::<V4>(addr, flags),
+            Family::V6 => self.add_backend::<V6>(addr, flags),
+        }
+    }
+
+    fn add_backend<A: HasServices>(&mut self, addr: SocketAddr, flags: u16) -> u32 {
+        let (addr, port) = endpoint(addr);
+        let backends = &mut A::services_mut(&mut self.tables).backends;
+        backends.push(Backend::<A> {
+            addr,
+            port,
+            flags,
+            generation: 1,
+        });
+        backends.len() as u32 - 1
+    }
+
+    /// Has an endpoint go: flows that remember it learn of it.
+    pub(crate) fn retire(&mut self, family: Family, index: u32) {
+        match family {
+            Family::V4 => retire(&mut self.tables.v4.backends[index as usize]),
+            Family::V6 => retire(&mut self.tables.v6.backends[index as usize]),
+        }
+    }
+
+    /// Adds or replaces a frontend with these backends for clients inside and outside; yields the
+    /// service's id.
+    pub(crate) fn serve(
+        &mut self,
+        addr: SocketAddr,
+        protocol: u8,
+        inside: &[u32],
+        outside: &[u32],
+    ) -> u32 {
+        self.services += 1;
+        match Family::of(addr.ip()) {
+            Family::V4 => self.add_frontend::<V4>(addr, protocol, inside, outside),
+            Family::V6 => self.add_frontend::<V6>(addr, protocol, inside, outside),
+        }
+        self.services
+    }
+
+    fn add_frontend<A: HasServices>(
+        &mut self,
+        addr: SocketAddr,
+        protocol: u8,
+        inside: &[u32],
+        outside: &[u32],
+    ) {
+        let service = self.services;
+        let services = A::services_mut(&mut self.tables);
+        let [inside, outside] = [inside, outside].map(|indices| {
+            let offset = services.slots.len() as u32;
+            services.slots.extend(indices);
+            Slots {
+                offset,
+                count: indices.len() as u32,
+            }
+        });
+        let (addr, port) = endpoint(addr);
+        let frontend = Frontend {
+            service,
+            flags: 0,
+            inside,
+            outside,
+        };
+        services
+            .frontends
+            .insert(FrontendKey::<A>::new(addr, port, protocol), frontend);
+    }
+
+    /// Sets a frontend's flags.
+    pub(crate) fn flag(&mut self, addr: SocketAddr, protocol: u8, flags: u32) {
+        let frontend = match Family::of(addr.ip()) {
+            Family::V4 => {
+                let (addr, port) = endpoint(addr);
+                let key = FrontendKey::new(addr, port, protocol);
+                self.tables.v4.frontends.get_mut(&key)
+            }
+            Family::V6 => {
+                let (addr, port) = endpoint(addr);
+                let key = FrontendKey::new(addr, port, protocol);
+                self.tables.v6.frontends.get_mut(&key)
+            }
+        };
+        frontend.unwrap().flags = flags;
+    }
+
+    /// Says that a cluster IP is in use.
+    pub(crate) fn allocate(&mut self, ip: IpAddr) {
+        let row = Frontend::default();
+        match Family::of(ip) {
+            Family::V4 => {
+                let key = FrontendKey::whole_address(words(ip));
+                self.tables.v4.frontends.insert(key, row);
+            }
+            Family::V6 => {
+                let key = FrontendKey::whole_address(words(ip));
+                self.tables.v6.frontends.insert(key, row);
+            }
+        }
+    }
+
+    /// Tells the FIB a way other than the default one.
+    pub(crate) fn route(&mut self, to: IpAddr, way: Way) {
+        self.tables.ways.insert(to, way);
+    }
+
+    /// Sets what is known of an interface.
+    pub(crate) fn link(&mut self, ifindex: u32, flags: u32) {
+        self.tables.links.insert(ifindex, flags);
+    }
+
+    /// Lets time pass.
+    pub(crate) fn wait(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap();
+        self.tables.clock.update(|clock| clock + nanos);
+    }
+
+    /// Moves the routing epoch.
+    pub(crate) fn move_epoch(&mut self) {
+        self.tables.config.as_mut().unwrap().epoch += 1;
+    }
+
+    /// How often a reason was counted.
+    pub(crate) fn count(&self, reason: Reason) -> u64 {
+        let reasons = self.tables.reasons.borrow();
+        reasons.get(&reason).copied().unwrap_or(0)
+    }
+
+    /// Packets counted, translated or with any reason.
+    pub(crate) fn counted(&self) -> u64 {
+        let reasons: u64 = self.tables.reasons.borrow().values().sum();
+        let services = self.tables.services.borrow();
+        reasons
+            + services
+                .values()
+                .map(|service| service.packets)
+                .sum::<u64>()
+    }
+
+    /// A service's counters.
+    pub(crate) fn counters(&self, service: u32) -> ServiceCounters {
+        let services = self.tables.services.borrow();
+        services.get(&service).copied().unwrap_or_default()
+    }
+
+    /// How often the FIB was asked.
+    pub(crate) fn fib_lookups(&self) -> usize {
+        self.tables.fib_asked.borrow().len()
+    }
+}
+
+fn retire<A>(backend: &mut Backend<A>) {
+    backend.flags &= !backend::ALIVE;
+    backend.generation += 1;
+}

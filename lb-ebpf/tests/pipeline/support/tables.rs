@@ -1,0 +1,249 @@
+//! Every other map, the FIB, the clock and the dice.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::IpAddr,
+};
+
+use lb_common::{
+    Addr, Tick, V4, V6,
+    config::{Config, FamilyConfig, link},
+    counters::{Reason, ServiceCounters},
+    flow::Macs,
+    service::{Backend, Frontend, FrontendKey},
+};
+use lb_ebpf::{Fib, FibQuery, Reach, Tables};
+
+use super::family::{Family, words};
+
+/// The interface that leads out.
+pub(crate) const EXTERNAL: u32 = 2;
+/// Source ports the node may take.
+pub(crate) const SNAT_PORTS: std::ops::RangeInclusive<u16> = 20_000..=24_095;
+
+/// A way to somewhere, as the FIB tells it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub(crate) reach: Reach,
+    pub(crate) ifindex: u32,
+    /// The source address the route prefers.
+    pub(crate) source: Option<IpAddr>,
+}
+
+impl Way {
+    /// Through the external interface, to a neighbour that is known.
+    pub(crate) const OUT: Self = Self {
+        reach: Reach::Neighbour,
+        ifindex: EXTERNAL,
+        source: None,
+    };
+
+    pub(crate) fn reaching(reach: Reach) -> Self {
+        Self { reach, ..Self::OUT }
+    }
+}
+
+/// The MACs of the way to an address: recognisable, and different for each.
+pub(crate) fn macs_toward(ip: IpAddr) -> [u8; 12] {
+    let last = match ip {
+        IpAddr::V4(ip) => ip.octets()[1..].to_vec(),
+        IpAddr::V6(ip) => ip.octets()[13..].to_vec(),
+    };
+    [
+        0x02, 0xaa, 0, last[0], last[1], last[2], 0x02, 0xbb, 0, 0, 0, 1,
+    ]
+}
+
+/// One family's services.
+#[derive(Clone)]
+pub(crate) struct Services<A> {
+    pub(crate) frontends: HashMap<FrontendKey<A>, Frontend>,
+    pub(crate) slots: Vec<u32>,
+    pub(crate) backends: Vec<Backend<A>>,
+}
+
+impl<A> Default for Services<A> {
+    fn default() -> Self {
+        Self {
+            frontends: HashMap::new(),
+            slots: Vec::new(),
+            backends: Vec::new(),
+        }
+    }
+}
+
+/// All that is not a flow.
+#[derive(Clone)]
+pub(crate) struct HostTables {
+    pub(crate) v4: Services<V4>,
+    pub(crate) v6: Services<V6>,
+    pub(crate) config: Option<Config>,
+    pub(crate) links: HashMap<u32, u32>,
+    /// Ways other than [`Way::OUT`].
+    pub(crate) ways: HashMap<IpAddr, Way>,
+    /// Nanoseconds since boot.
+    pub(crate) clock: Cell<u64>,
+    /// What is drawn first.
+    pub(crate) dice: RefCell<VecDeque<u32>>,
+    /// State of the generator of all further numbers.
+    pub(crate) seed: Cell<u64>,
+    /// How often frontends were looked up.
+    pub(crate) frontend_lookups: Cell<u32>,
+    /// Addresses the FIB was asked for, in order.
+    pub(crate) fib_asked: RefCell<Vec<IpAddr>>,
+    pub(crate) reasons: RefCell<BTreeMap<Reason, u64>>,
+    pub(crate) services: RefCell<BTreeMap<u32, ServiceCounters>>,
+}
+
+impl HostTables {
+    pub(crate) fn new() -> Self {
+        Self {
+            v4: Services::default(),
+            v6: Services::default(),
+            config: Some(config()),
+            links: HashMap::from([(EXTERNAL, link::DIRECT | link::XDP_TARGET)]),
+            ways: HashMap::new(),
+            clock: Cell::new(1_000_000_000_000),
+            dice: RefCell::default(),
+            seed: Cell::new(1),
+            frontend_lookups: Cell::new(0),
+            fib_asked: RefCell::default(),
+            reasons: RefCell::default(),
+            services: RefCell::default(),
+        }
+    }
+
+    fn with_counters(&self, service: u32, change: impl FnOnce(&mut ServiceCounters)) {
+        change(self.services.borrow_mut().entry(service).or_default());
+    }
+}
+
+fn config() -> Config {
+    Config {
+        epoch: 7,
+        snat_first: *SNAT_PORTS.start(),
+        snat_last: *SNAT_PORTS.end(),
+        v4: family_config(Family::V4),
+        v6: family_config(Family::V6),
+    }
+}
+
+fn family_config<A: Addr>(family: Family) -> FamilyConfig<A> {
+    let (net, mask) = family.cluster_net();
+    FamilyConfig {
+        node: words(family.node()),
+        cluster_net: words(net),
+        cluster_mask: words(mask),
+    }
+}
+
+/// A family whose part of the tables can be picked.
+pub(crate) trait HasServices: Addr {
+    fn services(tables: &HostTables) -> &Services<Self>;
+    fn services_mut(tables: &mut HostTables) -> &mut Services<Self>;
+    fn config(config: &Config) -> &FamilyConfig<Self>;
+}
+
+impl HasServices for V4 {
+    fn services(tables: &HostTables) -> &Services<Self> {
+        &tables.v4
+    }
+    fn services_mut(tables: &mut HostTables) -> &mut Services<Self> {
+        &mut tables.v4
+    }
+    fn config(config: &Config) -> &FamilyConfig<Self> {
+        &config.v4
+    }
+}
+
+impl HasServices for V6 {
+    fn services(tables: &HostTables) -> &Services<Self> {
+        &tables.v6
+    }
+    fn services_mut(tables: &mut HostTables) -> &mut Services<Self> {
+        &mut tables.v6
+    }
+    fn config(config: &Config) -> &FamilyConfig<Self> {
+        &config.v6
+    }
+}
+
+impl<A: HasServices> Tables<A> for HostTables {
+    fn frontend(&self, key: &FrontendKey<A>) -> Option<&Frontend> {
+        self.frontend_lookups.update(|lookups| lookups + 1);
+        A::services(self).frontends.get(key)
+    }
+
+    fn slot(&self, index: u32) -> Option<u32> {
+        A::services(self).slots.get(index as usize).copied()
+    }
+
+    fn backend(&self, index: u32) -> Option<&Backend<A>> {
+        A::services(self).backends.get(index as usize)
+    }
+
+    fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
+    }
+
+    fn family_config(&self) -> Option<&FamilyConfig<A>> {
+        self.config.as_ref().map(A::config)
+    }
+
+    fn link(&self, ifindex: u32) -> u32 {
+        self.links.get(&ifindex).copied().unwrap_or(0)
+    }
+
+    fn fib(&self, query: &FibQuery<A>) -> Fib<A> {
+        let dst = query.dst.to_ip();
+        self.fib_asked.borrow_mut().push(dst);
+        let way = self.ways.get(&dst).copied().unwrap_or(Way::OUT);
+        Fib {
+            reach: way.reach,
+            ifindex: way.ifindex,
+            macs: macs(macs_toward(dst)),
+            src: way.source.map_or(A::default(), words),
+        }
+    }
+
+    fn now(&self) -> Tick {
+        Tick::from_nanos(self.clock.get())
+    }
+
+    /// `SplitMix64`, whose upper half is uniform.
+    fn random(&self) -> u32 {
+        if let Some(number) = self.dice.borrow_mut().pop_front() {
+            return number;
+        }
+        self.seed
+            .update(|seed| seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        let mut mixed = self.seed.get();
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) >> 32) as u32
+    }
+
+    fn count(&self, reason: Reason) {
+        *self.reasons.borrow_mut().entry(reason).or_default() += 1;
+    }
+
+    fn count_packet(&self, service: u32, length: usize) {
+        self.with_counters(service, |counters| {
+            counters.packets += 1;
+            counters.bytes += length as u64;
+        });
+    }
+
+    fn count_flow(&self, service: u32) {
+        self.with_counters(service, |counters| counters.flows += 1);
+    }
+
+    fn count_reject(&self, service: u32) {
+        self.with_counters(service, |counters| counters.rejects += 1);
+    }
+}
+
+fn macs(bytes: [u8; 12]) -> Macs {
+    std::array::from_fn(|i| u16::from_ne_bytes([bytes[i * 2], bytes[i * 2 + 1]]))
+}
