@@ -8,6 +8,11 @@ pub const ABI_VERSION: u32 = 1;
 pub const FRONTENDS4: &str = "FRONTENDS4";
 /// `FrontendKey<V6>` → `Frontend`, hash.
 pub const FRONTENDS6: &str = "FRONTENDS6";
+/// bit / 64 → 64 bits, array: see `FrontendKey::absent_bit`. Spares packets for no service the
+/// lookup of a frontend. All clear, as a fresh map is, it spares nothing and does no harm.
+pub const ABSENT4: &str = "ABSENT4";
+/// The same for IPv6.
+pub const ABSENT6: &str = "ABSENT6";
 /// index → index into `BACKENDS4`, array.
 pub const SLOTS4: &str = "SLOTS4";
 /// index → index into `BACKENDS6`, array.
@@ -38,11 +43,13 @@ pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
 pub const STATUS: &str = "STATUS";
 
 /// Every map that is pinned, in the order `lbctl maps dump` shows them.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 16] = [
     CONFIG,
     LINKS,
     FRONTENDS4,
     FRONTENDS6,
+    ABSENT4,
+    ABSENT6,
     SLOTS4,
     SLOTS6,
     BACKENDS4,

@@ -37,6 +37,24 @@ impl<A: Addr> FrontendKey<A> {
     }
 }
 
+/// Bits of `ABSENT`: so many that even tens of thousands of frontends leave nearly all set.
+pub const ABSENT_BITS: u32 = 1 << 20;
+
+impl<A: Addr> FrontendKey<A> {
+    /// The key's bit in `ABSENT`. Set, there is no frontend with any key of that bit; clear, there
+    /// may be one.
+    #[inline(always)]
+    pub fn absent_bit(&self) -> u32 {
+        // Multiplicative hashing (Knuth): the highest bits depend on all others.
+        const GOLDEN: u32 = 0x9e37_79b1;
+        let mut hash = u32::from(self.port.word()) ^ u32::from(self.proto) << 16;
+        for word in self.addr.words() {
+            hash = (hash ^ word).wrapping_mul(GOLDEN);
+        }
+        hash >> (u32::BITS - ABSENT_BITS.trailing_zeros())
+    }
+}
+
 /// A range of [`crate::maps`]' `SLOTS`: the backends one kind of client may be sent to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]

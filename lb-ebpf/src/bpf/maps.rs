@@ -14,7 +14,7 @@ use lb_common::{
     maps::{
         BACKENDS_MAX, FLOWS_MAX, FRONTENDS_MAX, LINKS_MAX, SERVICES_MAX, SLOTS_MAX, STATUS_SIZE,
     },
-    service::{Backend, Frontend, FrontendKey, ServiceName},
+    service::{ABSENT_BITS, Backend, Frontend, FrontendKey, ServiceName},
 };
 
 /// How this kernel's jiffies run, set when the object is loaded; until then, at 250 Hz.
@@ -28,6 +28,7 @@ const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
 
 type Frontends<A> = HashMap<FrontendKey<A>, Frontend, { FRONTENDS_MAX as usize }, NO_PREALLOC>;
 type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, { FLOWS_MAX as usize }>;
+type Absent = Array<u64, { ABSENT_BITS as usize / 64 }, MMAPABLE>;
 type Slots = Array<u32, { SLOTS_MAX as usize }, MMAPABLE>;
 type Backends<A> = Array<Backend<A>, { BACKENDS_MAX as usize }, MMAPABLE>;
 
@@ -35,6 +36,10 @@ type Backends<A> = Array<Backend<A>, { BACKENDS_MAX as usize }, MMAPABLE>;
 pub(crate) static FRONTENDS4: Frontends<V4> = Frontends::new();
 #[btf_map]
 pub(crate) static FRONTENDS6: Frontends<V6> = Frontends::new();
+#[btf_map]
+pub(crate) static ABSENT4: Absent = Absent::new();
+#[btf_map]
+pub(crate) static ABSENT6: Absent = Absent::new();
 #[btf_map]
 pub(crate) static SLOTS4: Slots = Slots::new();
 #[btf_map]

@@ -4,9 +4,9 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_ANY, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED,
-        BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_fib_lookup as FibParams,
-        xdp_md,
+        __sk_buff, BPF_ANY, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH,
+        BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST,
+        bpf_fib_lookup as FibParams, xdp_md,
     },
     helpers::generated::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64},
 };
@@ -69,10 +69,12 @@ impl KernelTables {
 #[inline(always)]
 fn fib_answer<A: Addr>(code: i64, params: &FibParams, src: A) -> Fib<A> {
     const NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
+    // Said at tc of a packet longer than the device's MTU, with the neighbour known.
+    const TOO_LONG: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
     const NO_NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_NO_NEIGH as i64;
     const NOT_FORWARDED: i64 = BPF_FIB_LKUP_RET_NOT_FWDED as i64;
     let reach = match code {
-        NEIGHBOUR => Reach::Neighbour,
+        NEIGHBOUR | TOO_LONG => Reach::Neighbour,
         NO_NEIGHBOUR => Reach::Route,
         NOT_FORWARDED => Reach::NotForwarded,
         _ => Reach::Unreachable,
@@ -112,7 +114,7 @@ fn fib_params(family: u8, proto: u8, ifindex: u32) -> FibParams {
 }
 
 macro_rules! family {
-    ($addr:ty, $flows:ident, $staged:ident, $frontends:ident, $slots:ident, $backends:ident, $config:ident,
+    ($addr:ty, $flows:ident, $staged:ident, $frontends:ident, $absent:ident, $slots:ident, $backends:ident, $config:ident,
      $af:ident, $src:ident, $dst:ident, $to:expr, $from:expr) => {
         impl Flows<$addr> for FlowTables {
             #[inline(always)]
@@ -174,6 +176,12 @@ macro_rules! family {
         impl Tables<$addr> for KernelTables {
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$addr>) -> Option<&Frontend> {
+                let bit = key.absent_bit();
+                if let Some(absent) = maps::$absent.get(bit / 64)
+                    && absent >> (bit % 64) & 1 != 0
+                {
+                    return None;
+                }
                 // SAFETY: the row lives until the next grace period, which outlasts this program,
                 // and values are replaced by the agent as a whole.
                 unsafe { maps::$frontends.get(key) }
@@ -274,6 +282,7 @@ family!(
     FLOWS4,
     STAGED4,
     FRONTENDS4,
+    ABSENT4,
     SLOTS4,
     BACKENDS4,
     v4,
@@ -288,6 +297,7 @@ family!(
     FLOWS6,
     STAGED6,
     FRONTENDS6,
+    ABSENT6,
     SLOTS6,
     BACKENDS6,
     v6,

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::{
     Capacities, Dump, Family, FamilyCapacities, FamilyDump, FamilyOp, LbMaps, Op, ReadError,
-    WriteError, mmap::MappedArray,
+    WriteError, absent::Absent, mmap::MappedArray,
 };
 use crate::pins::{OpenError, Pins};
 
@@ -87,6 +87,7 @@ impl LbMaps for Kernel {
 #[derive(Debug)]
 struct KernelFamily<A> {
     frontends: HashMap<MapData, FrontendKey<A>, Frontend>,
+    absent: Absent<A>,
     capacity: u32,
     slots: MappedArray,
     backends: MappedArray,
@@ -98,8 +99,10 @@ where
 {
     fn open(pins: &Pins) -> Result<Self, KernelError> {
         let (frontends, capacity) = open_hash(pins, A::FRONTENDS)?;
+        let absent = open_absent::<A>(pins, &frontends)?;
         Ok(Self {
             frontends,
+            absent,
             capacity,
             slots: open_array(pins, A::SLOTS, 1)?,
             backends: open_array(pins, A::BACKENDS, size_of::<Backend<A>>() / 4)?,
@@ -109,9 +112,13 @@ where
     fn apply(&mut self, op: &FamilyOp<A>) -> io::Result<()> {
         match op {
             FamilyOp::PutFrontend(key, value) => {
+                self.absent.before_put(key)?;
                 self.frontends.insert(key, value, 0).map_err(io_error)
             }
-            FamilyOp::DeleteFrontend(key) => absent_is_gone(self.frontends.remove(key)),
+            FamilyOp::DeleteFrontend(key) => {
+                absent_is_gone(self.frontends.remove(key))?;
+                self.absent.after_delete(key)
+            }
             FamilyOp::WriteSlots(offset, backends) => (*offset..)
                 .zip(backends)
                 .try_for_each(|(index, backend)| self.slots.store(index, 0, *backend)),
@@ -200,6 +207,23 @@ fn open_hash<K: Pod, V: Pod>(
 fn open_array(pins: &Pins, map: &'static str, words: usize) -> Result<MappedArray, KernelError> {
     let data = pins.open(map)?;
     MappedArray::new(data, words).map_err(|source| KernelError::Shape { map, source })
+}
+
+fn open_absent<A: Family>(
+    pins: &Pins,
+    frontends: &HashMap<MapData, FrontendKey<A>, Frontend>,
+) -> Result<Absent<A>, KernelError>
+where
+    FrontendKey<A>: Pod,
+{
+    let shape = |source: io::Error| KernelError::Shape {
+        map: A::ABSENT,
+        source,
+    };
+    let map = open_array(pins, A::ABSENT, 2)?;
+    let keys = frontends.keys().collect::<Result<Vec<_>, _>>();
+    let keys = keys.map_err(|error| shape(io_error(error)))?;
+    Absent::new(map, keys).map_err(shape)
 }
 
 fn dump_hash<K: Pod + Ord, V: Pod>(

@@ -3,6 +3,7 @@
 //! [`LbMaps`] has three implementations: [`Kernel`] (pinned BPF maps), [`Memory`] (a model, for
 //! tests) and [`Faulty`] (another one whose operations fail).
 
+mod absent;
 mod faulty;
 mod kernel;
 mod memory;
@@ -25,6 +26,8 @@ pub trait Family: Addr {
     const NUMBER: u8;
     /// Name of its frontend map.
     const FRONTENDS: &'static str;
+    /// Name of its map of absent frontends.
+    const ABSENT: &'static str;
     /// Name of its slot map.
     const SLOTS: &'static str;
     /// Name of its backend map.
@@ -39,6 +42,7 @@ pub trait Family: Addr {
 impl Family for V4 {
     const NUMBER: u8 = 4;
     const FRONTENDS: &'static str = maps::FRONTENDS4;
+    const ABSENT: &'static str = maps::ABSENT4;
     const SLOTS: &'static str = maps::SLOTS4;
     const BACKENDS: &'static str = maps::BACKENDS4;
 
@@ -54,6 +58,7 @@ impl Family for V4 {
 impl Family for V6 {
     const NUMBER: u8 = 6;
     const FRONTENDS: &'static str = maps::FRONTENDS6;
+    const ABSENT: &'static str = maps::ABSENT6;
     const SLOTS: &'static str = maps::SLOTS6;
     const BACKENDS: &'static str = maps::BACKENDS6;
 

@@ -21,7 +21,7 @@ use lb_common::{
     service::{Backend, Frontend, FrontendKey, Slots, backend},
 };
 use lb_ebpf::Sum;
-use lb_userspace::pins::Pins;
+use lb_userspace::{maps::Kernel, pins::Pins};
 
 use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
 
@@ -167,9 +167,12 @@ impl World {
     /// Programs services of one family, each with [`PER_SERVICE`] of the backends.
     pub(super) fn serve(&self, family: Family, services: u32, place: Backends) -> Result<()> {
         match family {
-            Family::V4 => self.fill::<V4>(family, services, place),
-            Family::V6 => self.fill::<V6>(family, services, place),
+            Family::V4 => self.fill::<V4>(family, services, place)?,
+            Family::V6 => self.fill::<V6>(family, services, place)?,
         }
+        // Opened as the agent does, which notes the frontends that are absent.
+        Kernel::open(&self.pins)?;
+        Ok(())
     }
 
     fn fill<A: Addr>(&self, family: Family, services: u32, place: Backends) -> Result<()>

@@ -12,7 +12,7 @@ use aya::{
 };
 use lb_common::{
     V4, V6, maps,
-    service::{Backend, Frontend, FrontendKey, ServiceName},
+    service::{ABSENT_BITS, Backend, Frontend, FrontendKey, ServiceName},
 };
 use lb_userspace::{
     maps::{Capacities, Family, FamilyCapacities, Kernel},
@@ -68,6 +68,10 @@ where
     HashMap::<MapData, FrontendKey<A>, Frontend>::create(capacities.frontends, 0)
         .unwrap()
         .pin(pins.map(A::FRONTENDS))
+        .unwrap();
+    Array::<MapData, u64>::create(ABSENT_BITS / 64, MMAPABLE)
+        .unwrap()
+        .pin(pins.map(A::ABSENT))
         .unwrap();
     Array::<MapData, u32>::create(capacities.slots, MMAPABLE)
         .unwrap()
