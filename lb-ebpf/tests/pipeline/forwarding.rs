@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use lb_common::{config::link, counters::Reason, proto};
+use lb_common::{Tick, config::link, counters::Reason, proto};
 use lb_ebpf::{Hook, Reach, Verdict};
 
 use crate::support::{
@@ -10,10 +10,12 @@ use crate::support::{
     frame::{Frame, flag},
     node::Node,
     tables::{EXTERNAL, Way, macs_toward},
+    wire,
 };
 
 const XDP: Hook = Hook::XDP_EXTERNAL;
 const TC: Hook = Hook::TC_EXTERNAL_INGRESS;
+const A_TICK: Duration = Duration::from_nanos(Tick::NANOS);
 
 fn client(family: Family) -> SocketAddr {
     at(family.client(1), 4000)
@@ -186,11 +188,11 @@ fn a_next_hop_is_kept_for_a_second_or_until_the_epoch_moves() {
             node.fib_lookups() - before
         };
         assert_eq!(lookups(&mut node, &syn(family)), 1);
-        for _ in 0..5 {
-            node.wait(Duration::from_millis(180));
+        for _ in 1..Tick::PER_SECOND {
+            node.wait(A_TICK);
             assert_eq!(lookups(&mut node, &ack(family)), 0);
         }
-        node.wait(Duration::from_millis(180));
+        node.wait(A_TICK);
         assert_eq!(lookups(&mut node, &ack(family)), 1, "a second has passed");
         assert_eq!(lookups(&mut node, &ack(family)), 0);
         node.move_epoch();
@@ -219,6 +221,21 @@ fn a_changed_route_is_followed_once_the_epoch_moves() {
     }
 }
 
+/// A reply's next hop is unknown at first, and zero is no interface: not in the first second after
+/// boot either, when zero is the time and the epoch.
+#[test]
+fn a_hop_that_was_never_asked_for_is_not_fresh() {
+    for family in Family::BOTH {
+        let mut node = node(family);
+        node.tables.clock.set(0);
+        node.tables.config.as_mut().unwrap().epoch = 0;
+        let (_, bytes) = node.see(XDP, &syn(family));
+        let reply = Frame::tcp(backend(family), wire::source(&bytes), flag::ACK);
+        let (verdict, _) = node.see(XDP, &reply);
+        assert_eq!(verdict, Verdict::Transmit { ifindex: EXTERNAL });
+    }
+}
+
 /// Replies of translated flows have a next hop of their own: the client's.
 #[test]
 fn replies_are_sent_toward_the_client() {
@@ -232,7 +249,7 @@ fn replies_are_sent_toward_the_client() {
         };
         node.route(client(family).ip(), way);
         let (_, bytes) = node.see(XDP, &syn(family));
-        let source = crate::support::wire::source(&bytes);
+        let source = wire::source(&bytes);
         let reply = Frame::tcp(backend(family), source, flag::SYN | flag::ACK);
         let (verdict, bytes) = node.see(XDP, &reply);
         assert_eq!(verdict, Verdict::Transmit { ifindex: other });

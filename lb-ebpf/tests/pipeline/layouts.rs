@@ -104,7 +104,7 @@ fn priority_tags_change_nothing() {
 fn vlans_are_other_interfaces_affair() {
     for family in Family::BOTH {
         let frame = datagram(family);
-        for tci in [0x0001, 0x0fff, 0xe064] {
+        for tci in [0x0001, 0x0800, 0x0fff, 0xe064] {
             let tag = Some(tci);
             let tagged = Frame {
                 tag,
@@ -226,11 +226,9 @@ fn ipv6_chains_that_hide_the_transport_are_passed() {
     });
     let fourth = L3 + 40 + 3 * 8;
     for next in [0, 43, 60] {
-        assert_passed(
-            "five",
-            patched(&four, &[(fourth, next)]),
-            Reason::HeaderChain,
-        );
+        // What was the datagram is the fifth, and says that a datagram follows.
+        let five = [(fourth, next), (fourth + 8, proto::UDP), (fourth + 9, 0)];
+        assert_passed("five", patched(&four, &five), Reason::HeaderChain);
     }
     assert_passed(
         "four, then a fragment",
@@ -331,6 +329,11 @@ fn headers_that_contradict_themselves_are_passed() {
         ("header of none", datagram(v4), &[(L3, 0x40)]),
         ("header behind the end", datagram(v4), &[(L3, 0x4f)]),
         ("shorter than its header", datagram(v4), &[(L3 + 3, 19)]),
+        (
+            "ICMP shorter than its header",
+            datagram(v4),
+            &[(L3 + 3, 19), (L3 + 9, proto::ICMP)],
+        ),
         ("shorter than UDP", datagram(v4), &[(L3 + 3, 27)]),
         ("shorter than TCP", segment(v4), &[(L3 + 3, 39)]),
         ("length of zero", datagram(v4), &[(L3 + 3, 0)]),

@@ -10,5 +10,6 @@ mod ports;
 mod reasons;
 mod refusals;
 mod rejects;
+mod rows;
 mod support;
 mod translation;

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use lb_common::{counters::Reason, proto};
 use lb_ebpf::{Hook, Verdict};
+use proptest::{collection::vec, prelude::*, sample};
 
 use crate::support::{
     family::{Family, at},
@@ -226,6 +227,115 @@ fn the_source_is_the_routes_or_else_the_nodes() {
             node.route(backend(family).ip(), way);
             let frame = Frame::udp(at(family.client(1), 4000), service(family));
             assert_eq!(open(&mut node, HOOK, &frame).unwrap().ip(), expected);
+        }
+    }
+}
+
+/// A request of anybody to any service.
+#[derive(Clone, Debug)]
+struct Request {
+    inside: bool,
+    client: u16,
+    port: u16,
+    service: u16,
+    proto: u8,
+}
+
+fn requests() -> impl Strategy<Value = Request> {
+    let first = *SNAT_PORTS.start();
+    let ports = sample::select(vec![first, first + 1, 4000]);
+    let protocols = sample::select(&PROTOCOLS);
+    (any::<bool>(), 1_u16..4, ports, 1_u16..4, protocols).prop_map(
+        |(inside, client, port, service, proto)| Request {
+            inside,
+            client,
+            port,
+            service,
+            proto,
+        },
+    )
+}
+
+/// A flow as its client and as its backend see it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Opened {
+    client: SocketAddr,
+    service: SocketAddr,
+    proto: u8,
+    /// Source and destination of what the backend receives.
+    tuple: (SocketAddr, SocketAddr),
+    /// Where its replies are seen.
+    reply_hook: Hook,
+}
+
+impl Opened {
+    fn new(node: &mut Node, family: Family, request: &Request) -> Option<Self> {
+        let (ip, ingress, egress) = if request.inside {
+            let hooks = (Hook::TC_POD_INGRESS, Hook::TC_POD_EGRESS);
+            (family.local_pod(request.client), hooks.0, hooks.1)
+        } else {
+            let hooks = (Hook::TC_EXTERNAL_INGRESS, Hook::TC_EXTERNAL_EGRESS);
+            (family.client(request.client), hooks.0, hooks.1)
+        };
+        let client = at(ip, request.port);
+        let service = at(family.service(request.service), 80);
+        let frame = Frame::first(request.proto, client, service);
+        let (verdict, bytes) = node.see(ingress, &frame);
+        let reply_hook = match verdict {
+            Verdict::Deliver => egress,
+            Verdict::Transmit { .. } | Verdict::Reflect => ingress,
+            Verdict::Drop => return None,
+            other => panic!("{other:?} of a request"),
+        };
+        Some(Self {
+            client,
+            service,
+            proto: request.proto,
+            tuple: wire::addresses(&bytes),
+            reply_hook,
+        })
+    }
+
+    fn is_same_flow(&self, other: &Self) -> bool {
+        (self.client, self.service, self.proto) == (other.client, other.service, other.proto)
+    }
+
+    fn shares_tuple(&self, other: &Self) -> bool {
+        (self.tuple, self.proto) == (other.tuple, other.proto)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Few ports, few clients, shared backends: whoever asks whom, answers find their way back.
+    #[test]
+    fn no_two_flows_share_a_tuple(
+        family in sample::select(&Family::BOTH), requests in vec(requests(), 1..40),
+    ) {
+        let mut node = Node::new();
+        node.tables.config.as_mut().unwrap().snat_last = *SNAT_PORTS.start() + 7;
+        let local = node.local(at(family.local_pod(1), 8080));
+        let remote = node.remote(backend(family));
+        for (number, protocol) in (1..4).flat_map(|number| PROTOCOLS.map(|it| (number, it))) {
+            let both = [local, remote];
+            node.serve(at(family.service(number), 80), protocol, &both, &both);
+        }
+        let mut flows = Vec::<Opened>::new();
+        for request in requests {
+            let Some(opened) = Opened::new(&mut node, family, &request) else {
+                continue;
+            };
+            if let Some(flow) = flows.iter().find(|flow| flow.is_same_flow(&opened)) {
+                prop_assert_eq!(flow, &opened);
+            } else {
+                prop_assert!(!flows.iter().any(|flow| flow.shares_tuple(&opened)));
+                flows.push(opened);
+            }
+        }
+        for Opened { client, service, proto, tuple, reply_hook } in flows {
+            let reply = Frame::next(proto, tuple.1, tuple.0);
+            prop_assert_eq!(answer(&mut node, reply_hook, &reply), (service, client));
         }
     }
 }

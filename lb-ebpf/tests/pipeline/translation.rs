@@ -8,12 +8,12 @@ use proptest::prelude::*;
 
 use crate::support::{
     family::{Family, at},
-    frame::{Frame, MACS_BACK},
+    frame::{Frame, MACS_BACK, Segment},
     layout::{Layout, layouts},
     node::Node,
     packet::HostPacket,
     tables::{EXTERNAL, SNAT_PORTS, macs_toward},
-    wire,
+    wire::{self, Headers},
 };
 
 /// A way a client and a backend can lie to each other.
@@ -126,7 +126,7 @@ impl Exchange {
     }
 
     fn packet(&self, frame: &Frame) -> HostPacket {
-        let has_checksum = frame.segment != crate::support::frame::Segment::Udp { checksum: false };
+        let has_checksum = frame.segment != Segment::Udp { checksum: false };
         if self.partial && has_checksum {
             HostPacket::with_partial_checksum(frame)
         } else {
@@ -226,5 +226,34 @@ proptest! {
     #[test]
     fn a_reply_undoes_what_was_done_to_its_request(exchange in exchanges()) {
         run(&exchange);
+    }
+}
+
+/// A datagram whose new checksum comes out as zero carries the other form of it: zero would say
+/// that there is none (RFC 768).
+#[test]
+fn a_udp_checksum_never_becomes_none() {
+    for family in Family::BOTH {
+        let client = at(family.client(1), 4000);
+        let service = at(family.service(1), 80);
+        let backend = at(family.local_pod(1), 8080);
+        let mut node = Node::new();
+        let index = node.local(backend);
+        node.serve(service, proto::UDP, &[], &[index]);
+
+        let sent = |dst, payload: &[u8]| {
+            let mut frame = Frame::udp(client, dst);
+            frame.payload = payload.to_vec();
+            frame.build()
+        };
+        let checksum = |bytes: &[u8]| {
+            let field = Headers::find(bytes).unwrap().checksum_field().unwrap();
+            [bytes[field], bytes[field + 1]]
+        };
+        // A sum and its complement add up to zero.
+        let payload = checksum(&sent(backend, &[0; 2]));
+        let (_, arrived) = node.see(Hook::XDP_EXTERNAL, HostPacket::new(sent(service, &payload)));
+        assert_eq!(checksum(&arrived), [0xff; 2]);
+        assert_eq!(arrived, sent(backend, &payload));
     }
 }

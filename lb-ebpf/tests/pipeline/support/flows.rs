@@ -61,6 +61,11 @@ impl HostFlows {
         self.v4.rows.len() + self.v6.rows.len()
     }
 
+    /// Whether two tables hold the same rows.
+    pub(crate) fn same_rows(&self, other: &Self) -> bool {
+        self.v4.rows == other.v4.rows && self.v6.rows == other.v6.rows
+    }
+
     /// Gives both families' tables this size.
     pub(crate) fn limit(&mut self, capacity: usize) {
         self.v4.capacity = capacity;
