@@ -44,7 +44,7 @@ pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
 fn late(node_port: u16) -> String {
     format!(
         "{{apiVersion: v1, kind: Service, metadata: {{name: late}}, spec: {{type: NodePort, \
-         ipFamilyPolicy: PreferDualStack, clusterIPs: [10.96.2.1, \"fd00:96::201\"], \
+         ipFamilyPolicy: PreferDualStack, clusterIP: 10.96.2.1, clusterIPs: [10.96.2.1, \"fd00:96::201\"], \
          selector: {{pod: pod-1}}, ports: [{{port: 80, targetPort: 8080, nodePort: {node_port}}}]}}}}\n"
     )
 }
