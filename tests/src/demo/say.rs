@@ -103,5 +103,5 @@ impl Say {
 
 /// A line of text.
 pub(super) fn line(text: &str) {
-    println!("  {text}");
+    println!("{}", format!("  {text}").trim_end());
 }

@@ -48,7 +48,7 @@ pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
 }
 
 fn two_agents(world: &mut World) -> Result<()> {
-    for (node, pod) in [("node-a", "pod-1"), ("node-b", "pod-3")] {
+    for (node, pod) in [("node-a", "veth-pod-1"), ("node-b", "veth-pod-3")] {
         let status = world.status(node)?;
         ensure!(
             status.node == node,
@@ -61,10 +61,7 @@ fn two_agents(world: &mut World) -> Result<()> {
             .map(|it| it.name.as_str())
             .collect();
         names.retain(|name| *name != "veth-pod-2");
-        ensure!(
-            names == ["eth0", &format!("veth-{pod}")],
-            "{node} is attached to {names:?}"
-        );
+        ensure!(names == ["eth0", pod], "{node} is attached to {names:?}");
     }
     Ok(())
 }

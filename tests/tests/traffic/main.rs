@@ -84,17 +84,13 @@ fn kinds() -> impl Iterator<Item = (Family, Protocol)> {
 fn mode(expected: Mode) -> impl Fn(&mut World) -> Result<()> {
     move |world| {
         for node in ["node-a", "node-b"] {
-            let text = lbctl(
-                world.cluster.topology.node(node)?,
-                &["status", "-o", "json"],
-            )?;
-            let status: serde_json::Value = serde_json::from_str(&text)?;
-            let interfaces = status["interfaces"].as_array().context("no interfaces")?;
-            let eth0 = interfaces
+            let status = world.status(node)?;
+            let eth0 = status
+                .interfaces
                 .iter()
-                .find(|interface| interface["name"] == "eth0");
+                .find(|interface| interface.name == "eth0");
             let eth0 = eth0.context("eth0 is not there")?;
-            ensure!(eth0["mode"] == expected, "eth0 of {node}: {eth0}");
+            ensure!(eth0.mode == expected, "eth0 of {node}: {eth0:?}");
         }
         Ok(())
     }
