@@ -116,7 +116,10 @@ fn show_maps(say: &Say, cluster: &Cluster) -> Result<()> {
 /// What a packet costs, measured apart from the cluster.
 fn show_prices(say: &Say) -> Result<()> {
     say.heading("The price of a packet: ns of the program alone, IPv4, one service");
-    let report = say.during("measured", || bench::datapath(Extent::Quick, &mut |_| ()))?;
+    let report = say.during("measured", || {
+        let progress = &mut |what: &str| say.progress(what);
+        bench::datapath(Extent::Quick, progress)
+    })?;
     let row = |row: &Row| {
         [
             row.path.to_owned(),

@@ -52,11 +52,14 @@ impl World {
         Ok(world)
     }
 
-    /// What the agent of a node says of itself, as `lbctl status` shows it.
+    /// What the agent of a node says of itself, as `lbctl` shows it.
     fn status(&self, node: &str) -> Result<Status> {
-        let text = lbctl(self.cluster.topology.node(node)?, &["status", "-o", "json"])?;
+        let text = lbctl(
+            self.cluster.topology.node(node)?,
+            &["maps", "dump", "status", "-o", "json"],
+        )?;
         let mut shown: serde_json::Value = serde_json::from_str(&text)?;
-        Ok(serde_json::from_value(shown["agent"].take())?)
+        Ok(serde_json::from_value(shown["status"].take())?)
     }
 
     fn open(&self, question: Question) -> Result<Conversation> {
