@@ -38,13 +38,6 @@ impl fmt::Debug for Agent {
 }
 
 impl Agent {
-    /// Starts an agent on a node and waits until it is ready.
-    pub fn start(node: &Host, manifests: &Path) -> Result<Self> {
-        let mut agent = Self::launch(node, manifests)?;
-        agent.wait_ready()?;
-        Ok(agent)
-    }
-
     /// Starts an agent on a node.
     pub fn launch(node: &Host, manifests: &Path) -> Result<Self> {
         let log = new_log(&node.dir, node.name)?;
@@ -64,7 +57,8 @@ impl Agent {
         })
     }
 
-    fn wait_ready(&mut self) -> Result<()> {
+    /// Waits until it is ready.
+    pub fn wait_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + START;
         while !self.log().contains(READY) {
             let ended = self

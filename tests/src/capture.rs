@@ -185,7 +185,7 @@ fn wrong(
                 }
                 (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
             };
-            Ok((tcp.checksum() != expected).then_some("TCP"))
+            Ok((!agree(tcp.checksum(), expected)).then_some("TCP"))
         }
         TransportSlice::Udp(udp) => {
             let header = udp.to_header();
@@ -204,7 +204,7 @@ fn wrong(
         }
         TransportSlice::Icmpv4(icmp) => {
             let expected = icmp.icmp_type().calc_checksum(icmp.payload());
-            Ok((icmp.checksum() != expected).then_some("ICMP"))
+            Ok((!agree(icmp.checksum(), expected)).then_some("ICMP"))
         }
         TransportSlice::Icmpv6(icmp) => match (src, dst) {
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
@@ -215,6 +215,13 @@ fn wrong(
         },
         TransportSlice::Igmp(_) => Ok(None),
     }
+}
+
+/// Ones' complement has two zeros, and receivers take either: kernels write `0xffff` where they
+/// complete a checksum that comes out as zero.
+fn agree(found: u16, expected: u16) -> bool {
+    let zero = |sum| matches!(sum, 0 | 0xffff);
+    found == expected || zero(found) && zero(expected)
 }
 
 #[cfg(test)]
@@ -260,6 +267,21 @@ mod tests {
         seen.add(frame);
         assert_eq!(seen.packets, 1);
         seen.bad.len()
+    }
+
+    #[test]
+    fn both_zeros_of_a_tcp_checksum_pass() {
+        // The window makes up for the rest of the sum.
+        let (_, mut frame, checksums) = frames().swap_remove(0);
+        let checksum = checksums[1];
+        let window = checksum - 2;
+        let word = |frame: &[u8], at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+        let (total, carry) = word(&frame, window).overflowing_add(word(&frame, checksum));
+        frame[window..][..2].copy_from_slice(&(total + u16::from(carry)).to_be_bytes());
+        for zero in [[0, 0], [0xff, 0xff]] {
+            frame[checksum..][..2].copy_from_slice(&zero);
+            assert_eq!(bad(&frame), 0, "{zero:?}");
+        }
     }
 
     #[test]

@@ -63,17 +63,18 @@ impl Cluster {
     /// Starts (or starts again) the agent of each node and waits until they are ready.
     pub fn start_agents(&mut self) -> Result<()> {
         for node in NODES {
-            let started = self.launch_agent(node)?;
-            self.agents.extend([started]);
+            let node = self.topology.node(node)?;
+            let agent = Agent::launch(node, self.manifests.dir())?;
+            self.agents.insert(node.name, agent);
         }
-        Ok(())
+        self.agents.values_mut().try_for_each(Agent::wait_ready)
     }
 
-    /// Starts the agent of a node, waits until it is ready and returns it.
-    pub fn launch_agent(&self, node: &str) -> Result<(&'static str, Agent)> {
+    /// An agent started on a node, and ready.
+    pub fn agent_on(&self, node: &str) -> Result<(&'static str, Agent)> {
         let node = self.topology.node(node)?;
-        let agent = Agent::start(node, self.manifests.dir())
-            .with_context(|| format!("cannot start the agent of {}", node.name))?;
+        let mut agent = Agent::launch(node, self.manifests.dir())?;
+        agent.wait_ready()?;
         Ok((node.name, agent))
     }
 

@@ -17,6 +17,7 @@ pub mod fixture;
 pub mod kernel;
 pub mod manifests;
 pub mod netns;
+mod raw;
 pub mod site;
 pub mod talk;
 pub mod topology;

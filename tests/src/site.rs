@@ -280,8 +280,11 @@ fn unmount_below(dir: &Path) -> Result<()> {
         .filter_map(|line| line.split(' ').nth(1))
         .filter(|target| Path::new(target).starts_with(dir));
     for target in below {
-        unmount(target, UnmountFlags::DETACH)
-            .with_context(|| format!("cannot unmount {target}"))?;
+        match unmount(target, UnmountFlags::DETACH) {
+            // Not a mount any more: another sweep was faster.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot unmount {target}")),
+        }
     }
     Ok(())
 }

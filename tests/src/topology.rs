@@ -15,8 +15,8 @@
 //! in front of a cluster would.
 //!
 //! On the wire (client, switch, nodes' `eth0`) transmit offloads are off, so that what XDP and a
-//! capture see has its checksums in place; the switch's ports have GRO on, which is what makes a
-//! veth accept packets sent by XDP, with merging held down to nothing. Pods keep their offloads.
+//! capture see has its checksums in place. The switch's ports take what XDP sends from the other
+//! end, and merge nothing. Pods keep their offloads.
 
 use std::{
     fs,
@@ -29,6 +29,7 @@ use rustix::mount::{MountFlags, mount};
 
 use crate::{
     netns::Netns,
+    raw,
     site::{self, Site},
 };
 
@@ -48,6 +49,9 @@ const CLIENT_ROUTES: [&str; 10] = [
 
 /// The IPv4 gateway of every pod, held by the node's end of its veth. IPv6 has `fe80::1`.
 const POD_GATEWAY: &str = "169.254.1.1";
+
+/// Where the program for the switch's ports is pinned, below the site's directory.
+const XDP_PASS: &str = "switch/pass";
 
 /// What the external links allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +165,9 @@ impl Topology {
     /// Client, nodes and the pods `pod-1` and `pod-2` (on node-a) and `pod-3` (on node-b).
     pub fn build(site: Site, links: Links) -> Result<Self> {
         let switch = Netns::create(site.name("switch"))?;
+        let program = site.dir().join(XDP_PASS);
+        mount_bpffs(&site.dir().join("switch"))?;
+        raw::pin_pass(&program)?;
         quiet_ipv6(&switch)?;
         switch.ip("link set lo up\n\
              link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
@@ -274,7 +281,14 @@ fn plug(site: &Site, switch: &Netns, links: Links, name: &'static str, number: u
          link set {port} up",
         netns.name()
     ))?;
-    switch.offload(&port, &["tx", "off", "gro", "on"])?;
+    switch.offload(&port, &["tx", "off"])?;
+    if links == Links::Standard {
+        let program = site.dir().join(XDP_PASS);
+        switch.ip(&format!(
+            "link set {port} xdpdrv pinned {}",
+            program.display()
+        ))?;
+    }
     netns.offload("eth0", &["tx", "off"])?;
     netns.ip(&format!(
         "link set lo up\n\

@@ -24,6 +24,7 @@ const UNSAFE_FILES: &[&str] = &[
     "lb-ebpf/src/bpf/words.rs",
     "lb-ebpf/src/bpf/xdp.rs",
     "lb-userspace/src/maps/mmap.rs",
+    "tests/src/raw.rs",
 ];
 
 /// Folders that hold nothing of ours.

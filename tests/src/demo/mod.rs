@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use self::say::{Say, line};
 use crate::{
     agent::lbctl,
+    bench::{self, Extent, Row},
     cluster::{Cluster, NODES},
     manifests::examples,
     site::Site,
@@ -83,6 +84,7 @@ fn acts(say: &mut Say, cluster: &mut Cluster) -> Result<()> {
     requests::show_paths(say, cluster)?;
     requests::show_spread(say, cluster)?;
     show_maps(say, cluster)?;
+    show_prices(say)?;
     scaling::show(say, cluster)
 }
 
@@ -108,5 +110,27 @@ fn show_maps(say: &Say, cluster: &Cluster) -> Result<()> {
             line(&format!("... and {} lines more", lines.len() - shown));
         }
     }
+    Ok(())
+}
+
+/// What a packet costs, measured apart from the cluster.
+fn show_prices(say: &Say) -> Result<()> {
+    say.heading("The price of a packet: ns of the program alone, IPv4, one service");
+    let report = say.during("measured", || {
+        let progress = &mut |what: &str| say.progress(what);
+        bench::datapath(Extent::Quick, progress)
+    })?;
+    let row = |row: &Row| {
+        [
+            row.path.to_owned(),
+            row.hook.to_owned(),
+            format!("{:.0}", row.net_ns),
+            format!("{:.0}", row.primitives_ns),
+        ]
+    };
+    say.table(
+        ["PATH", "HOOK", "NS", "OF WHICH ITS MAP AND FIB LOOKUPS"],
+        report.rows.iter().map(row).collect(),
+    );
     Ok(())
 }

@@ -43,11 +43,7 @@ impl Say {
 
     /// Says that something takes a while, does it, and says how long it took.
     pub(super) fn during<T>(&self, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        if self.terminal {
-            print!("  {what} ...");
-            // Progress that cannot be shown is no reason to stop.
-            stdout().flush().ok();
-        }
+        self.progress(what);
         let start = Instant::now();
         let outcome = work();
         let took = format!("{:.1} s", start.elapsed().as_secs_f64());
@@ -58,6 +54,15 @@ impl Say {
         let back = if self.terminal { "\r\x1b[K" } else { "" };
         println!("{back}  {what}: {took}");
         outcome
+    }
+
+    /// Says what is at hand, on a line that is written over.
+    pub(super) fn progress(&self, what: &str) {
+        if self.terminal {
+            print!("\r\x1b[K  {what} ...");
+            // Progress that cannot be shown is no reason to stop.
+            stdout().flush().ok();
+        }
     }
 
     /// A table whose columns line up.
@@ -103,5 +108,5 @@ impl Say {
 
 /// A line of text.
 pub(super) fn line(text: &str) {
-    println!("  {text}");
+    println!("{}", format!("  {text}").trim_end());
 }

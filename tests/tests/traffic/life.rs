@@ -48,18 +48,20 @@ pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
 }
 
 fn two_agents(world: &mut World) -> Result<()> {
-    for (node, other) in [("node-a", "node-b"), ("node-b", "node-a")] {
-        let text = lbctl(
-            world.cluster.topology.node(node)?,
-            &["status", "-o", "json"],
-        )?;
-        let status: serde_json::Value = serde_json::from_str(&text)?;
+    for (node, pod) in [("node-a", "veth-pod-1"), ("node-b", "veth-pod-3")] {
+        let status = world.status(node)?;
         ensure!(
-            status["node"] == node,
+            status.node == node,
             "{node} has the status of {}",
-            status["node"]
+            status.node
         );
-        ensure!(!text.contains(other), "{node} knows of {other}");
+        let mut names: Vec<_> = status
+            .interfaces
+            .iter()
+            .map(|it| it.name.as_str())
+            .collect();
+        names.retain(|name| *name != "veth-pod-2");
+        ensure!(names == ["eth0", pod], "{node} is attached to {names:?}");
     }
     Ok(())
 }
@@ -116,7 +118,7 @@ fn restart(world: &mut World) -> Result<()> {
         });
         let launched: Result<Vec<_>> = ["node-a", "node-b"]
             .into_iter()
-            .map(|node| world.cluster.launch_agent(node))
+            .map(|node| world.cluster.agent_on(node))
             .collect();
         done.store(true, Ordering::Relaxed);
         let rounds = asking

@@ -9,6 +9,7 @@ mod refusals;
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, ensure};
+use lb_userspace::status::{Mode, Status};
 use tests::{
     agent::lbctl,
     capture::Capture,
@@ -51,6 +52,16 @@ impl World {
         Ok(world)
     }
 
+    /// What the agent of a node says of itself, as `lbctl` shows it.
+    fn status(&self, node: &str) -> Result<Status> {
+        let text = lbctl(
+            self.cluster.topology.node(node)?,
+            &["maps", "dump", "status", "-o", "json"],
+        )?;
+        let mut shown: serde_json::Value = serde_json::from_str(&text)?;
+        Ok(serde_json::from_value(shown["status"].take())?)
+    }
+
     fn open(&self, question: Question) -> Result<Conversation> {
         let Question { from, protocol, to } = question;
         Conversation::open(self.cluster.netns(from)?, protocol, to, 0)
@@ -72,21 +83,17 @@ fn kinds() -> impl Iterator<Item = (Family, Protocol)> {
     families.flat_map(|family| Protocol::BOTH.map(|protocol| (family, protocol)))
 }
 
-/// What interfaces have to be attached by, as `lbctl status` shows it.
-fn mode(expected: &'static str) -> impl Fn(&mut World) -> Result<()> {
+/// The external interfaces are attached as they have to be here.
+fn mode(expected: Mode) -> impl Fn(&mut World) -> Result<()> {
     move |world| {
         for node in ["node-a", "node-b"] {
-            let text = lbctl(
-                world.cluster.topology.node(node)?,
-                &["status", "-o", "json"],
-            )?;
-            let status: serde_json::Value = serde_json::from_str(&text)?;
-            let interfaces = status["interfaces"].as_array().context("no interfaces")?;
-            let eth0 = interfaces
+            let status = world.status(node)?;
+            let eth0 = status
+                .interfaces
                 .iter()
-                .find(|interface| interface["name"] == "eth0");
+                .find(|interface| interface.name == "eth0");
             let eth0 = eth0.context("eth0 is not there")?;
-            ensure!(eth0["mode"] == expected, "eth0 of {node}: {eth0}");
+            ensure!(eth0.mode == expected, "eth0 of {node}: {eth0:?}");
         }
         Ok(())
     }
@@ -128,8 +135,11 @@ fn clean_wire(world: &mut World) -> Result<()> {
 
 fn main() -> ExitCode {
     let mut checks = Checks::from_args();
-    for (name, links) in [("xdp", Links::Standard), ("tc", Links::Jumbo)] {
-        let mut list = vec![Check::new(format!("{name}::mode"), mode(name))];
+    for (name, links, expected) in [
+        ("xdp", Links::Standard, Mode::Xdp),
+        ("tc", Links::Jumbo, Mode::Tc),
+    ] {
+        let mut list = vec![Check::new(format!("{name}::mode"), mode(expected))];
         list.extend(paths::checks(name));
         list.extend(refusals::checks(name));
         list.push(Check::new(format!("{name}::clean_wire"), clean_wire));

@@ -1,0 +1,96 @@
+//! A program for the far end of a link: XDP that passes everything.
+//!
+//! A veth takes frames that XDP transmits (`XDP_TX`) only if its peer has an XDP program too: with
+//! GRO alone they are queued, and nobody is told (`veth_xdp_flush` in the kernel's
+//! `drivers/net/veth.c`). The program is two instructions, loaded without an object file so that a
+//! topology needs nothing built.
+
+use std::{
+    ffi::{CStr, CString},
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+
+/// `r0 = XDP_PASS; exit`, as `struct bpf_insn` lays them out on a little-endian machine.
+static PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+static LICENSE: &CStr = c"GPL";
+
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+
+/// The part of `union bpf_attr` that `BPF_PROG_LOAD` needs; the kernel takes the rest as zero.
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+}
+
+/// The same for `BPF_OBJ_PIN`.
+#[repr(C)]
+struct ObjPin {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Loads the program and pins it at `path`, which is in a bpffs.
+pub(crate) fn pin_pass(path: &Path) -> Result<()> {
+    let program = load_pass().context("cannot load a BPF program")?;
+    pin(&program, path).with_context(|| format!("cannot pin a program at {}", path.display()))
+}
+
+fn load_pass() -> io::Result<OwnedFd> {
+    let attributes = ProgLoad {
+        prog_type: BPF_PROG_TYPE_XDP,
+        insn_cnt: PASS.len() as u32,
+        insns: PASS.as_ptr() as u64,
+        license: LICENSE.as_ptr() as u64,
+    };
+    // SAFETY: the pointers inside are of statics: two instructions, as many as it says, and a
+    // string that ends in zero.
+    let descriptor = unsafe { bpf(BPF_PROG_LOAD, &attributes) }?;
+    // SAFETY: the kernel has just made this descriptor, for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+fn pin(program: &OwnedFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = ObjPin {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: program.as_raw_fd().cast_unsigned(),
+        file_flags: 0,
+    };
+    // SAFETY: the path ends in zero and outlives the call.
+    unsafe { bpf(BPF_OBJ_PIN, &attributes) }.map(drop)
+}
+
+/// The system call; see bpf(2).
+///
+/// # Safety
+///
+/// `attributes` is laid out as the command wants it, and its pointers are good for the call.
+unsafe fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
+    // SAFETY: the kernel reads as many bytes as it is told there are; for what is behind pointers
+    // the caller answers.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(result).map_err(io::Error::other)
+}
