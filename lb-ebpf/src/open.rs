@@ -115,16 +115,17 @@ fn is_cluster_ip<A: Addr, T: Tables<A>>(addr: &A, tables: &T) -> bool {
 /// address is in use it is rejected, else dropped; nobody else may answer.
 #[inline(always)]
 pub(crate) fn unclaimed<A: Addr, T: Tables<A>>(addr: &A, tables: &T) -> Opening {
-    match tables.frontend(&FrontendKey::whole_address(*addr)) {
-        Some(_) => {
-            tables.count(Reason::NoSuchPort);
-            Opening::Rejected
-        }
-        None => {
-            tables.count(Reason::Unallocated);
-            Opening::Dropped
-        }
-    }
+    let in_use = tables
+        .frontend(&FrontendKey::whole_address(*addr))
+        .is_some();
+    refuse(
+        &if in_use {
+            Refusal::Reject(Reason::NoSuchPort)
+        } else {
+            Refusal::Drop(Reason::Unallocated)
+        },
+        tables,
+    )
 }
 
 /// Whether a frontend takes new flows from this side, and this packet may begin one; if not, what
