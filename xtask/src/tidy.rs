@@ -18,7 +18,10 @@ use crate::{ebpf, exec::root};
 /// The only files that may hold `unsafe`.
 const UNSAFE_FILES: &[&str] = &[
     "lb-common/src/lib.rs",
+    "lb-ebpf/src/bench/outer.rs",
+    "lb-ebpf/src/bench/targets.rs",
     "lb-ebpf/src/bpf/entry.rs",
+    "lb-ebpf/src/bpf/maps.rs",
     "lb-ebpf/src/bpf/tables.rs",
     "lb-ebpf/src/bpf/tc.rs",
     "lb-ebpf/src/bpf/words.rs",

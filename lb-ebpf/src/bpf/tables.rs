@@ -35,18 +35,20 @@ impl KernelTables {
     #[inline(always)]
     pub(crate) fn of_xdp(ctx: *mut xdp_md) -> Self {
         // SAFETY: the kernel hands a valid context to the program.
+        let ifindex = unsafe { (*ctx).ingress_ifindex };
         Self {
             ctx: ctx.cast(),
-            ifindex: unsafe { (*ctx).ingress_ifindex },
+            ifindex,
         }
     }
 
     #[inline(always)]
     pub(crate) fn of_tc(skb: *mut __sk_buff) -> Self {
         // SAFETY: the kernel hands a valid context to the program.
+        let ifindex = unsafe { (*skb).ifindex };
         Self {
             ctx: skb.cast(),
-            ifindex: unsafe { (*skb).ifindex },
+            ifindex,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Timing a program by `BPF_PROG_TEST_RUN`.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
@@ -167,7 +169,8 @@ fn xdp_context(ifindex: u32) -> Vec<u8> {
 
 fn thread_nanos() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+    let time = Duration::try_from(time).unwrap_or_default();
+    time.as_secs_f64() * 1e9
 }
 
 /// The middle of a set of figures.

@@ -210,7 +210,7 @@ fn live(world: &mut World, case: &Case, found: Shape) -> Result<Row> {
     let nop = world.bench.nop(case.carrier)?;
     let xdp_nop = world.bench.nop(Carrier::Xdp)?;
     check(world, case, &target, &packet)?;
-    let (mut gross, mut net, mut price) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut gross, mut above_floor, mut price) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let mut run = |carrier, target: &ProgramFd, packet: &Segment| {
             world.bench.aim(carrier, target, packet)?;
@@ -222,10 +222,10 @@ fn live(world: &mut World, case: &Case, found: Shape) -> Result<Row> {
         let bare = run(Carrier::Xdp, &xdp_nop, &primitive.1)?;
         let lookup = run(Carrier::Xdp, &primitive.0, &primitive.1)?;
         gross.push(path);
-        net.push(path - floor);
+        above_floor.push(path - floor);
         price.push(lookup - bare);
     }
-    Ok(row(case, &gross, &net, median(price)))
+    Ok(row(case, &gross, &above_floor, median(price)))
 }
 
 /// Times the first packets of flows, with the table filling and with it full.
@@ -313,7 +313,7 @@ fn first(world: &mut World, case: &Case, place: Backends, next: &mut u32) -> Res
         })
         .collect::<Result<Vec<_>>>()?;
     let (_, before) = world.counted(case.services)?;
-    let (mut gross, mut net, mut price) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut gross, mut above_floor, mut price) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let start = *next;
         *next += NEW_PACKETS;
@@ -330,7 +330,7 @@ fn first(world: &mut World, case: &Case, place: Backends, next: &mut u32) -> Res
             sum += (run(Carrier::Xdp, target, packet)? - bare) * times;
         }
         gross.push(path);
-        net.push(path - floor);
+        above_floor.push(path - floor);
         price.push(sum);
     }
     let (_, after) = world.counted(case.services)?;
@@ -341,7 +341,7 @@ fn first(world: &mut World, case: &Case, place: Backends, next: &mut u32) -> Res
         case.path,
         after - before
     );
-    Ok(row(case, &gross, &net, median(price)))
+    Ok(row(case, &gross, &above_floor, median(price)))
 }
 
 /// Runs one packet, and a few more, and makes sure that they took the path named.
@@ -391,7 +391,7 @@ const fn lookup(family: Family) -> &'static str {
     }
 }
 
-fn row(case: &Case, gross: &[f64], net: &[f64], primitives_ns: f64) -> Row {
+fn row(case: &Case, gross: &[f64], above_floor: &[f64], primitives_ns: f64) -> Row {
     Row {
         path: case.path,
         hook: match case.carrier {
@@ -402,8 +402,8 @@ fn row(case: &Case, gross: &[f64], net: &[f64], primitives_ns: f64) -> Row {
         services: case.services,
         flows: case.flows,
         ns: median(gross.to_vec()),
-        net_ns: median(net.to_vec()),
-        min_ns: net.iter().copied().fold(f64::INFINITY, f64::min),
+        net_ns: median(above_floor.to_vec()),
+        min_ns: above_floor.iter().copied().fold(f64::INFINITY, f64::min),
         primitives_ns,
         // What is asked is asked of IPv4.
         limit_ns: (case.family == Family::V4).then_some(primitives_ns * case.factor),

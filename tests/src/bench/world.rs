@@ -376,7 +376,7 @@ fn load(pins: &Pins, name: &str, pinned: &[&'static str]) -> Result<Ebpf> {
     let path = object(name);
     let mut loader = EbpfLoader::new();
     for map in pinned {
-        loader.map_pin_path(*map, pins.map(map));
+        loader.map_pin_path(map, pins.map(map));
     }
     loader
         .load_file(&path)
