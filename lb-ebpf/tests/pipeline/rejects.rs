@@ -60,8 +60,13 @@ fn assert_is_sent_back(reply: &[u8], to: &Frame) {
     assert_eq!((headers.src, headers.dst), (to.dst.ip(), to.src.ip()));
     assert_eq!(headers.end, reply.len(), "nothing follows it");
     assert_eq!(reply[..12], MACS_BACK);
-    let ttl = headers.l3 + if headers.src.is_ipv4() { 8 } else { 7 };
-    assert_eq!(reply[ttl], 64);
+    let ip = &reply[headers.l3..];
+    if headers.src.is_ipv4() {
+        // No identification, and not to be fragmented (RFC 6864).
+        assert_eq!((&ip[4..8], ip[8]), (&[0, 0, 0x40, 0][..], 64));
+    } else {
+        assert_eq!((&ip[..4], ip[7]), (&[0x60, 0, 0, 0][..], 64));
+    }
 }
 
 /// A segment and the reset it earns (RFC 9293, 3.10.7.1).

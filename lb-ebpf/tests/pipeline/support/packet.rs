@@ -130,6 +130,7 @@ impl Packet for HostPacket {
         };
         let old = u16::from_ne_bytes(*field);
         let new = if is_partial {
+            assert_eq!(old, at.pseudo, "the sign of a partial checksum");
             let sum = u32::from(old) + u32::from(addr_delta);
             (sum + (sum >> 16)) as u16
         } else {
