@@ -194,7 +194,9 @@ fn choose<A: Addr, T: Tables<A>>(
         .wrapping_add(below(tables.random(), slots.count));
     let index = tables.slot(slot).ok_or(INCONSISTENT)?;
     let backend = tables.backend(index).ok_or(INCONSISTENT)?;
-    if backend.flags & backend::ALIVE == 0 {
+    // A backend that has just gone still has its address: this packet may have found the
+    // frontend before it changed, and is on its way no worse than one a moment earlier.
+    if backend.addr == A::default() {
         return Err(INCONSISTENT);
     }
     let client = (key.src, key.sport);

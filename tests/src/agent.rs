@@ -129,6 +129,8 @@ fn command_line(node: &Host, manifests: &Path) -> Result<Command> {
     command.arg("run").arg("--manifests").arg(manifests);
     command.args(["--node-name", node.name]);
     command.args(["--external-interface", "eth0"]);
+    // The other ends of the topology's links run an XDP program, so veths are as good as others.
+    command.args(["--xdp", "always"]);
     command.args(["--pod-interface", "veth-*"]);
     command.args(["--cluster-cidr", "10.1.0.0/16,fd00:1::/32"]);
     command.args(["--service-cluster-ip-range", "10.96.0.0/16,fd00:96::/112"]);

@@ -54,9 +54,12 @@ fn clippy_bpf() -> Result<()> {
 }
 
 fn docs() -> Result<()> {
-    run(cargo()
-        .env("RUSTDOCFLAGS", "-Dwarnings")
-        .args(["doc", "--workspace", "--no-deps"]))
+    run(cargo().env("RUSTDOCFLAGS", "-Dwarnings").args([
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+    ]))
 }
 
 fn deny() -> Result<()> {

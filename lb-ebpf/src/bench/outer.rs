@@ -27,6 +27,7 @@ static XDP_TARGET: ProgramArray<1> = ProgramArray::new();
 static TC_TARGET: ProgramArray<1> = ProgramArray::new();
 
 #[xdp]
+#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn outer_xdp(ctx: XdpContext) -> u32 {
     if lay(ctx.data(), ctx.data_end()).is_some() {
         // SAFETY: nothing is left to be dropped.
@@ -36,6 +37,7 @@ fn outer_xdp(ctx: XdpContext) -> u32 {
 }
 
 #[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn outer_tc(ctx: TcContext) -> i32 {
     if lay(ctx.data(), ctx.data_end()).is_some() {
         // SAFETY: nothing is left to be dropped.

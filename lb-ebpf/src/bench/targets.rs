@@ -99,16 +99,10 @@ macro_rules! family {
             // SAFETY: the kernel hands a valid context to the program.
             params.ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
             params.__bindgen_anon_4.$member = ($word)(key.dst);
-            // SAFETY: `params` is a whole `bpf_fib_lookup`, and the context is the program's own.
-            let code = unsafe {
-                bpf_fib_lookup(
-                    ctx.ctx.cast(),
-                    &mut params,
-                    size_of::<FibParams>() as i32,
-                    BPF_FIB_LOOKUP_SRC,
-                )
-            };
-            2 + code as u32
+            let ctx = ctx.ctx.cast();
+            // SAFETY: `params` is a whole `bpf_fib_lookup` (64 bytes), the context the program's own.
+            let code = unsafe { bpf_fib_lookup(ctx, &mut params, 64, BPF_FIB_LOOKUP_SRC) };
+            2 + code.unsigned_abs() as u32
         }
     };
 }

@@ -26,6 +26,7 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[xdp]
 #[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn xdp_external(ctx: XdpContext) -> u32 {
     let raw = ctx.ctx;
     let tables = KernelTables::of_xdp(raw);
@@ -39,7 +40,7 @@ fn xdp_external(ctx: XdpContext) -> u32 {
         Verdict::Pass | Verdict::Deliver => XDP_PASS,
         Verdict::Transmit { ifindex } if ifindex == ingress => XDP_TX,
         // SAFETY: the helper takes numbers only.
-        Verdict::Transmit { ifindex } => unsafe { bpf_redirect(ifindex, 0) as u32 },
+        Verdict::Transmit { ifindex } => unsafe { bpf_redirect(ifindex, 0).unsigned_abs() as u32 },
         Verdict::Reflect => XDP_TX,
         // SAFETY: the context is the program's own.
         Verdict::Reject => unsafe { reject_xdp(raw) },
@@ -66,31 +67,34 @@ unsafe extern "C" fn reject_xdp(ctx: *mut xdp_md) -> u32 {
 
 #[classifier]
 #[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn tc_ext_in(ctx: TcContext) -> i32 {
-    classify(Hook::TC_EXTERNAL_INGRESS, ctx)
+    classify(Hook::TC_EXTERNAL_INGRESS, ctx.as_ptr().cast())
 }
 
 #[classifier]
 #[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn tc_ext_out(ctx: TcContext) -> i32 {
-    classify(Hook::TC_EXTERNAL_EGRESS, ctx)
+    classify(Hook::TC_EXTERNAL_EGRESS, ctx.as_ptr().cast())
 }
 
 #[classifier]
 #[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn tc_pod_in(ctx: TcContext) -> i32 {
-    classify(Hook::TC_POD_INGRESS, ctx)
+    classify(Hook::TC_POD_INGRESS, ctx.as_ptr().cast())
 }
 
 #[classifier]
 #[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn tc_pod_out(ctx: TcContext) -> i32 {
-    classify(Hook::TC_POD_EGRESS, ctx)
+    classify(Hook::TC_POD_EGRESS, ctx.as_ptr().cast())
 }
 
 #[inline(always)]
-fn classify(hook: Hook, ctx: TcContext) -> i32 {
-    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+fn classify(hook: Hook, skb: *mut __sk_buff) -> i32 {
     let tables = KernelTables::of_tc(skb);
     match process(hook, &mut TcPacket::new(skb), &mut FlowTables, &tables) {
         // The next program on the device has its turn (`TCX_NEXT`), then the stack.

@@ -56,14 +56,7 @@ impl KernelTables {
     #[inline(always)]
     fn lookup(&self, params: &mut FibParams) -> i64 {
         // SAFETY: `params` is a whole `bpf_fib_lookup`, and the context is the program's own.
-        unsafe {
-            bpf_fib_lookup(
-                self.ctx,
-                params,
-                size_of::<FibParams>() as i32,
-                BPF_FIB_LOOKUP_SRC,
-            )
-        }
+        unsafe { bpf_fib_lookup(self.ctx, params, PARAMS_SIZE, BPF_FIB_LOOKUP_SRC) }
     }
 }
 
@@ -101,7 +94,11 @@ fn macs(params: &FibParams) -> Macs {
     SOURCE_FIRST.map(|i| unsafe { words.add(i).read_volatile() })
 }
 
-/// AF_INET and AF_INET6, as the FIB helper wants them.
+/// What the helper is told of `bpf_fib_lookup`'s size.
+const PARAMS_SIZE: i32 = 64;
+const _: () = assert!(size_of::<FibParams>() == 64);
+
+/// `AF_INET` and `AF_INET6`, as the FIB helper wants them.
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 

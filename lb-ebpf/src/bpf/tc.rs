@@ -53,7 +53,7 @@ impl TcPacket {
             .then_some(start as *mut [u8; N])
     }
 
-    /// Whether a checksum may be left to hardware (CHECKSUM_PARTIAL). Then it is the pseudo
+    /// Whether a checksum may be left to hardware (`CHECKSUM_PARTIAL`). Then it is the pseudo
     /// header's sum; one in 65,536 others is too. The kernel keeps to itself which it is, but its
     /// helpers know: they are asked only then, for they cost as much as a lookup.
     #[inline(always)]

@@ -3,7 +3,10 @@
 use crate::words;
 use core::mem::offset_of;
 
-use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_adjust_tail};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+};
 use lb_ebpf::{Packet, TransportChecksum, update_checksum};
 
 /// A packet at XDP.
@@ -34,6 +37,35 @@ impl XdpPacket {
         let start = words::start(self.data(), offset);
         (offset <= Self::MAX_OFFSET && start + N <= self.data_end())
             .then_some(start as *mut [u8; N])
+    }
+}
+
+impl XdpPacket {
+    /// Grows the packet where its buffer ends with it, as a veth's may: all devices leave room in
+    /// front, so the bytes are moved there. Only what lies within [`Packet::MAX_OFFSET`] is, more
+    /// than any packet has that is grown for a reply.
+    #[inline(always)]
+    fn grow_in_front(&mut self, by: i32) -> bool {
+        const BOUND: i32 = 127;
+        if !(0..=BOUND).contains(&by) {
+            return false;
+        }
+        // SAFETY: the context is the program's own.
+        if unsafe { bpf_xdp_adjust_head(self.ctx, -by) } != 0 {
+            return false;
+        }
+        // Changes nothing; tells the verifier what the comparison told us.
+        let by = (by & BOUND).unsigned_abs() as usize;
+        for at in (0..Self::MAX_OFFSET / 2).step_by(2) {
+            let Some(word) = self.bytes::<2>(at + by).map(|word| Self::load16(word, 0)) else {
+                break;
+            };
+            let Some(place) = self.bytes_mut::<2>(at) else {
+                break;
+            };
+            Self::store16(place, 0, word);
+        }
+        true
     }
 }
 
@@ -81,8 +113,13 @@ impl Packet for XdpPacket {
 
     #[inline(always)]
     fn resize(&mut self, length: usize) -> bool {
-        let delta = length as i32 - self.len() as i32;
+        let (Ok(new), Ok(old)) = (i32::try_from(length), i32::try_from(self.len())) else {
+            return false;
+        };
+        let delta = new - old;
         // SAFETY: the context is the program's own.
-        delta == 0 || unsafe { bpf_xdp_adjust_tail(self.ctx, delta) } == 0
+        delta == 0
+            || unsafe { bpf_xdp_adjust_tail(self.ctx, delta) } == 0
+            || self.grow_in_front(delta)
     }
 }

@@ -2,7 +2,12 @@
 
 use std::net::SocketAddr;
 
-use lb_common::{config::link, counters::Reason, proto, service::frontend};
+use lb_common::{
+    config::link,
+    counters::Reason,
+    proto,
+    service::{Backend, frontend},
+};
 use lb_ebpf::{Hook, Reach, Verdict};
 
 use crate::support::{
@@ -190,8 +195,8 @@ fn maps_that_contradict_each_other_drop_packets() {
             node.tables.v6.slots.fill(u32::MAX);
         },
         |node| {
-            node.retire(Family::V4, 0);
-            node.retire(Family::V6, 0);
+            node.tables.v4.backends.fill(Backend::default());
+            node.tables.v6.backends.fill(Backend::default());
         },
         |node| node.tables.config = None,
         |node| node.flows.unstageable = true,

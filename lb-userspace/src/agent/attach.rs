@@ -216,6 +216,13 @@ impl Attacher {
             self.remove(&self.pins.link(XDP_EXTERNAL, &wanted.name));
             return (Mode::None, error.to_string());
         }
+        if let Some(reason) = wanted.no_xdp {
+            let path = self.pins.link(XDP_EXTERNAL, &wanted.name);
+            if path.exists() {
+                self.remove(&path);
+            }
+            return (Mode::Tc, format!("no XDP: {reason}"));
+        }
         match self.attach_xdp(wanted) {
             Ok(()) => (Mode::Xdp, String::new()),
             Err(error) => (Mode::Tc, format!("no native XDP: {}", why_no_xdp(&error))),
@@ -352,9 +359,6 @@ fn programs_of(role: Role) -> impl Iterator<Item = &'static str> {
 }
 
 /// The value of `LINKS` for an interface; none if it gets no row.
-///
-/// A veth counts as an XDP target although it takes frames only while its other end has NAPI on:
-/// there is no way to ask, and where native XDP runs on this end the other one usually has.
 fn link_flags(role: Role, mode: Mode) -> Option<u32> {
     match (role, mode) {
         (Role::Pod, _) | (Role::External, Mode::None) => None,

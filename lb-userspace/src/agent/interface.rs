@@ -1,5 +1,6 @@
 //! Network interfaces, and what they are to us.
 
+use clap::ValueEnum;
 use glob::Pattern;
 
 use crate::status::Role;
@@ -42,6 +43,21 @@ pub(super) struct Selection {
     pub(super) external: Vec<String>,
     /// Names that pod interfaces may have.
     pub(super) pods: Vec<Pattern>,
+    /// Where XDP may be used.
+    pub(super) xdp: Xdp,
+}
+
+/// Where XDP may be used, of the external interfaces whose driver has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Xdp {
+    /// On all but veths: what XDP sends back out of a veth is lost without a trace unless its other
+    /// end runs XDP too (`veth_xdp_flush`), and that cannot be asked.
+    #[default]
+    Auto,
+    /// On all.
+    Always,
+    /// On none.
+    Off,
 }
 
 /// An interface that packets are to be seen on.
@@ -57,13 +73,15 @@ pub(super) struct Wanted {
     pub(super) obstacle: Option<&'static str>,
     /// Largest packet: drivers refuse native XDP for large ones.
     pub(super) mtu: u32,
+    /// Why XDP is not even tried.
+    pub(super) no_xdp: Option<&'static str>,
 }
 
 impl Selection {
     /// What the interface is to us, if anything: external when named so, else a pod's when it is a
     /// veth that leads to another network namespace and its name fits.
     pub(super) fn role(&self, interface: &Interface) -> Option<Role> {
-        let Self { external, pods } = self;
+        let Self { external, pods, .. } = self;
         if external.contains(&interface.name) {
             return Some(Role::External);
         }
@@ -80,7 +98,19 @@ impl Selection {
             role: self.role(interface)?,
             obstacle: obstacle(interface),
             mtu: interface.mtu,
+            no_xdp: self.no_xdp(interface),
         })
+    }
+
+    fn no_xdp(&self, interface: &Interface) -> Option<&'static str> {
+        match self.xdp {
+            Xdp::Auto if interface.veth => Some(
+                "a veth loses what XDP sends unless its other end runs XDP too; \
+                 if it does, give --xdp always",
+            ),
+            Xdp::Auto | Xdp::Always => None,
+            Xdp::Off => Some("--xdp off"),
+        }
     }
 }
 
@@ -107,6 +137,7 @@ mod tests {
                 Pattern::new("veth*").unwrap(),
                 Pattern::new("eth?").unwrap(),
             ],
+            xdp: Xdp::Auto,
         }
     }
 

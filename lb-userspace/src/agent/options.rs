@@ -7,7 +7,7 @@ use glob::Pattern;
 use ipnet::IpNet;
 
 use super::{
-    interface::Selection,
+    interface::{Selection, Xdp},
     logging::Level,
     values::{self, NodeName},
 };
@@ -96,6 +96,9 @@ pub(super) struct RunArgs {
     /// pod's. * stands for any text, ? for a character, [ab] for one of these.
     #[arg(long, value_name = "GLOB", value_delimiter = ',', default_value = "*", value_parser = values::glob)]
     pod_interface: Vec<Pattern>,
+    /// Where XDP may be used, of the external interfaces whose driver has it.
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Xdp::Auto)]
+    xdp: Xdp,
     /// Directory to pin programs and maps below. A BPF file system is mounted there if it is not in
     /// one already.
     #[arg(long, value_name = "DIR", default_value = BPFFS)]
@@ -164,6 +167,7 @@ impl TryFrom<RunArgs> for Options {
             node_name: NodeName(node_name),
             external_interface,
             pod_interface,
+            xdp,
             bpffs,
             cluster_cidr,
             service_cluster_ip_range,
@@ -182,6 +186,7 @@ impl TryFrom<RunArgs> for Options {
             selection: Selection {
                 external: values::unique(external_interface),
                 pods: pod_interface,
+                xdp,
             },
             bpffs,
             cluster_ranges: service_cluster_ip_range,
@@ -237,7 +242,12 @@ mod tests {
         let Options {
             manifests,
             node_name,
-            selection: Selection { external, pods },
+            selection:
+                Selection {
+                    external,
+                    pods,
+                    xdp,
+                },
             bpffs,
             cluster_ranges,
             node_ports,
@@ -247,7 +257,7 @@ mod tests {
         let pods: Vec<_> = pods.iter().map(Pattern::as_str).collect();
         format!(
             "manifests {manifests:?}, state {state_dir:?}, bpffs {bpffs:?}\nnode {node_name}\n\
-             external {external:?}, pods {pods:?}\n\
+             external {external:?}, pods {pods:?}, XDP {xdp:?}\n\
              cluster IPs {cluster_ranges:?}\nnode ports {node_ports:?} on {node_port_addresses:?}"
         )
     }

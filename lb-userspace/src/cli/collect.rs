@@ -11,7 +11,7 @@ use lb_common::{
     counters::{self, ServiceCounters},
     flow::{self, FlowKey, Half, Route},
     maps,
-    service::{self, FrontendKey, ServiceName, backend, frontend},
+    service::{self, FrontendKey, ServiceName, frontend},
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -213,7 +213,7 @@ impl<'a> Collector<'a> {
         )
     }
 
-    /// The backends in use, and those a frontend leads to although they are not.
+    /// The backends frontends lead to.
     fn family_backends<A: MapFamily>(&self) -> Result<Vec<Backend>, Error>
     where
         FrontendKey<A>: Pod,
@@ -225,11 +225,8 @@ impl<'a> Collector<'a> {
             referenced.extend(endpoints.slots.get(slot)?);
         }
         let mut backends = Vec::new();
-        for index in 0..endpoints.backends.capacity() {
-            let Some(entry) = endpoints.backends.get(index)? else {
-                break;
-            };
-            if entry.flags & backend::ALIVE != 0 || referenced.contains(&index) {
+        for index in referenced {
+            if let Some(entry) = endpoints.backends.get(index)? {
                 backends.push(Backend {
                     family: A::FAMILY,
                     entry: backend_ref(index, Some(entry)),
@@ -240,7 +237,7 @@ impl<'a> Collector<'a> {
         Ok(backends)
     }
 
-    /// How many backends are in use.
+    /// How many backends frontends lead to.
     pub(super) fn backend_use<A: MapFamily>(&self) -> Result<Use, Error>
     where
         FrontendKey<A>: Pod,
