@@ -64,8 +64,8 @@ fn parse_selection(name: &str) -> Result<Selection, String> {
     }
     let (v4, v6) = (Some(Family::V4), Some(Family::V6));
     let (table, family) = match name.to_ascii_uppercase().as_str() {
-        names::FRONTENDS4 => (Table::Frontends, v4),
-        names::FRONTENDS6 => (Table::Frontends, v6),
+        names::FRONTENDS4 | names::ABSENT4 => (Table::Frontends, v4),
+        names::FRONTENDS6 | names::ABSENT6 => (Table::Frontends, v6),
         names::SLOTS4 => (Table::Slots, v4),
         names::SLOTS6 => (Table::Slots, v6),
         names::BACKENDS4 => (Table::Backends, v4),
