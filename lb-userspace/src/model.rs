@@ -201,4 +201,6 @@ pub struct Batch {
     /// Problems of the source as they stand after this batch, one line each (file, document,
     /// field, what is wrong); replaces the earlier set.
     pub problems: BTreeSet<String>,
+    /// The source has never been seen: there are no changes, and what is in force may all be in it.
+    pub unseen: bool,
 }

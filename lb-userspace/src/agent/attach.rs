@@ -142,7 +142,7 @@ impl Attacher {
     /// Moves the pins of interfaces that have another name than before.
     fn rename(&mut self, wanted: &[Wanted]) {
         for new in wanted {
-            let Some(old) = self.attached.get_mut(&new.index) else {
+            let Some(old) = self.attached.get(&new.index) else {
                 continue;
             };
             if old.wanted.name == new.name || old.wanted.role != new.role {
@@ -183,8 +183,9 @@ impl Attacher {
         }
     }
 
+    /// Removes a pin, if it is there.
     fn remove(&mut self, path: &Path) {
-        if let Err(error) = fs::remove_file(path) {
+        if let Err(error) = remove_stale(path) {
             self.complain(&format!("remove {}", path.display()), &error);
         }
     }
@@ -243,10 +244,7 @@ impl Attacher {
             });
         if done.is_err() {
             for program in [ingress, egress] {
-                let path = self.pins.link(program, &wanted.name);
-                if path.exists() {
-                    self.remove(&path);
-                }
+                self.remove(&self.pins.link(program, &wanted.name));
             }
         }
         done

@@ -1,6 +1,7 @@
 //! The BPF file system below which everything is pinned.
 
 use std::{
+    ffi::CStr,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -18,6 +19,10 @@ use crate::pins::Pins;
 
 /// `f_type` of a BPF file system (`BPF_FS_MAGIC` in `linux/magic.h`).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// Root's alone, as systemd mounts it: the kernel's default lets anyone create files, or take the
+/// lock.
+const MOUNT_OPTIONS: &CStr = c"mode=0700";
 
 /// The pin directory cannot be used.
 #[derive(Debug, Error)]
@@ -87,7 +92,7 @@ fn mount_at(dir: &Path) -> Result<(), BpffsError> {
     if entries.next().is_some() {
         return Err(BpffsError::NotEmpty(dir.to_owned()));
     }
-    mount("bpf", dir, "bpf", MountFlags::empty(), None)
+    mount("bpf", dir, "bpf", MountFlags::empty(), MOUNT_OPTIONS)
         .map_err(|errno| BpffsError::Mount(dir.to_owned(), errno.into()))?;
     info!("mounted a BPF file system at {}", dir.display());
     Ok(())

@@ -115,6 +115,9 @@ impl Node {
     /// every Service is known.
     pub(super) fn batch(&mut self, batch: &Batch, now: Instant) {
         self.problems.set(Area::Source, batch.problems.clone());
+        if batch.unseen {
+            return;
+        }
         for change in &batch.changes {
             match change {
                 Change::Node(node) => {

@@ -31,9 +31,10 @@ Examples:
       lb-agent run --manifests /etc/fairlead --node-name node-a --external-interface eth0,eth1 \\
           --service-cluster-ip-range 10.96.0.0/16,fd00:96::/112 --nodeport-addresses all
 
-  Two agents on one kernel, each in its node's network namespace:
-      ip netns exec node-a lb-agent run --bpffs /run/a/bpf --state-dir /run/a/state ...
-      ip netns exec node-b lb-agent run --bpffs /run/b/bpf --state-dir /run/b/state ...
+  Two agents on one kernel, each in its node's network namespace (not by `ip netns exec`, whose
+  mounts nobody else sees and which end with it):
+      nsenter --net=/run/netns/node-a lb-agent run --bpffs /run/a/bpf --state-dir /run/a/state ...
+      nsenter --net=/run/netns/node-b lb-agent run --bpffs /run/b/bpf --state-dir /run/b/state ...
 
 When the agent stops, its programs and maps stay and traffic goes on. `lb-agent cleanup` ends that.";
 

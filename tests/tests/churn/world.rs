@@ -67,7 +67,7 @@ impl World {
             .collect();
         Batch {
             changes,
-            problems: BTreeSet::new(),
+            ..Batch::default()
         }
     }
 
@@ -106,7 +106,7 @@ impl World {
         let node = std::iter::once(Change::Node(self.node.clone()));
         Batch {
             changes: slices.chain(services).chain(node).collect(),
-            problems: BTreeSet::new(),
+            ..Batch::default()
         }
     }
 
@@ -119,7 +119,7 @@ impl World {
             changes: services
                 .chain(slices.map(|name| Change::Slice(name, None)))
                 .collect(),
-            problems: BTreeSet::new(),
+            ..Batch::default()
         }
     }
 

@@ -125,6 +125,7 @@ impl ControlPlane {
         Batch {
             changes,
             problems: self.problems(),
+            unseen: false,
         }
     }
 

@@ -65,7 +65,10 @@ impl Scanner {
             },
             Err(error) => Update {
                 files: BTreeMap::new(),
-                problems: vec![format!("{}: {error}", self.dir.display())],
+                problems: vec![format!(
+                    "{}: cannot be read, so what is in force stays: {error}",
+                    self.dir.display()
+                )],
             },
         }
     }

@@ -41,8 +41,9 @@ const MAX_WRITING: Duration = Duration::from_secs(5);
 
 /// Sends what the directory holds, then what changes, until the receiver is dropped.
 ///
-/// The first batch is complete, even if the directory is empty or missing. A batch is sent after
-/// what it needs to keep over a restart has been saved.
+/// The first batch that is not [`Batch::unseen`] is complete, even if the directory is empty, or
+/// missing but remembered. A batch is sent after what it needs to keep over a restart has been
+/// saved.
 pub async fn watch(options: Options, out: mpsc::Sender<Batch>) {
     let (touches, mut touch) = mpsc::unbounded_channel();
     let Ok(mut source) = spawn_blocking(|| Source::new(options, touches))
@@ -141,6 +142,8 @@ struct Source {
     /// Why allocations were made anew; told as long as we run, as addresses may have changed.
     load_problem: Option<String>,
     unsaved: bool,
+    /// Whether we know what the directory holds or held.
+    seen: bool,
     sent: Option<BTreeSet<String>>,
 }
 
@@ -161,6 +164,7 @@ impl Source {
             last_good: state.last_good(&dir),
         };
         Self {
+            seen: !memory.last_good.is_empty(),
             scanner: Scanner::new(dir.clone(), &memory.last_good),
             control_plane: ControlPlane::new(cluster, memory),
             state,
@@ -189,8 +193,10 @@ impl Source {
             .retain(|_, since| since.elapsed() < MAX_WRITING);
         let update = self.scanner.look(|name| self.writing.contains_key(name));
         self.unsaved |= !update.files.is_empty();
+        self.seen |= update.problems.is_empty();
         let files = update.files.clone();
         let mut batch = self.control_plane.apply(update);
+        batch.unseen = !self.seen;
         batch.problems.extend(self.remember(&files));
         batch.problems.extend(watch_problem);
         batch.problems.extend(self.load_problem.clone());

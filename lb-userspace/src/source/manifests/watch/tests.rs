@@ -133,13 +133,30 @@ async fn a_directory_that_vanishes_takes_nothing_along() {
 }
 
 #[tokio::test]
-async fn a_directory_may_be_missing_at_first() {
+async fn a_directory_that_was_never_seen_says_nothing_of_what_is_in_force() {
     let mut watched = Watched::start(tempfile::tempdir().unwrap());
     let first = watched.batch().await;
     assert_eq!((first.changes.len(), first.problems.len()), (0, 1));
+    assert!(first.unseen);
     fs::create_dir(watched.path("")).unwrap();
+    let empty = watched.batch().await;
+    assert_eq!(empty, Batch::default());
     fs::write(watched.path("a.yaml"), service("a", 80)).unwrap();
     assert_eq!(watched.services().await, [is("a", 80)]);
+}
+
+#[tokio::test]
+async fn a_directory_that_vanishes_before_a_restart_is_remembered() {
+    let root = with_directory();
+    fs::write(root.path().join("manifests/a.yaml"), service("a", 80)).unwrap();
+    let mut watched = Watched::start(root);
+    let before = watched.batch().await;
+    let Watched { root, batches } = watched;
+    drop(batches);
+    fs::remove_dir_all(root.path().join("manifests")).unwrap();
+    let after = Watched::start(root).batch().await;
+    assert_eq!((after.changes, after.unseen), (before.changes, false));
+    assert_eq!(after.problems.len(), 1);
 }
 
 #[tokio::test]
