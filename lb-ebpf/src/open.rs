@@ -194,8 +194,6 @@ fn choose<A: Addr, T: Tables<A>>(
         .wrapping_add(below(tables.random(), slots.count));
     let index = tables.slot(slot).ok_or(INCONSISTENT)?;
     let backend = tables.backend(index).ok_or(INCONSISTENT)?;
-    // A backend that has just gone still has its address: this packet may have found the
-    // frontend before it changed, and is on its way no worse than one a moment earlier.
     if backend.addr == A::default() {
         return Err(INCONSISTENT);
     }
@@ -208,7 +206,15 @@ fn choose<A: Addr, T: Tables<A>>(
     );
     flow.service = frontend.service;
     flow.backend = index;
-    flow.generation = backend.generation;
+    // A backend that has just gone still has its address: this packet may have found the frontend
+    // before it changed, and is on its way no worse than one a moment earlier. What comes next
+    // finds the generation wrong, and chooses anew.
+    let alive = backend.flags & backend::ALIVE != 0;
+    flow.generation = if alive {
+        backend.generation
+    } else {
+        !backend.generation
+    };
     flow.seen = tables.now();
     match hook.side {
         Side::Inside if backend.addr == key.src => {

@@ -216,3 +216,17 @@ fn replies_are_translated_as_long_as_there_are_any() {
         }
     }
 }
+
+/// A packet that found the frontend a moment before it lost its backend.
+#[test]
+fn who_meets_a_backend_that_has_just_gone_is_sent_on_and_chooses_anew() {
+    for family in Family::BOTH {
+        let mut node = node(family, 2);
+        node.retire(family, 0);
+        let frame = Frame::udp(client(family), service(family));
+        assert_eq!(reached(&mut node, &frame), Some(backend(family, 0)));
+        serve(&mut node, family, &[1]);
+        assert_eq!(reached(&mut node, &frame), Some(backend(family, 1)));
+        assert_eq!(reached(&mut node, &frame), Some(backend(family, 1)));
+    }
+}

@@ -94,7 +94,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "IF", required = true, value_delimiter = ',', value_parser = values::interface)]
     external_interface: Vec<String>,
     /// Names of pod interfaces: of these, each veth that leads to another network namespace is a
-    /// pod's. * stands for any text, ? for a character, [ab] for one of these.
+    /// pod's. * stands for any text, ? for a character.
     #[arg(long, value_name = "GLOB", value_delimiter = ',', default_value = "*", value_parser = values::glob)]
     pod_interface: Vec<Pattern>,
     /// Where XDP may be used, of the external interfaces whose driver has it.

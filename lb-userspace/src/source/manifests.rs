@@ -4,7 +4,7 @@
 //! `scan` looks at the directory, `read` turns a file into typed objects (`service`, `endpoints`),
 //! `files` keeps each file's last good state, `services` admits Services and allocates for them,
 //! `select` joins Pods to Services, and [`ControlPlane`] ties these together into [`Batch`]es.
-//! Everything but `scan`, `state` and [`watch`] is pure.
+//! Everything but `scan`, `state` and `watch` is pure.
 //!
 //! [`Batch`]: crate::model::Batch
 

@@ -1,6 +1,7 @@
 //! The control plane on maps in memory: objects in, maps out.
 
 #[cfg(test)]
+mod examples;
 mod golden;
 #[cfg(test)]
 mod objects;

@@ -99,11 +99,12 @@ fn measure(
     bpffs: &Path,
     progress: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Report> {
-    progress("loading the programs");
-    let mut world = World::load(bpffs)?;
     let mut rows = Vec::new();
     for family in extent.families() {
         for services in extent.services() {
+            // Loaded afresh: rows of a table that has been in use lie scattered in memory, and what
+            // is to be compared must not differ in that.
+            let mut world = World::load(bpffs)?;
             for flows in extent.flows() {
                 progress(&format!(
                     "{}, {services} services, {flows} flows",
@@ -120,6 +121,7 @@ fn measure(
             }
         }
     }
+    let mut world = World::load(bpffs)?;
     hold_scale(&mut rows);
     let floor_ns = floor(&mut world)?;
     let lookup_ns = rows.first().map_or(f64::NAN, |row: &Row| row.primitives_ns);

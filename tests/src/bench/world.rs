@@ -101,6 +101,9 @@ impl World {
     /// Loads both objects inside the namespace made by [`namespace`], tables empty.
     pub(super) fn load(bpffs: &Path) -> Result<Self> {
         let pins = Pins::new(bpffs);
+        if pins.root().exists() {
+            fs::remove_dir_all(pins.root()).context("cannot remove the last pins")?;
+        }
         fs::create_dir_all(pins.maps()).context("cannot make the pin directory")?;
         let mut object = load(&pins, "fairlead", &maps::ALL)?;
         for (_, program) in object.programs_mut() {

@@ -214,7 +214,10 @@ fn typed(kind: Kind, value: Value, ranges: &Ranges) -> Result<(Object, Option<In
     let object = match kind {
         Kind::Service => {
             let service: core::Service = strict(value)?;
-            service::service(&service, ranges).map(|service| Object::Service(Arc::new(service)))
+            let remark = service::not_in_force(&service);
+            return service::service(&service, ranges)
+                .map(|service| (Object::Service(Arc::new(service)), remark))
+                .map_err(|invalid| invalid.to_string());
         }
         Kind::Pod => {
             endpoints::pod(strict::<core::Pod>(value)?).map(|pod| Object::Pod(Arc::new(pod)))

@@ -296,6 +296,31 @@ fn unused_fields(spec: &core::ServiceSpec, kind: Type) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// A remark on a wish of this Service that is not in force: it is served all the same, and whoever
+/// relies on the wish has to know.
+pub(super) fn not_in_force(service: &core::Service) -> Option<Invalid> {
+    let spec = service.spec.as_ref()?;
+    let ranges = spec.load_balancer_source_ranges.as_deref();
+    if ranges.is_some_and(|ranges| !ranges.is_empty()) {
+        return Some(Invalid::new(
+            "spec.loadBalancerSourceRanges",
+            "not enforced: every client is let in",
+        ));
+    }
+    if spec.session_affinity.as_deref() == Some("ClientIP") {
+        return Some(Invalid::new(
+            "spec.sessionAffinity",
+            "not kept: each connection chooses anew",
+        ));
+    }
+    let is_sctp = |port: &core::ServicePort| port.protocol.as_deref() == Some("SCTP");
+    let mut ports = spec.ports.iter().flatten();
+    ports.position(is_sctp).map(|index| {
+        let field = format_args!("spec.ports[{index}].protocol").to_string();
+        Invalid::new(&field, "SCTP is not translated")
+    })
+}
+
 fn session_affinity(spec: &core::ServiceSpec) -> Result<(), Invalid> {
     let client_ip = match spec.session_affinity.as_deref() {
         None | Some("" | "None") => false,
