@@ -27,8 +27,10 @@ pub struct Row {
     pub hook: &'static str,
     /// `v4` or `v6`.
     pub family: &'static str,
-    /// Services programmed, and drawn from.
+    /// Services programmed.
     pub services: u32,
+    /// Of these, how many traffic is spread over.
+    pub drawn: u32,
     /// Live flows, and drawn from; for new flows, those begun before.
     pub flows: u32,
     /// As measured, floor included.
@@ -60,6 +62,7 @@ impl Report {
             "HOOK",
             "FAMILY",
             "SERVICES",
+            "IN USE",
             "FLOWS",
             "NET NS",
             "MIN NS",
@@ -74,6 +77,7 @@ impl Report {
                 row.hook.to_owned(),
                 row.family.to_owned(),
                 row.services.to_string(),
+                row.drawn.to_string(),
                 row.flows.to_string(),
                 format!("{:.1}", row.net_ns),
                 format!("{:.1}", row.min_ns),
@@ -84,7 +88,7 @@ impl Report {
                 if row.is_over() { "OVER" } else { "" }.to_owned(),
             ]);
         }
-        for column in 3..10 {
+        for column in 3..11 {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }

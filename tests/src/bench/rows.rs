@@ -39,12 +39,31 @@ impl Extent {
         }
     }
 
+    /// To how many of the services traffic goes: to one, which shows what it costs that there are
+    /// others; and to all, which shows what it costs that all are in use.
+    fn drawn(self, services: u32) -> Vec<u32> {
+        match (self, services) {
+            (Self::Full, 10_000) => vec![1, services],
+            (Self::Full | Self::Quick, _) => vec![services],
+        }
+    }
+
     const fn flows(self) -> &'static [u32] {
         match self {
             Self::Full => &[1, 4_096, 131_072],
             Self::Quick => &[1],
         }
     }
+}
+
+/// What is programmed, and what traffic goes to.
+#[derive(Clone, Copy)]
+struct Load {
+    family: Family,
+    /// Services programmed.
+    services: u32,
+    /// Of these, how many flows are spread over.
+    drawn: u32,
 }
 
 /// Rounds a figure is the median of.
@@ -67,6 +86,7 @@ struct Case {
     program: &'static str,
     family: Family,
     services: u32,
+    drawn: u32,
     flows: u32,
     shape: Shape,
     /// How many times its primitives' price it may cost.
@@ -105,19 +125,25 @@ fn measure(
             // Loaded afresh: rows of a table that has been in use lie scattered in memory, and what
             // is to be compared must not differ in that.
             let mut world = World::load(bpffs)?;
-            for flows in extent.flows() {
-                progress(&format!(
-                    "{}, {services} services, {flows} flows",
-                    family.name()
-                ));
-                rows.extend(established(&mut world, *family, *services, *flows)?);
-            }
-            for place in [Backends::Local, Backends::Remote] {
-                progress(&format!(
-                    "{}, {services} services, new flows to {place:?} backends",
-                    family.name()
-                ));
-                rows.extend(begun(&mut world, *family, *services, place)?);
+            for drawn in extent.drawn(*services) {
+                let load = Load {
+                    family: *family,
+                    services: *services,
+                    drawn,
+                };
+                let name = family.name();
+                for flows in extent.flows() {
+                    progress(&format!(
+                        "{name}, {services} services, {flows} flows to {drawn}"
+                    ));
+                    rows.extend(established(&mut world, load, *flows)?);
+                }
+                for place in [Backends::Local, Backends::Remote] {
+                    progress(&format!(
+                        "{name}, {services} services, new flows to {drawn}, {place:?} backends"
+                    ));
+                    rows.extend(begun(&mut world, load, place)?);
+                }
             }
         }
     }
@@ -145,24 +171,30 @@ fn floor(world: &mut World) -> Result<f64> {
 }
 
 /// Packets of live flows, and of none.
-fn established(world: &mut World, family: Family, services: u32, flows: u32) -> Result<Vec<Row>> {
+fn established(world: &mut World, load: Load, flows: u32) -> Result<Vec<Row>> {
+    let Load {
+        family,
+        services,
+        drawn,
+    } = load;
     let case = |path, carrier, program, shape, factor| Case {
         path,
         carrier,
         program,
         family,
         services,
+        drawn,
         flows,
         shape,
         factor,
     };
-    let request = world::request(family, services, false);
+    let request = world::request(family, drawn, false);
     let (xdp, tc) = (programs::XDP_EXTERNAL, programs::TC_POD_INGRESS);
     let mut rows = Vec::new();
 
     world.clear()?;
     world.serve(family, services, Backends::Local)?;
-    begin(world, family, services, flows)?;
+    begin(world, load, flows)?;
     let local = case("local", Carrier::Xdp, xdp, request, 1.5);
     rows.push(live(world, &local, request)?);
     let pod = case("pod", Carrier::Tc, tc, request, 2.0);
@@ -173,7 +205,7 @@ fn established(world: &mut World, family: Family, services: u32, flows: u32) -> 
 
     world.clear()?;
     world.serve(family, services, Backends::Remote)?;
-    begin(world, family, services, flows)?;
+    begin(world, load, flows)?;
     let remote = case("remote", Carrier::Xdp, xdp, request, 1.5);
     rows.push(live(world, &remote, request)?);
     world.reply_rows(family, flows)?;
@@ -184,8 +216,13 @@ fn established(world: &mut World, family: Family, services: u32, flows: u32) -> 
 }
 
 /// Opens the flows that are to live, by their first packets.
-fn begin(world: &mut World, family: Family, services: u32, flows: u32) -> Result<()> {
-    let packet = segment(family, &world::request(family, services, true))?;
+fn begin(world: &mut World, load: Load, flows: u32) -> Result<()> {
+    let Load {
+        family,
+        services,
+        drawn,
+    } = load;
+    let packet = segment(family, &world::request(family, drawn, true))?;
     let target = world.program(programs::XDP_EXTERNAL)?;
     let (_, before) = world.counted(services)?;
     world.bench.aim(Carrier::Xdp, &target, &packet)?;
@@ -231,7 +268,12 @@ fn live(world: &mut World, case: &Case, found: Shape) -> Result<Row> {
 }
 
 /// Times the first packets of flows, with the table filling and with it full.
-fn begun(world: &mut World, family: Family, services: u32, place: Backends) -> Result<Vec<Row>> {
+fn begun(world: &mut World, load: Load, place: Backends) -> Result<Vec<Row>> {
+    let Load {
+        family,
+        services,
+        drawn,
+    } = load;
     world.clear()?;
     world.serve(family, services, place)?;
     let paths: &[(&str, &str, Carrier, &str)] = match place {
@@ -262,7 +304,7 @@ fn begun(world: &mut World, family: Family, services: u32, place: Backends) -> R
         if full {
             // Filled to the brim by the path itself, and over.
             let target = world.program(programs::XDP_EXTERNAL)?;
-            let packet = segment(family, &world::request(family, services, true))?;
+            let packet = segment(family, &world::request(family, drawn, true))?;
             world.bench.aim(Carrier::Xdp, &target, &packet)?;
             world.bench.seek(next, u32::MAX)?;
             world.bench.time(Carrier::Xdp, &packet, OVERFILL)?;
@@ -275,8 +317,9 @@ fn begun(world: &mut World, family: Family, services: u32, place: Backends) -> R
                 program,
                 family,
                 services,
+                drawn,
                 flows: next,
-                shape: world::request(family, services, true),
+                shape: world::request(family, drawn, true),
                 factor: 1.3,
             };
             rows.push(first(world, &case, place, &mut next)?);
@@ -403,6 +446,7 @@ fn row(case: &Case, gross: &[f64], above_floor: &[f64], primitives_ns: f64) -> R
         },
         family: case.family.name(),
         services: case.services,
+        drawn: case.drawn,
         flows: case.flows,
         ns: median(gross.to_vec()),
         net_ns: median(above_floor.to_vec()),
@@ -413,14 +457,18 @@ fn row(case: &Case, gross: &[f64], above_floor: &[f64], primitives_ns: f64) -> R
     }
 }
 
-/// Lowers the limits of the rows with most services to what the same path costs with one.
+/// Lowers the limits of the rows with most services, of which one is in use, to what the same path
+/// costs with one alone. (With all in use, the primitives too are measured over all.)
 fn hold_scale(rows: &mut [Row]) {
     let alone: Vec<Row> = rows
         .iter()
         .filter(|row| row.services == 1)
         .cloned()
         .collect();
-    for row in rows.iter_mut().filter(|row| row.services == 10_000) {
+    for row in rows
+        .iter_mut()
+        .filter(|row| (row.services, row.drawn) == (10_000, 1))
+    {
         let same = |one: &&Row| {
             (one.path, one.family) == (row.path, row.family)
                 && (one.flows == row.flows || one.path.starts_with("new"))
