@@ -15,7 +15,7 @@ use crate::{
 
 /// Decides what becomes of a packet, and rewrites it accordingly.
 ///
-/// [`Verdict::Reject`] alone leaves something to do: [`crate::reject`] builds the reply. Rejects are
+/// [`Verdict::Reject`] alone leaves something to do: [`reject`](fn@crate::reject) builds the reply. Rejects are
 /// rare and their code is long, so it stands apart from the path of every packet.
 #[inline(always)]
 pub fn process<P, F, T>(hook: Hook, pkt: &mut P, flows: &mut F, tables: &T) -> Verdict

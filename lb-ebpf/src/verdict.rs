@@ -72,7 +72,7 @@ pub enum Verdict {
     },
     /// Send it back out of the interface it came from, MACs exchanged.
     Reflect,
-    /// Nobody is there: tell the sender, with [`crate::reject`].
+    /// Nobody is there: tell the sender, with [`reject`](fn@crate::reject).
     Reject,
     /// Discard it.
     Drop,

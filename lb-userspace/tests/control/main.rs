@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod examples;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod objects;

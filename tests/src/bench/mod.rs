@@ -5,14 +5,16 @@
 //! before each run of the target (`lb-ebpf/src/bench`). Floor, primitive and path are timed in
 //! turn, round by round, on one CPU; a figure is the median over the rounds of the difference.
 
+mod extent;
 mod measure;
 mod packet;
 mod report;
 mod rows;
 mod world;
 
+pub use extent::Extent;
 pub use report::{Report, Row};
-pub use rows::{Extent, datapath};
+pub use rows::datapath;
 
 /// Address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,53 +8,12 @@ use lb_common::maps::programs;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::{
-    Family, Report, Row,
+    Extent, Family, Report, Row,
     measure::{Carrier, median},
     packet::{Segment, Shape, segment, tuple},
     world::{self, Backends, World},
 };
 use crate::site::Site;
-
-/// How much is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// Every combination.
-    Full,
-    /// IPv4, one service: enough for a look.
-    Quick,
-}
-
-impl Extent {
-    const fn families(self) -> &'static [Family] {
-        match self {
-            Self::Full => &Family::ALL,
-            Self::Quick => &[Family::V4],
-        }
-    }
-
-    const fn services(self) -> &'static [u32] {
-        match self {
-            Self::Full => &[1, 1_000, 10_000],
-            Self::Quick => &[1],
-        }
-    }
-
-    /// To how many of the services traffic goes: to one, which shows what it costs that there are
-    /// others; and to all, which shows what it costs that all are in use.
-    fn drawn(self, services: u32) -> Vec<u32> {
-        match (self, services) {
-            (Self::Full, 10_000) => vec![1, services],
-            (Self::Full | Self::Quick, _) => vec![services],
-        }
-    }
-
-    const fn flows(self) -> &'static [u32] {
-        match self {
-            Self::Full => &[1, 4_096, 131_072],
-            Self::Quick => &[1],
-        }
-    }
-}
 
 /// What is programmed, and what traffic goes to.
 #[derive(Clone, Copy)]
@@ -458,7 +417,9 @@ fn row(case: &Case, gross: &[f64], above_floor: &[f64], primitives_ns: f64) -> R
 }
 
 /// Lowers the limits of the rows with most services, of which one is in use, to what the same path
-/// costs with one alone. (With all in use, the primitives too are measured over all.)
+/// costs with one alone. The bare primitive, timed in the same rounds, tells how much slower or
+/// faster the memory was that the rows then lay in. (With all services in use, the primitives too
+/// are measured over all.)
 fn hold_scale(rows: &mut [Row]) {
     let alone: Vec<Row> = rows
         .iter()
@@ -474,7 +435,8 @@ fn hold_scale(rows: &mut [Row]) {
                 && (one.flows == row.flows || one.path.starts_with("new"))
         };
         if let (Some(one), Some(limit)) = (alone.iter().find(same), row.limit_ns.as_mut()) {
-            *limit = limit.min(one.net_ns * SCALE);
+            let memory = row.primitives_ns / one.primitives_ns;
+            *limit = limit.min(one.net_ns * memory * SCALE);
         }
     }
 }
