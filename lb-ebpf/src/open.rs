@@ -18,7 +18,7 @@ const PROBES: u32 = 8;
 /// What came of opening a flow. Each outcome but `Opened` has been counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opening {
-    /// Both rows are in the table; the request's has been handed out.
+    /// Both rows are in the table, and staged still.
     Opened,
     /// The packet is not for a service, or not for this hook.
     Passed,

@@ -1,8 +1,5 @@
 //! Packets at tc: checksums through helpers, which know what is left to hardware.
 
-use crate::words;
-use core::mem::offset_of;
-
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
     helpers::generated::{
@@ -10,6 +7,8 @@ use aya_ebpf::{
     },
 };
 use lb_ebpf::{Packet, TransportChecksum, update_checksum};
+
+use crate::words;
 
 /// Bytes that are made readable at once: all headers of the usual layouts.
 const HEAD: u32 = 128;
@@ -34,24 +33,7 @@ impl TcPacket {
         packet
     }
 
-    #[inline(always)]
-    fn data(&self) -> usize {
-        // SAFETY: the context is the program's own, and `data` a packet pointer.
-        unsafe { words::packet_pointer::<{ offset_of!(__sk_buff, data) }>(self.skb.cast()) }
-    }
-
-    #[inline(always)]
-    fn data_end(&self) -> usize {
-        // SAFETY: the context is the program's own, and `data_end` a packet pointer.
-        unsafe { words::packet_pointer::<{ offset_of!(__sk_buff, data_end) }>(self.skb.cast()) }
-    }
-
-    #[inline(always)]
-    fn at<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
-        let start = words::start(self.data(), offset);
-        (offset <= Self::MAX_OFFSET && start + N <= self.data_end())
-            .then_some(start as *mut [u8; N])
-    }
+    words::bounds!(__sk_buff, skb);
 
     /// Whether a checksum may be left to hardware (`CHECKSUM_PARTIAL`). Then it is the pseudo
     /// header's sum; one in 65,536 others is too. The kernel keeps to itself which it is, but its
@@ -96,24 +78,12 @@ impl TcPacket {
 impl Packet for TcPacket {
     const HARDWARE_CHECKSUMS: bool = true;
 
-    words::word_methods!();
+    words::access_methods!();
 
     #[inline(always)]
     fn len(&self) -> usize {
         // SAFETY: the kernel hands a valid context to the program.
         unsafe { (*self.skb).len as usize }
-    }
-
-    #[inline(always)]
-    fn bytes<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        // SAFETY: within the packet, as just checked; an array of bytes has no alignment.
-        self.at(offset).map(|bytes| unsafe { &*bytes })
-    }
-
-    #[inline(always)]
-    fn bytes_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
-        // SAFETY: as in `bytes`; `&mut self` keeps other references away.
-        self.at(offset).map(|bytes| unsafe { &mut *bytes })
     }
 
     #[inline(always)]

@@ -83,9 +83,21 @@ pub(crate) fn start(data: usize, offset: usize) -> usize {
     start
 }
 
-/// The word methods of [`lb_ebpf::Packet`], in one instruction each.
-macro_rules! word_methods {
+/// What [`lb_ebpf::Packet`] needs of bytes and words, over a context with `data` and `data_end`.
+macro_rules! access_methods {
     () => {
+        #[inline(always)]
+        fn bytes<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+            // SAFETY: within the packet, as `at` checks; an array of bytes has no alignment.
+            self.at(offset).map(|bytes| unsafe { &*bytes })
+        }
+
+        #[inline(always)]
+        fn bytes_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+            // SAFETY: as in `bytes`; `&mut self` keeps other references away.
+            self.at(offset).map(|bytes| unsafe { &mut *bytes })
+        }
+
         #[inline(always)]
         fn load16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
             $crate::words::load16(bytes, at)
@@ -107,4 +119,36 @@ macro_rules! word_methods {
         }
     };
 }
-pub(crate) use word_methods;
+
+/// Where a packet's bytes are: its context is `$context`, in the field `$field`.
+macro_rules! bounds {
+    ($context:ty, $field:ident) => {
+        #[inline(always)]
+        fn data(&self) -> usize {
+            // SAFETY: the context is the program's own, and `data` a packet pointer.
+            unsafe {
+                $crate::words::packet_pointer::<{ ::core::mem::offset_of!($context, data) }>(
+                    self.$field.cast(),
+                )
+            }
+        }
+
+        #[inline(always)]
+        fn data_end(&self) -> usize {
+            // SAFETY: the context is the program's own, and `data_end` a packet pointer.
+            unsafe {
+                $crate::words::packet_pointer::<{ ::core::mem::offset_of!($context, data_end) }>(
+                    self.$field.cast(),
+                )
+            }
+        }
+
+        #[inline(always)]
+        fn at<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
+            let start = $crate::words::start(self.data(), offset);
+            (offset <= Self::MAX_OFFSET && start + N <= self.data_end())
+                .then_some(start as *mut [u8; N])
+        }
+    };
+}
+pub(crate) use {access_methods, bounds};

@@ -1,13 +1,12 @@
 //! Packets at XDP: plain memory, checksums by arithmetic.
 
-use crate::words;
-use core::mem::offset_of;
-
 use aya_ebpf::{
     bindings::xdp_md,
     helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
 };
 use lb_ebpf::{Packet, TransportChecksum, update_checksum};
+
+use crate::words;
 
 /// A packet at XDP.
 pub(crate) struct XdpPacket {
@@ -20,27 +19,8 @@ impl XdpPacket {
         Self { ctx }
     }
 
-    #[inline(always)]
-    fn data(&self) -> usize {
-        // SAFETY: the context is the program's own, and `data` a packet pointer.
-        unsafe { words::packet_pointer::<{ offset_of!(xdp_md, data) }>(self.ctx.cast()) }
-    }
+    words::bounds!(xdp_md, ctx);
 
-    #[inline(always)]
-    fn data_end(&self) -> usize {
-        // SAFETY: the context is the program's own, and `data_end` a packet pointer.
-        unsafe { words::packet_pointer::<{ offset_of!(xdp_md, data_end) }>(self.ctx.cast()) }
-    }
-
-    #[inline(always)]
-    fn at<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
-        let start = words::start(self.data(), offset);
-        (offset <= Self::MAX_OFFSET && start + N <= self.data_end())
-            .then_some(start as *mut [u8; N])
-    }
-}
-
-impl XdpPacket {
     /// Grows the packet where its buffer ends with it, as a veth's may: all devices leave room in
     /// front, so the bytes are moved there. Only what lies within [`Packet::MAX_OFFSET`] is, more
     /// than any packet has that is grown for a reply.
@@ -72,23 +52,11 @@ impl XdpPacket {
 impl Packet for XdpPacket {
     const HARDWARE_CHECKSUMS: bool = false;
 
-    words::word_methods!();
+    words::access_methods!();
 
     #[inline(always)]
     fn len(&self) -> usize {
         self.data_end() - self.data()
-    }
-
-    #[inline(always)]
-    fn bytes<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        // SAFETY: within the packet, as just checked; an array of bytes has no alignment.
-        self.at(offset).map(|bytes| unsafe { &*bytes })
-    }
-
-    #[inline(always)]
-    fn bytes_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
-        // SAFETY: as in `bytes`; `&mut self` keeps other references away.
-        self.at(offset).map(|bytes| unsafe { &mut *bytes })
     }
 
     #[inline(always)]

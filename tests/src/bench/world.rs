@@ -331,7 +331,7 @@ pub(super) fn is_backend(family: Family, place: Backends, to: (IpAddr, u16)) -> 
     to.1 == BACKEND_PORT && base <= to.0 && to.0 < nth(base, POOL)
 }
 
-/// The node's own address, and a service's address and port.
+/// The node's own address.
 pub(super) fn node(family: Family) -> IpAddr {
     plan(family).node
 }
