@@ -12,13 +12,27 @@ pub struct Config {
     pub snat_first: u16,
     /// Last one, inclusive.
     pub snat_last: u16,
+    /// [`flags`].
+    pub flags: u32,
+    /// Zero.
+    pub zero: u32,
     /// This node's IPv4 facts.
     pub v4: FamilyConfig<V4>,
     /// This node's IPv6 facts.
     pub v6: FamilyConfig<V6>,
 }
 
-assert_layout!(Config = 8 + 12 + 48);
+assert_layout!(Config = 16 + 20 + 80);
+
+/// Flags of a [`Config`].
+pub mod flags {
+    /// Traffic to cluster IPs gets the node's address as source, whoever the client
+    /// (`masqueradeAll`).
+    pub const MASQUERADE_ALL: u32 = 1 << 0;
+    /// Only clients in [`FamilyConfig::pod_net`](super::FamilyConfig::pod_net) are inside the
+    /// cluster, on whatever interface they are seen; else those on pod interfaces are.
+    pub const PODS_BY_ADDRESS: u32 = 1 << 1;
+}
 
 /// Facts of one address family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,9 +44,13 @@ pub struct FamilyConfig<A> {
     pub cluster_net: A,
     /// Its mask.
     pub cluster_mask: A,
+    /// Network of the pods that are inside; only with [`flags::PODS_BY_ADDRESS`].
+    pub pod_net: A,
+    /// Its mask.
+    pub pod_mask: A,
 }
 
-assert_layout!(FamilyConfig<V4> = 12, FamilyConfig<V6> = 48);
+assert_layout!(FamilyConfig<V4> = 20, FamilyConfig<V6> = 80);
 
 /// What the programs may do with an interface: the value of `LINKS`, keyed by interface index.
 pub mod link {

@@ -2,7 +2,7 @@
 
 /// Version of all layouts in this crate; part of the pin directory's name, so programs and maps
 /// of another version are never mixed.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// `FrontendKey<V4>` → `Frontend`, hash.
 pub const FRONTENDS4: &str = "FRONTENDS4";
@@ -29,6 +29,14 @@ pub const FLOWS6: &str = "FLOWS6";
 pub const STAGED4: &str = "STAGED4";
 /// 0 → `Staged<V6>`, per-CPU array of one: scratch of the programs.
 pub const STAGED6: &str = "STAGED6";
+/// `ClientKey<V4>` → `Remembered`, LRU hash: session affinity.
+pub const AFFINITY4: &str = "AFFINITY4";
+/// `ClientKey<V6>` → `Remembered`, LRU hash: session affinity.
+pub const AFFINITY6: &str = "AFFINITY6";
+/// prefix length, `SourceRange<V4>` → u32 (1), LPM trie: who may use load balancer addresses.
+pub const SOURCE_RANGES4: &str = "SOURCE_RANGES4";
+/// prefix length, `SourceRange<V6>` → u32 (1), LPM trie: who may use load balancer addresses.
+pub const SOURCE_RANGES6: &str = "SOURCE_RANGES6";
 /// 0 → `Config`, array of one.
 pub const CONFIG: &str = "CONFIG";
 /// interface index → `config::link` flags, hash.
@@ -43,7 +51,7 @@ pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
 pub const STATUS: &str = "STATUS";
 
 /// Every map that is pinned, in the order `lbctl maps dump` shows them.
-pub const ALL: [&str; 16] = [
+pub const ALL: [&str; 20] = [
     CONFIG,
     LINKS,
     FRONTENDS4,
@@ -54,7 +62,11 @@ pub const ALL: [&str; 16] = [
     SLOTS6,
     BACKENDS4,
     BACKENDS6,
+    SOURCE_RANGES4,
+    SOURCE_RANGES6,
     SERVICE_NAMES,
+    AFFINITY4,
+    AFFINITY6,
     FLOWS4,
     FLOWS6,
     SERVICE_COUNTERS,
@@ -72,6 +84,10 @@ pub const BACKENDS_MAX: u32 = 1 << 18;
 pub const FLOWS_MAX: u32 = 1 << 19;
 /// Default number of services (Service ports and families).
 pub const SERVICES_MAX: u32 = 1 << 16;
+/// Default number of remembered clients per family.
+pub const AFFINITY_MAX: u32 = 1 << 17;
+/// Default number of source ranges per family.
+pub const SOURCE_RANGES_MAX: u32 = 1 << 16;
 /// Most interfaces that can be known.
 pub const LINKS_MAX: u32 = 1 << 12;
 /// Bytes of `STATUS`.

@@ -1,6 +1,6 @@
 //! Services as the data path sees them: frontends, slots and backends.
 
-use crate::{Addr, Port, V4, V6, assert_layout};
+use crate::{Addr, Port, Tick, V4, V6, assert_layout};
 
 /// What a client addresses: one address, port and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,9 +79,51 @@ pub struct Frontend {
     pub inside: Slots,
     /// Backends for clients outside: seen on external interfaces.
     pub outside: Slots,
+    /// Session affinity, the same in all frontends of a service.
+    pub affinity: Affinity,
 }
 
-assert_layout!(Frontend = 24);
+assert_layout!(Frontend = 28);
+
+/// Session affinity of a service: how long a client is remembered, and since which time affinity
+/// was switched on it counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Affinity(u32);
+
+impl Affinity {
+    /// None: every flow chooses anew.
+    pub const NONE: Self = Self(0);
+    /// Longest timeout, in seconds: a day.
+    pub const TIMEOUT_MAX: u32 = 86_400;
+    const TIMEOUT_BITS: u32 = 17;
+
+    /// Clients are remembered for `timeout` seconds (at most [`Self::TIMEOUT_MAX`], 0 for no
+    /// affinity) after their last new flow. What was remembered under another `term` is
+    /// forgotten; of the term 15 bits are kept.
+    pub const fn new(timeout: u32, term: u32) -> Self {
+        let timeout = if timeout > Self::TIMEOUT_MAX {
+            Self::TIMEOUT_MAX
+        } else {
+            timeout
+        };
+        Self(term << Self::TIMEOUT_BITS | timeout)
+    }
+
+    /// Seconds a client is remembered; 0 for no affinity.
+    #[inline(always)]
+    pub const fn timeout(self) -> u32 {
+        self.0 & ((1 << Self::TIMEOUT_BITS) - 1)
+    }
+
+    /// Moves each time affinity is switched on.
+    #[inline(always)]
+    pub const fn term(self) -> u32 {
+        self.0 >> Self::TIMEOUT_BITS
+    }
+}
+
+assert_layout!(Affinity = 4);
 
 /// Flags of a [`Frontend`].
 pub mod frontend {
@@ -89,6 +131,15 @@ pub mod frontend {
     pub const DROP_INSIDE: u32 = 1 << 0;
     /// No backend for outside clients here, but elsewhere: drop instead of reject.
     pub const DROP_OUTSIDE: u32 = 1 << 1;
+    /// Only clients in one of the service's `SOURCE_RANGES` are let in; all others are dropped.
+    pub const SOURCE_RANGES: u32 = 1 << 2;
+    /// Clients inside are led to [`backend::IN_LOCAL`](super::backend::IN_LOCAL) backends only,
+    /// not to all [`backend::IN_CLUSTER`](super::backend::IN_CLUSTER).
+    pub const LOCAL_INSIDE: u32 = 1 << 3;
+    /// The same for clients outside.
+    pub const LOCAL_OUTSIDE: u32 = 1 << 4;
+    /// A cluster IP, as opposed to a node port, external IP or load balancer IP.
+    pub const CLUSTER_IP: u32 = 1 << 5;
 }
 
 /// One endpoint, in an array indexed by the entries of `SLOTS`.
@@ -116,6 +167,66 @@ pub mod backend {
     pub const LOCAL: u16 = 1 << 1;
     /// Terminating: serves what it has, gets new flows only for want of others.
     pub const TERMINATING: u16 = 1 << 2;
+    /// In its service's list for traffic policy `Cluster`: a client may be kept on it by affinity.
+    pub const IN_CLUSTER: u16 = 1 << 3;
+    /// In its service's list for traffic policy `Local`.
+    pub const IN_LOCAL: u16 = 1 << 4;
+}
+
+/// Who a client's last backend is looked up by: the client as it appeared, and the service, so
+/// that all addresses of a Service port share one memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ClientKey<A> {
+    /// The client's address before any translation.
+    pub client: A,
+    /// Service id.
+    pub service: u32,
+}
+
+assert_layout!(ClientKey<V4> = 8, ClientKey<V6> = 20);
+
+/// What is remembered of a client: value of `AFFINITY`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Remembered {
+    /// Index of its backend in `BACKENDS`.
+    pub backend: u32,
+    /// The backend's generation.
+    pub generation: u32,
+    /// [`Affinity::term`] under which it was chosen.
+    pub term: u32,
+    /// Its last new flow, to within a second.
+    pub seen: Tick,
+}
+
+assert_layout!(Remembered = 16);
+
+/// A network whose clients a service's load balancer addresses are open to: key of
+/// `SOURCE_RANGES`, a longest-prefix-match trie, behind the length of its prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct SourceRange<A> {
+    /// Service id, as 4 bytes in network order: prefixes are compared from the first byte on.
+    pub service: [u8; 4],
+    /// Network address.
+    pub addr: A,
+}
+
+assert_layout!(SourceRange<V4> = 8, SourceRange<V6> = 20);
+
+impl<A: Addr> SourceRange<A> {
+    /// Bits of the key that come before the address.
+    pub const SERVICE_BITS: u32 = 32;
+
+    /// A network, or a client, of a service.
+    #[inline(always)]
+    pub const fn new(service: u32, addr: A) -> Self {
+        Self {
+            service: service.to_be_bytes(),
+            addr,
+        }
+    }
 }
 
 /// Longest namespace, Service or port name: a DNS label (RFC 1123).

@@ -4,8 +4,9 @@
 //! behind it sees only these types. A source has already applied the API server's defaults and
 //! validation.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr, time::SystemTime};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Namespace and name of an object.
@@ -133,6 +134,14 @@ pub struct Service {
     pub internal_policy: TrafficPolicy,
     /// `spec.externalTrafficPolicy`.
     pub external_policy: TrafficPolicy,
+    /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` if `spec.sessionAffinity` is
+    /// `ClientIP`: 1 to 86400.
+    pub affinity: Option<u32>,
+    /// `spec.loadBalancerSourceRanges`, of both families; empty when all may come.
+    pub source_ranges: Vec<IpNet>,
+    /// `spec.healthCheckNodePort` of type `LoadBalancer` with `externalTrafficPolicy: Local`;
+    /// else 0.
+    pub health_check_node_port: u16,
 }
 
 /// A port of an EndpointSlice: name and protocol match a [`ServicePort`].
@@ -159,6 +168,10 @@ pub struct Endpoint {
     pub serving: bool,
     /// On its way out.
     pub terminating: bool,
+    /// `hints.forZones`: zones whose nodes should use it.
+    pub for_zones: Vec<String>,
+    /// `hints.forNodes`: nodes that should use it.
+    pub for_nodes: Vec<String>,
 }
 
 /// An EndpointSlice, or the part of an Endpoints object that would be mirrored into one. All its
@@ -176,10 +189,29 @@ pub struct EndpointSlice {
 }
 
 /// Our own Node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Node {
     /// `status.addresses` of type InternalIP, in order: the first of a family is the primary one.
     pub addresses: Vec<IpAddr>,
+    /// Label `topology.kubernetes.io/zone`.
+    pub zone: Option<String>,
+    /// `spec.podCIDRs`.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Whether load balancers may send to this node: false while it is being deleted or tainted
+    /// `ToBeDeletedByClusterAutoscaler` (KEP-3836).
+    pub eligible: bool,
+}
+
+impl Default for Node {
+    /// A node of which nothing is known: nothing speaks against using it.
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            zone: None,
+            pod_cidrs: Vec::new(),
+            eligible: true,
+        }
+    }
 }
 
 /// What happened to an object: its new state, or none when it is gone.
@@ -191,6 +223,8 @@ pub enum Change {
     Slice(ObjectName, Option<EndpointSlice>),
     /// The Node this agent runs on.
     Node(Option<Node>),
+    /// Networks that cluster IPs are given from (`ServiceCIDR` objects), all that there are.
+    ServiceNetworks(BTreeSet<IpNet>),
 }
 
 /// Changes that belong together, in order.
@@ -203,4 +237,7 @@ pub struct Batch {
     pub problems: BTreeSet<String>,
     /// The source has never been seen: there are no changes, and what is in force may all be in it.
     pub unseen: bool,
+    /// When what led to these changes happened, for Services whose slices changed and say so
+    /// (annotation `endpoints.kubernetes.io/last-change-trigger-time`).
+    pub triggers: Vec<(ObjectName, SystemTime)>,
 }

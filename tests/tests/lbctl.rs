@@ -20,7 +20,7 @@ use lb_common::{
     flow::{Direction, Flow, FlowKey, Half, Hop, Route},
     maps::{self, STATUS_SIZE},
     proto,
-    service::{Backend, Frontend, FrontendKey, ServiceName, Slots, backend, frontend},
+    service::{Affinity, Backend, Frontend, FrontendKey, ServiceName, Slots, backend, frontend},
 };
 use lb_userspace::{
     cli::{Cli, Paint},
@@ -188,6 +188,7 @@ impl Node {
             flags,
             inside,
             outside,
+            affinity: Affinity::NONE,
         };
         let slot_range = |offset, count| Slots { offset, count };
         let no_slots = slot_range(0, 0);
@@ -296,15 +297,21 @@ fn config() -> Result<Config> {
         epoch: 7,
         snat_first: 61_000,
         snat_last: 65_535,
+        flags: 0,
+        zero: 0,
         v4: FamilyConfig {
             node: address("192.0.2.1")?,
             cluster_net: address("10.96.0.0")?,
             cluster_mask: address("255.255.0.0")?,
+            pod_net: address("0.0.0.0")?,
+            pod_mask: address("0.0.0.0")?,
         },
         v6: FamilyConfig {
             node: address("2001:db8::1")?,
             cluster_net: address("::")?,
             cluster_mask: address("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")?,
+            pod_net: address("::")?,
+            pod_mask: address("::")?,
         },
     })
 }

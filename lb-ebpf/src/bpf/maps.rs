@@ -3,7 +3,7 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use lb_common::{
@@ -12,9 +12,13 @@ use lb_common::{
     counters::{Reason, ServiceCounters},
     flow::{Flow, FlowKey, Staged},
     maps::{
-        BACKENDS_MAX, FLOWS_MAX, FRONTENDS_MAX, LINKS_MAX, SERVICES_MAX, SLOTS_MAX, STATUS_SIZE,
+        AFFINITY_MAX, BACKENDS_MAX, FLOWS_MAX, FRONTENDS_MAX, LINKS_MAX, SERVICES_MAX, SLOTS_MAX,
+        SOURCE_RANGES_MAX, STATUS_SIZE,
     },
-    service::{ABSENT_BITS, Backend, Frontend, FrontendKey, ServiceName},
+    service::{
+        ABSENT_BITS, Backend, ClientKey, Frontend, FrontendKey, Remembered, ServiceName,
+        SourceRange,
+    },
 };
 
 /// How this kernel's jiffies run, set when the object is loaded; until then, at 250 Hz.
@@ -30,6 +34,8 @@ type Frontends<A> = HashMap<FrontendKey<A>, Frontend, { FRONTENDS_MAX as usize }
 type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, { FLOWS_MAX as usize }>;
 type Absent = Array<u64, { ABSENT_BITS as usize / 64 }, MMAPABLE>;
 type Slots = Array<u32, { SLOTS_MAX as usize }, MMAPABLE>;
+type Affinities<A> = LruHashMap<ClientKey<A>, Remembered, { AFFINITY_MAX as usize }>;
+type SourceRanges<A> = LpmTrie<SourceRange<A>, u32, { SOURCE_RANGES_MAX as usize }>;
 type Backends<A> = Array<Backend<A>, { BACKENDS_MAX as usize }, MMAPABLE>;
 
 #[btf_map]
@@ -56,6 +62,14 @@ pub(crate) static FLOWS6: Flows<V6> = Flows::new();
 pub(crate) static STAGED4: PerCpuArray<Staged<V4>, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static STAGED6: PerCpuArray<Staged<V6>, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static AFFINITY4: Affinities<V4> = Affinities::new();
+#[btf_map]
+pub(crate) static AFFINITY6: Affinities<V6> = Affinities::new();
+#[btf_map]
+pub(crate) static SOURCE_RANGES4: SourceRanges<V4> = SourceRanges::new();
+#[btf_map]
+pub(crate) static SOURCE_RANGES6: SourceRanges<V6> = SourceRanges::new();
 #[btf_map]
 pub(crate) static CONFIG: Array<Config, 1, MMAPABLE> = Array::new();
 #[btf_map]

@@ -21,6 +21,8 @@ pub(super) fn config(
         epoch,
         snat_first: snat.0,
         snat_last: snat.1,
+        flags: 0,
+        zero: 0,
         v4: family(node.v4.map(IpAddr::V4), cluster_ranges, NO_RANGE_V4),
         v6: family(node.v6.map(IpAddr::V6), cluster_ranges, NO_RANGE_V6),
     }
@@ -43,6 +45,8 @@ fn family<A: Addr>(
         node: node.and_then(A::from_ip).unwrap_or_default(),
         cluster_net: A::from_ip(range.network()).unwrap_or_default(),
         cluster_mask: A::from_ip(range.netmask()).unwrap_or_default(),
+        pod_net: A::default(),
+        pod_mask: A::default(),
     }
 }
 

@@ -125,7 +125,7 @@ impl Node {
                     self.set_addresses(now);
                     self.write_config();
                 }
-                Change::Service(..) | Change::Slice(..) => {}
+                Change::Service(..) | Change::Slice(..) | Change::ServiceNetworks(_) => {}
             }
         }
         let outcome = self.controller.apply(batch, now);

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
+
 use crate::model::{Change, EndpointSlice, Node, ObjectName, Service};
 
 /// Services with their slices, and our Node. Knows nothing of maps.
@@ -13,6 +15,7 @@ pub struct Index {
     /// The Service each slice belongs to, by the slice's name.
     owners: BTreeMap<ObjectName, ObjectName>,
     node: Node,
+    service_networks: BTreeSet<IpNet>,
 }
 
 /// What a batch of changes concerns.
@@ -22,6 +25,8 @@ pub struct Touched {
     pub services: BTreeSet<ObjectName>,
     /// Whether our Node changed.
     pub node: bool,
+    /// Whether the networks of cluster IPs changed.
+    pub service_networks: bool,
 }
 
 impl Index {
@@ -44,6 +49,10 @@ impl Index {
                 let node = node.clone().unwrap_or_default();
                 touched.node |= node != self.node;
                 self.node = node;
+            }
+            Change::ServiceNetworks(networks) => {
+                touched.service_networks |= *networks != self.service_networks;
+                self.service_networks.clone_from(networks);
             }
         }
     }
@@ -92,6 +101,11 @@ impl Index {
             .get(service)
             .into_iter()
             .flat_map(BTreeMap::values)
+    }
+
+    /// Networks that cluster IPs are given from, as the API tells.
+    pub const fn service_networks(&self) -> &BTreeSet<IpNet> {
+        &self.service_networks
     }
 
     /// Our Node; without addresses while there is none.

@@ -40,6 +40,9 @@ pub(crate) fn service(service: &str, cluster_ip: &str) -> Change {
         }],
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        source_ranges: Vec::new(),
+        health_check_node_port: 0,
     };
     Change::Service(name(service), Some(object))
 }
@@ -66,6 +69,8 @@ fn endpoint(host: u8) -> Endpoint {
         ready: true,
         serving: true,
         terminating: false,
+        for_zones: Vec::new(),
+        for_nodes: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use insta::assert_snapshot;
 use lb_common::{
     Addr, V4,
-    service::{Frontend, FrontendKey, ServiceName, Slots, backend},
+    service::{Affinity, Frontend, FrontendKey, ServiceName, Slots, backend},
 };
 use lb_userspace::{
     control::{Controller, Outcome, Settings},
@@ -232,6 +232,7 @@ fn disturb(maps: &mut Memory) {
             offset: 0,
             count: 1,
         },
+        affinity: Affinity::NONE,
     };
     dump.v4
         .frontends

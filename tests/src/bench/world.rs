@@ -18,7 +18,7 @@ use lb_common::{
     counters::ServiceCounters,
     flow::{Direction, Flow, FlowKey, Half, Route},
     maps, proto,
-    service::{Backend, Frontend, FrontendKey, Slots, backend},
+    service::{Affinity, Backend, Frontend, FrontendKey, Slots, backend},
 };
 use lb_ebpf::Sum;
 use lb_userspace::{maps::Kernel, pins::Pins};
@@ -225,6 +225,7 @@ impl World {
                     flags: 0,
                     inside: slots,
                     outside: slots,
+                    affinity: Affinity::NONE,
                 },
                 0,
             )?;

@@ -80,7 +80,10 @@ impl World {
             15..19 => self.change_endpoint(random),
             _ => {
                 let addresses = random.some(&ips(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]));
-                Change::Node((!random.one_in(4)).then_some(Node { addresses }))
+                Change::Node((!random.one_in(4)).then_some(Node {
+                    addresses,
+                    ..Node::default()
+                }))
             }
         };
         self.record(&change);
@@ -144,6 +147,8 @@ impl World {
             Change::Slice(name, Some(slice)) => drop(self.slices.insert(name, slice)),
             Change::Slice(name, None) => drop(self.slices.remove(&name)),
             Change::Node(node) => self.node = node,
+            // The programs' business, not a service's.
+            Change::ServiceNetworks(_) => {}
         }
     }
 
@@ -244,6 +249,8 @@ fn endpoint(v6: bool, random: &mut Random) -> Endpoint {
         },
         serving: !random.one_in(4),
         terminating,
+        for_zones: Vec::new(),
+        for_nodes: Vec::new(),
     }
 }
 
@@ -291,5 +298,8 @@ fn new_service(name: ObjectName, random: &mut Random) -> Service {
         ports: ports(random),
         internal_policy: policy(random),
         external_policy: policy(random),
+        affinity: None,
+        source_ranges: Vec::new(),
+        health_check_node_port: 0,
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use lb_common::{
     V4, V6,
     counters::{Reason, ServiceCounters},
-    service::{Backend, Frontend, FrontendKey, Slots, backend},
+    service::{Affinity, Backend, Frontend, FrontendKey, Slots, backend},
 };
 use lb_ebpf::{Hook, Verdict, process, reject};
 
@@ -130,6 +130,7 @@ impl Node {
             flags: 0,
             inside,
             outside,
+            affinity: Affinity::NONE,
         };
         services
             .frontends

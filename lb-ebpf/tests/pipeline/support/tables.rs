@@ -124,6 +124,8 @@ fn config() -> Config {
         epoch: 7,
         snat_first: *SNAT_PORTS.start(),
         snat_last: *SNAT_PORTS.end(),
+        flags: 0,
+        zero: 0,
         v4: family_config(Family::V4),
         v6: family_config(Family::V6),
     }
@@ -135,6 +137,8 @@ fn family_config<A: Addr>(family: Family) -> FamilyConfig<A> {
         node: words(family.node()),
         cluster_net: words(net),
         cluster_mask: words(mask),
+        pod_net: A::default(),
+        pod_mask: A::default(),
     }
 }
 

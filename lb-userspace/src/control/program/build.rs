@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry as Place;
 
 use lb_common::{
     Port as WirePort,
-    service::{Backend, Frontend, FrontendKey, ServiceName, Slots, backend},
+    service::{Affinity, Backend, Frontend, FrontendKey, ServiceName, Slots, backend},
 };
 
 use super::{ProgramError, Writer};
@@ -203,6 +203,7 @@ fn publish<A: Family, M: LbMaps>(
             flags: target.flags,
             inside: slots(target.inside),
             outside: slots(target.outside),
+            affinity: Affinity::NONE,
         };
         let put = put_frontend(realised, id, *key, value, writer);
         result = result.and(put);

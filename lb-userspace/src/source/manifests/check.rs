@@ -1,5 +1,6 @@
 //! The API server's checks of single values.
 
+use ipnet::IpNet;
 use std::{
     fmt::Display,
     net::{IpAddr, Ipv4Addr},
@@ -99,21 +100,10 @@ pub(super) fn routable_ip(text: &str) -> Result<IpAddr, String> {
 }
 
 /// An address prefix, octets as in [`ip`].
-pub(super) fn cidr(text: &str) -> Result<(), String> {
-    let valid =
-        text.split_once('/')
-            .is_some_and(|(addr, length)| match (ip(addr), length.parse::<u8>()) {
-                (Ok(IpAddr::V4(_)), Ok(length)) => length <= 32,
-                (Ok(IpAddr::V6(_)), Ok(length)) => length <= 128,
-                (Err(_), _) | (_, Err(_)) => false,
-            });
-    if valid {
-        Ok(())
-    } else {
-        Err(format!(
-            "{text:?} is not an address prefix like 192.0.2.0/24"
-        ))
-    }
+pub(super) fn cidr(text: &str) -> Result<IpNet, String> {
+    text.split_once('/')
+        .and_then(|(addr, length)| IpNet::new(ip(addr).ok()?, length.parse().ok()?).ok())
+        .ok_or_else(|| format!("{text:?} is not an address prefix like 192.0.2.0/24"))
 }
 
 /// RFC 1123 label: names of namespaces, Services and ports.
@@ -216,7 +206,13 @@ mod tests {
         for bad in ["10.0.0.0", "10.0.0.0/33", "::/129", "x/8"] {
             assert!(cidr(bad).is_err(), "{bad:?} passed");
         }
-        assert_eq!(cidr("203.0.113.000/025"), Ok(()));
-        assert_eq!(cidr("::/0"), Ok(()));
+        assert_eq!(
+            cidr("203.0.113.000/025").map(|net| net.to_string()),
+            Ok("203.0.113.0/25".to_owned())
+        );
+        assert_eq!(
+            cidr("::/0").map(|net| net.to_string()),
+            Ok("::/0".to_owned())
+        );
     }
 }

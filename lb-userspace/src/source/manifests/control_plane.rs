@@ -126,6 +126,7 @@ impl ControlPlane {
             changes,
             problems: self.problems(),
             unseen: false,
+            triggers: Vec::new(),
         }
     }
 
@@ -215,6 +216,7 @@ impl ControlPlane {
         let node = self.object(Kind::Node, &name).and_then(Object::into_node);
         let node = node.map(|node| model::Node {
             addresses: node.addresses.clone(),
+            ..model::Node::default()
         });
         if node != self.sent.node {
             self.sent.node.clone_from(&node);

@@ -151,6 +151,8 @@ fn subset_slices(
                 ready,
                 serving: true,
                 terminating: false,
+                for_zones: Vec::new(),
+                for_nodes: Vec::new(),
             });
         }
     }
@@ -280,6 +282,7 @@ fn slice_endpoints(
         let condition = |get: fn(&discovery::EndpointConditions) -> Option<bool>, default| {
             conditions.and_then(get).unwrap_or(default)
         };
+        let hints = endpoint.hints.as_ref();
         let Some(addr) = addresses.first() else {
             let field = format_args!("endpoints[{index}].addresses");
             return Err(Invalid::new(field, "required"));
@@ -290,7 +293,22 @@ fn slice_endpoints(
             ready: condition(|c| c.ready, true),
             serving: condition(|c| c.serving, true),
             terminating: condition(|c| c.terminating, false),
+            for_zones: names(hints.and_then(|hints| hints.for_zones.as_deref()), |zone| {
+                &zone.name
+            }),
+            for_nodes: names(hints.and_then(|hints| hints.for_nodes.as_deref()), |node| {
+                &node.name
+            }),
         });
     }
     Ok(endpoints)
+}
+
+fn names<T>(hints: Option<&[T]>, name: fn(&T) -> &String) -> Vec<String> {
+    hints
+        .unwrap_or_default()
+        .iter()
+        .map(name)
+        .cloned()
+        .collect()
 }

@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
+
 use crate::model::{self, ObjectName, Protocol, TrafficPolicy};
 
 /// IP family.
@@ -146,6 +148,9 @@ pub(super) struct Service {
     pub(super) ingress_ips: Vec<IpAddr>,
     pub(super) internal_policy: TrafficPolicy,
     pub(super) external_policy: TrafficPolicy,
+    /// Seconds a client is remembered, if it is.
+    pub(super) affinity: Option<u32>,
+    pub(super) source_ranges: Vec<IpNet>,
     pub(super) health_check_node_port: Option<u16>,
     pub(super) selector: BTreeMap<String, String>,
     pub(super) publish_not_ready: bool,

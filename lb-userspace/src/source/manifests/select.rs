@@ -90,6 +90,8 @@ impl Selection {
                     ready: service.publish_not_ready || (pod.ready && !pod.terminating),
                     serving: pod.ready,
                     terminating: pod.terminating,
+                    for_zones: Vec::new(),
+                    for_nodes: Vec::new(),
                 });
             }
         }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::util::intstr::IntOrString};
+use lb_common::service::Affinity;
 
 use super::{
     check::{self, At, Invalid},
@@ -12,6 +14,9 @@ use super::{
     ranges::Ranges,
 };
 use crate::model::{ServiceType, TrafficPolicy};
+
+/// Seconds a client is remembered unless the Service says (the API server's default).
+const AFFINITY_TIMEOUT: u32 = 10_800;
 
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
@@ -29,7 +34,6 @@ pub(super) fn service(service: &core::Service, ranges: &Ranges) -> Result<Servic
     let ports = ports(spec, kind, virtual_ip.is_some(), ranges)?;
     let external_ips = addresses(spec.external_ips.as_deref(), "spec.externalIPs")?;
     let external_policy = external_policy(spec, kind, !external_ips.is_empty())?;
-    unused_fields(spec, kind)?;
     Ok(Service {
         name,
         created: meta
@@ -44,6 +48,8 @@ pub(super) fn service(service: &core::Service, ranges: &Ranges) -> Result<Servic
         internal_policy: traffic_policy(spec.internal_traffic_policy.as_deref())
             .at("spec.internalTrafficPolicy")?,
         external_policy,
+        affinity: session_affinity(spec)?,
+        source_ranges: source_ranges(spec, kind)?,
         health_check_node_port: health_check_node_port(spec, kind, external_policy, ranges)?,
         selector: spec.selector.clone().unwrap_or_default(),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
@@ -277,42 +283,23 @@ fn health_check_node_port(
     node_port(number, ranges).at(FIELD).map(Some)
 }
 
-/// Validates what is not used, so that a manifest accepted here is accepted by an API server.
-fn unused_fields(spec: &core::ServiceSpec, kind: Type) -> Result<(), Invalid> {
-    session_affinity(spec)?;
-    let prefixes = spec
-        .load_balancer_source_ranges
-        .as_deref()
-        .unwrap_or_default();
-    if !prefixes.is_empty() && kind != Type::Virtual(ServiceType::LoadBalancer) {
-        return Err(Invalid::new(
-            "spec.loadBalancerSourceRanges",
-            "only with type LoadBalancer",
-        ));
+/// `spec.loadBalancerSourceRanges`.
+fn source_ranges(spec: &core::ServiceSpec, kind: Type) -> Result<Vec<IpNet>, Invalid> {
+    const FIELD: &str = "spec.loadBalancerSourceRanges";
+    let prefixes = spec.load_balancer_source_ranges.iter().flatten();
+    if prefixes.clone().next().is_some() && kind != Type::Virtual(ServiceType::LoadBalancer) {
+        return Err(Invalid::new(FIELD, "only with type LoadBalancer"));
     }
-    for (index, prefix) in prefixes.iter().enumerate() {
-        check::cidr(prefix.trim()).at(format_args!("spec.loadBalancerSourceRanges[{index}]"))?;
-    }
-    Ok(())
+    let range = |(index, prefix): (usize, &String)| {
+        check::cidr(prefix.trim()).at(format_args!("{FIELD}[{index}]"))
+    };
+    prefixes.enumerate().map(range).collect()
 }
 
 /// A remark on a wish of this Service that is not in force: it is served all the same, and whoever
 /// relies on the wish has to know.
 pub(super) fn not_in_force(service: &core::Service) -> Option<Invalid> {
     let spec = service.spec.as_ref()?;
-    let ranges = spec.load_balancer_source_ranges.as_deref();
-    if ranges.is_some_and(|ranges| !ranges.is_empty()) {
-        return Some(Invalid::new(
-            "spec.loadBalancerSourceRanges",
-            "not enforced: every client is let in",
-        ));
-    }
-    if spec.session_affinity.as_deref() == Some("ClientIP") {
-        return Some(Invalid::new(
-            "spec.sessionAffinity",
-            "not kept: each connection chooses anew",
-        ));
-    }
     let is_sctp = |port: &core::ServicePort| port.protocol.as_deref() == Some("SCTP");
     let mut ports = spec.ports.iter().flatten();
     ports.position(is_sctp).map(|index| {
@@ -321,7 +308,8 @@ pub(super) fn not_in_force(service: &core::Service) -> Option<Invalid> {
     })
 }
 
-fn session_affinity(spec: &core::ServiceSpec) -> Result<(), Invalid> {
+/// Seconds a client is remembered, if it is.
+fn session_affinity(spec: &core::ServiceSpec) -> Result<Option<u32>, Invalid> {
     let client_ip = match spec.session_affinity.as_deref() {
         None | Some("" | "None") => false,
         Some("ClientIP") => true,
@@ -331,20 +319,23 @@ fn session_affinity(spec: &core::ServiceSpec) -> Result<(), Invalid> {
         }
     };
     let Some(config) = &spec.session_affinity_config else {
-        return Ok(());
+        return Ok(client_ip.then_some(AFFINITY_TIMEOUT));
     };
     if !client_ip {
         let reason = "only with sessionAffinity ClientIP";
         return Err(Invalid::new("spec.sessionAffinityConfig", reason));
     }
     let timeout = config.client_ip.as_ref().and_then(|c| c.timeout_seconds);
-    if timeout.is_some_and(|seconds| !(1..=86_400).contains(&seconds)) {
-        return Err(Invalid::new(
+    let Some(seconds) = timeout else {
+        return Ok(Some(AFFINITY_TIMEOUT));
+    };
+    match u32::try_from(seconds) {
+        Ok(seconds) if (1..=Affinity::TIMEOUT_MAX).contains(&seconds) => Ok(Some(seconds)),
+        Ok(_) | Err(_) => Err(Invalid::new(
             "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
             "must be 1 to 86400",
-        ));
+        )),
     }
-    Ok(())
 }
 
 impl Service {

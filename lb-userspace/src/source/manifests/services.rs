@@ -78,6 +78,9 @@ impl Admitted {
             ports: ports.collect(),
             internal_policy: service.internal_policy,
             external_policy: service.external_policy,
+            affinity: service.affinity,
+            source_ranges: service.source_ranges.clone(),
+            health_check_node_port: service.health_check_node_port.unwrap_or_default(),
         })
     }
 }

@@ -16,6 +16,13 @@ pub(super) fn batch(batch: &Batch) -> String {
                 line(&mut text, format_args!("Node: {}", list(&node.addresses)));
             }
             Change::Node(None) => line(&mut text, "Node: gone"),
+            Change::ServiceNetworks(networks) => {
+                let networks: Vec<_> = networks.iter().collect();
+                line(
+                    &mut text,
+                    format_args!("Service networks: {}", list(&networks)),
+                );
+            }
         }
     }
     for problem in &batch.problems {
@@ -35,6 +42,9 @@ fn service(service: &Service) -> String {
         ports,
         internal_policy,
         external_policy,
+        affinity,
+        source_ranges,
+        health_check_node_port,
     } = service;
     let mut text = format!("Service {name}: {kind:?} {}", list(cluster_ips));
     for (title, ips) in [("external", external_ips), ("ingress", ingress_ips)] {
@@ -43,6 +53,15 @@ fn service(service: &Service) -> String {
         }
     }
     write!(text, ", policies {internal_policy:?} {external_policy:?}").unwrap();
+    if let Some(seconds) = affinity {
+        write!(text, ", affinity {seconds} s").unwrap();
+    }
+    if !source_ranges.is_empty() {
+        write!(text, ", only from {}", list(source_ranges)).unwrap();
+    }
+    if *health_check_node_port != 0 {
+        write!(text, ", health check {health_check_node_port}").unwrap();
+    }
     if *created != 0 {
         write!(text, ", created {created}").unwrap();
     }
@@ -82,6 +101,14 @@ fn slice(slice: &EndpointSlice) -> String {
         ];
         let held = conditions.iter().filter(|(_, holds)| *holds);
         words.extend(held.map(|(word, _)| (*word).to_owned()));
+        for (title, names) in [
+            ("zones", &endpoint.for_zones),
+            ("nodes", &endpoint.for_nodes),
+        ] {
+            if !names.is_empty() {
+                words.push(format!("for {title} {}", names.join(",")));
+            }
+        }
         line(&mut text, words.join(" "));
     }
     text

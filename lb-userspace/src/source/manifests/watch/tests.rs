@@ -49,7 +49,7 @@ impl Watched {
                 Change::Service(ObjectName { name, .. }, service) => {
                     Some((name, service.map(|service| service.ports[0].port)))
                 }
-                Change::Slice(..) | Change::Node(_) => None,
+                Change::Slice(..) | Change::Node(_) | Change::ServiceNetworks(_) => None,
             });
             let services: Vec<_> = services.collect();
             if !services.is_empty() {
