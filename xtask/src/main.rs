@@ -3,6 +3,7 @@
 mod ebpf;
 mod exec;
 mod lint;
+mod semantics;
 mod steps;
 mod test;
 mod tidy;
@@ -50,6 +51,8 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Print the rows of docs/semantics.md with their tests; fail on a row without one.
+    Semantics,
     /// Check format, clippy on host and BPF, documentation, dependencies.
     Lint,
     /// Check the rules of the repository, and the programs' instruction budgets (needs root).
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
             });
         }
         Verb::Bench { options } => bench(&options),
+        Verb::Semantics => semantics::semantics(),
         Verb::Lint => lint::lint(),
         Verb::Tidy => tidy::tidy(),
     };
