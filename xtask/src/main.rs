@@ -2,6 +2,8 @@
 
 mod ebpf;
 mod exec;
+mod go;
+mod kube_assets;
 mod lint;
 mod steps;
 mod test;
@@ -50,6 +52,8 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Build the Kubernetes components that tests run into a cache, once (`KUBEBUILDER_ASSETS` wins).
+    KubeAssets,
     /// Check format, clippy on host and BPF, documentation, dependencies.
     Lint,
     /// Check the rules of the repository, and the programs' instruction budgets (needs root).
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
             });
         }
         Verb::Bench { options } => bench(&options),
+        Verb::KubeAssets => kube_assets::provide(),
         Verb::Lint => lint::lint(),
         Verb::Tidy => tidy::tidy(),
     };
