@@ -2,6 +2,8 @@
 
 mod ebpf;
 mod exec;
+mod go;
+mod kube_assets;
 mod lint;
 mod semantics;
 mod steps;
@@ -53,6 +55,8 @@ enum Verb {
     },
     /// Print the rows of docs/semantics.md with their tests; fail on a row without one.
     Semantics,
+    /// Build the Kubernetes components that tests run into a cache, once (`KUBEBUILDER_ASSETS` wins).
+    KubeAssets,
     /// Check format, clippy on host and BPF, documentation, dependencies.
     Lint,
     /// Check the rules of the repository, and the programs' instruction budgets (needs root).
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         }
         Verb::Bench { options } => bench(&options),
         Verb::Semantics => semantics::semantics(),
+        Verb::KubeAssets => kube_assets::provide(),
         Verb::Lint => lint::lint(),
         Verb::Tidy => tidy::tidy(),
     };

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{
     ebpf,
     exec::{cargo, run, run_reading},
-    lint,
+    kube_assets, lint,
     steps::Steps,
     tidy, tools,
 };
@@ -33,6 +33,7 @@ pub(crate) fn test(selection: &Selection<'_>) -> ExitCode {
         count.step(&mut steps, "host tests", |count| {
             host_tests(selection, count)
         });
+        count.step(&mut steps, "kube-assets", |_| kube_assets::provide());
         count.step(&mut steps, "kernel and topology tests", |count| {
             kernel_tests(selection, count)
         });

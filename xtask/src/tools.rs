@@ -64,6 +64,9 @@ pub(crate) const NETWORK: &[Package] = &[
     Package::with_program("ethtool", "ethtool"),
 ];
 
+/// What fetches the Go that is wanted, whatever version it is itself.
+pub(crate) const GO: &[Package] = &[Package::with_program("golang-go", "go")];
+
 /// What the database of advisories is fetched with.
 const GIT: &[Package] = &[Package::with_program("git", "git")];
 
@@ -190,12 +193,17 @@ fn cargo_install(name: &str, version: &str, root: &Path) -> Command {
 
 /// Where our own builds of tools live, shared by all checkouts; the version is in each path.
 fn tools_directory() -> Result<PathBuf> {
+    Ok(cache_directory()?.join("tools"))
+}
+
+/// Where what is made once for all checkouts is kept.
+pub(crate) fn cache_directory() -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .filter(|path| Path::new(path).is_absolute())
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
-        .context("neither XDG_CACHE_HOME nor HOME is set: no place for tools")?;
-    Ok(cache.join("fairlead/tools"))
+        .context("neither XDG_CACHE_HOME nor HOME is set: no place for what is built")?;
+    Ok(cache.join("fairlead"))
 }
 
 fn runs(path: &Path) -> bool {
