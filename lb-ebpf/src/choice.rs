@@ -225,22 +225,30 @@ fn recall<'t, A: Addr, T: Tables<A>>(
         service: frontend.service,
     };
     let now = tables.now();
-    let mut memory = tables.remembered(&key).unwrap_or_default();
-    let kept = kept(&memory, client, frontend, tables, now);
-    let chosen = match kept {
-        Some(backend) => Chosen::of(memory.backend, backend),
-        None => draw(client.slots(frontend), tables)?,
-    };
-    // The stamp is good to within a second: a client pays for one write in that time.
-    if kept.is_none() || now.since(memory.seen) >= Tick::PER_SECOND {
-        memory = Remembered {
-            backend: chosen.index,
-            generation: chosen.generation,
-            term: frontend.affinity.term(),
-            seen: now,
-        };
-        tables.remember(&key, &memory);
+    let memory = tables.remembered(&key);
+    if let Some(memory) = memory
+        && let Some(backend) = kept(&memory, client, frontend, tables, now)
+    {
+        // The stamp is good to within a second: a client pays for one write in that time.
+        if now.since(memory.seen) >= Tick::PER_SECOND {
+            tables.remember(
+                &key,
+                &Remembered {
+                    seen: now,
+                    ..memory
+                },
+            );
+        }
+        return Ok(Chosen::of(memory.backend, backend));
     }
+    let chosen = draw(client.slots(frontend), tables)?;
+    let memory = Remembered {
+        backend: chosen.index,
+        generation: chosen.generation,
+        term: frontend.affinity.term(),
+        seen: now,
+    };
+    tables.remember(&key, &memory);
     Ok(chosen)
 }
 
