@@ -64,6 +64,8 @@ reasons! {
     Unallocated = "drop-unallocated-cluster-ip",
     /// Dropped: the traffic policy keeps to this node, which has no backend.
     NoLocalBackend = "drop-no-local-backend",
+    /// Dropped: the client is in none of the service's source ranges.
+    SourceRange = "drop-source-range",
     /// Dropped: a TCP segment in mid-stream of no known flow.
     NoFlow = "drop-tcp-without-flow",
     /// Dropped: every probed port was taken.

@@ -22,6 +22,12 @@ impl Tick {
         Self((nanos >> SHIFT) as u32)
     }
 
+    /// Ticks in so many seconds, of which there are at most 136 years.
+    #[inline(always)]
+    pub const fn in_seconds(seconds: u32) -> u32 {
+        ((seconds as u64 * 1_000_000_000) >> SHIFT) as u32
+    }
+
     /// Ticks since `earlier`, which lies at most nine years back.
     #[inline(always)]
     pub const fn since(self, earlier: Self) -> u32 {

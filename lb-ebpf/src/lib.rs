@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod checksum;
+mod choice;
 mod hop;
 mod open;
 mod packet;
@@ -15,6 +16,7 @@ mod parse;
 mod pipeline;
 mod reject;
 mod rewrite;
+mod rows;
 mod tables;
 mod verdict;
 

@@ -3,14 +3,17 @@
 use lb_common::{
     Addr, Tick, V4, V6,
     counters::Reason,
-    flow::{Direction, Flow, Half, Staged},
+    flow::{Direction, Flow, FlowKey, Half, Staged},
+    service::FrontendKey,
 };
 
 use crate::{
-    Flows, Hook, Packet, Tables, Verdict, hop,
-    open::{self, Claim, Opening},
+    Flows, Hook, Packet, Tables, Verdict,
+    choice::{self, Claim},
+    hop,
+    open::{self, Opening},
     parse::{self, Datagram, ETHERNET, IPV4, Network},
-    rewrite,
+    rewrite, rows,
 };
 
 /// Decides what becomes of a packet, and rewrites it accordingly.
@@ -97,7 +100,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         if due {
             flow.seen = now;
             if flow.half() == Half::Request {
-                open::renew(&datagram.key, flows);
+                rows::renew(&datagram.key, flows);
             }
         }
         return verdict;
@@ -106,11 +109,11 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         tables.count(Reason::NotService);
         return Verdict::Pass;
     }
-    let opening = match open::claim(&datagram.key, tables) {
-        Claim::Frontend(frontend) => match open::admit(hook, datagram, frontend, tables) {
-            Ok(()) => open::open(hook, &datagram.key, frontend, flows, tables),
-            Err(opening) => opening,
-        },
+    let opening = match claim(&datagram.key, tables) {
+        Claim::Frontend(frontend) => {
+            let begins = datagram.opens();
+            open::open(hook, &datagram.key, begins, frontend, flows, tables)
+        }
         Claim::ClusterIp => open::unclaimed(&datagram.key.dst, tables),
         Claim::Nobody => {
             tables.count(Reason::NotService);
@@ -128,6 +131,12 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         Opening::Dropped => Verdict::Drop,
         Opening::Rejected => Verdict::Reject,
     }
+}
+
+/// Who a packet is for. Its key is gone when this returns: the stack is needed again.
+#[inline(always)]
+fn claim<'t, A: Addr, T: Tables<A>>(key: &FlowKey<A>, tables: &'t T) -> Claim<'t> {
+    choice::claim(&FrontendKey::new(key.dst, key.dport, key.proto), tables)
 }
 
 /// Whether a flow goes on to the backend it has. An established TCP connection always does, to

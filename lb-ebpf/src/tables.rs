@@ -5,7 +5,7 @@ use lb_common::{
     config::{Config, FamilyConfig},
     counters::Reason,
     flow::{Flow, FlowKey, Half, Macs, Staged},
-    service::{Backend, Frontend, FrontendKey},
+    service::{Backend, ClientKey, Frontend, FrontendKey, Remembered},
 };
 
 /// What an insertion does with a row that exists.
@@ -94,6 +94,12 @@ pub trait Tables<A: Addr> {
     fn slot(&self, index: u32) -> Option<u32>;
     /// The backend with that index.
     fn backend(&self, index: u32) -> Option<&Backend<A>>;
+    /// Whether a client is in one of the source ranges of a service.
+    fn allowed(&self, service: u32, client: &A) -> bool;
+    /// What is remembered of a client.
+    fn remembered(&self, key: &ClientKey<A>) -> Option<Remembered>;
+    /// Remembers a client; if there is no room for it, its next flow chooses anew.
+    fn remember(&self, key: &ClientKey<A>, memory: &Remembered);
     /// Facts about the node; none only if the maps are broken.
     fn config(&self) -> Option<&Config>;
     /// The part of [`Tables::config`] for this family.

@@ -2,6 +2,7 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_ANY, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH,
@@ -15,7 +16,7 @@ use lb_common::{
     config::{Config, FamilyConfig},
     counters::{Reason, ServiceCounters},
     flow::{Flow, FlowKey, Half, Macs, Staged},
-    service::{Backend, Frontend, FrontendKey},
+    service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, SourceRange},
 };
 use lb_ebpf::{Entry, Fib, FibQuery, Flows, InsertError, Reach, Tables};
 
@@ -113,8 +114,8 @@ fn fib_params(family: u8, proto: u8, ifindex: u32) -> FibParams {
 }
 
 macro_rules! family {
-    ($addr:ty, $flows:ident, $staged:ident, $frontends:ident, $absent:ident, $slots:ident, $backends:ident, $config:ident,
-     $af:ident, $src:ident, $dst:ident, $to:expr, $from:expr) => {
+    ($addr:ty, $flows:ident, $staged:ident, $frontends:ident, $absent:ident, $slots:ident, $backends:ident,
+     $affinity:ident, $ranges:ident, $config:ident, $af:ident, $src:ident, $dst:ident, $to:expr, $from:expr) => {
         impl Flows<$addr> for FlowTables {
             #[inline(always)]
             fn get(&mut self, key: &FlowKey<$addr>) -> Option<&mut Flow<$addr>> {
@@ -194,6 +195,26 @@ macro_rules! family {
             #[inline(always)]
             fn backend(&self, index: u32) -> Option<&Backend<$addr>> {
                 maps::$backends.get(index)
+            }
+
+            #[inline(always)]
+            fn allowed(&self, service: u32, client: &$addr) -> bool {
+                let key = SourceRange::new(service, *client);
+                let bits = size_of::<SourceRange<$addr>>() as u32 * 8;
+                maps::$ranges.get(&Key::new(bits, key)).is_some()
+            }
+
+            #[inline(always)]
+            fn remembered(&self, key: &ClientKey<$addr>) -> Option<Remembered> {
+                // SAFETY: the row lives until the next grace period, which outlasts this program,
+                // and rows are replaced as a whole.
+                unsafe { maps::$affinity.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn remember(&self, key: &ClientKey<$addr>, memory: &Remembered) {
+                // What cannot be remembered is chosen anew.
+                let _ = maps::$affinity.insert(key, memory, u64::from(BPF_ANY));
             }
 
             #[inline(always)]
@@ -284,6 +305,8 @@ family!(
     ABSENT4,
     SLOTS4,
     BACKENDS4,
+    AFFINITY4,
+    SOURCE_RANGES4,
     v4,
     AF_INET,
     ipv4_src,
@@ -299,6 +322,8 @@ family!(
     ABSENT6,
     SLOTS6,
     BACKENDS6,
+    AFFINITY6,
+    SOURCE_RANGES6,
     v6,
     AF_INET6,
     ipv6_src,

@@ -1,6 +1,7 @@
 //! The pipeline as a specification: what becomes of packets, on the host, without a kernel.
 #![cfg(test)]
 
+mod affinity;
 mod any_packet;
 mod choice;
 mod forwarding;
@@ -11,5 +12,6 @@ mod reasons;
 mod refusals;
 mod rejects;
 mod rows;
+mod source_ranges;
 mod support;
 mod translation;

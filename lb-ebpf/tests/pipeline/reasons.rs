@@ -115,6 +115,9 @@ fn case(reason: Reason, family: Family) -> Case {
             node.serve(service, proto::UDP, &[], &[]);
             node.flag(service, proto::UDP, frontend::DROP_OUTSIDE);
         }),
+        Reason::SourceRange => whole.node(|node| {
+            node.flag(service, proto::UDP, frontend::SOURCE_RANGES);
+        }),
         Reason::NoFlow => whole.packet(&Frame::tcp(client(family), service, flag::ACK)),
         Reason::PortsExhausted => whole.node(|node| {
             let config = node.tables.config.as_mut().unwrap();

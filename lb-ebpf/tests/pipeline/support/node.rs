@@ -55,12 +55,13 @@ impl Node {
 
     /// Adds an endpoint on this node.
     pub(crate) fn local(&mut self, addr: SocketAddr) -> u32 {
-        self.backend(addr, backend::ALIVE | backend::LOCAL)
+        let lists = backend::IN_CLUSTER | backend::IN_LOCAL;
+        self.backend(addr, backend::ALIVE | backend::LOCAL | lists)
     }
 
     /// Adds an endpoint on another node.
     pub(crate) fn remote(&mut self, addr: SocketAddr) -> u32 {
-        self.backend(addr, backend::ALIVE)
+        self.backend(addr, backend::ALIVE | backend::IN_CLUSTER)
     }
 
     fn backend(&mut self, addr: SocketAddr, flags: u16) -> u32 {
@@ -139,6 +140,16 @@ impl Node {
 
     /// Sets a frontend's flags.
     pub(crate) fn flag(&mut self, addr: SocketAddr, protocol: u8, flags: u32) {
+        self.frontend(addr, protocol).flags = flags;
+    }
+
+    /// Sets a frontend's affinity.
+    pub(crate) fn affine(&mut self, addr: SocketAddr, protocol: u8, affinity: Affinity) {
+        self.frontend(addr, protocol).affinity = affinity;
+    }
+
+    /// A frontend that was added, to be changed.
+    pub(crate) fn frontend(&mut self, addr: SocketAddr, protocol: u8) -> &mut Frontend {
         let frontend = match Family::of(addr.ip()) {
             Family::V4 => {
                 let (addr, port) = endpoint(addr);
@@ -151,7 +162,29 @@ impl Node {
                 self.tables.v6.frontends.get_mut(&key)
             }
         };
-        frontend.unwrap().flags = flags;
+        frontend.unwrap()
+    }
+
+    /// Sets the flags of a backend.
+    pub(crate) fn flag_backend(&mut self, family: Family, index: u32, flags: u16) {
+        match family {
+            Family::V4 => self.tables.v4.backends[index as usize].flags = flags,
+            Family::V6 => self.tables.v6.backends[index as usize].flags = flags,
+        }
+    }
+
+    /// Lets a network's clients in to a service.
+    pub(crate) fn let_in(&mut self, service: u32, net: IpAddr, mask: IpAddr) {
+        match Family::of(net) {
+            Family::V4 => {
+                let range = (service, words(net), words(mask));
+                self.tables.v4.ranges.push(range);
+            }
+            Family::V6 => {
+                let range = (service, words(net), words(mask));
+                self.tables.v6.ranges.push(range);
+            }
+        }
     }
 
     /// Says that a cluster IP is in use.

@@ -11,7 +11,7 @@ use lb_common::{
     config::{Config, FamilyConfig, link},
     counters::{Reason, ServiceCounters},
     flow::Macs,
-    service::{Backend, Frontend, FrontendKey},
+    service::{Backend, ClientKey, Frontend, FrontendKey, Remembered},
 };
 use lb_ebpf::{Fib, FibQuery, Reach, Tables};
 
@@ -61,6 +61,9 @@ pub(crate) struct Services<A> {
     pub(crate) frontends: HashMap<FrontendKey<A>, Frontend>,
     pub(crate) slots: Vec<u32>,
     pub(crate) backends: Vec<Backend<A>>,
+    /// Source ranges of a service: address and mask.
+    pub(crate) ranges: Vec<(u32, A, A)>,
+    pub(crate) affinity: RefCell<HashMap<ClientKey<A>, Remembered>>,
 }
 
 impl<A> Default for Services<A> {
@@ -69,6 +72,8 @@ impl<A> Default for Services<A> {
             frontends: HashMap::new(),
             slots: Vec::new(),
             backends: Vec::new(),
+            ranges: Vec::new(),
+            affinity: RefCell::default(),
         }
     }
 }
@@ -90,6 +95,8 @@ pub(crate) struct HostTables {
     pub(crate) seed: Cell<u64>,
     /// How often frontends were looked up.
     pub(crate) frontend_lookups: Cell<u32>,
+    /// How often a client was remembered.
+    pub(crate) memories: Cell<u32>,
     /// Addresses the FIB was asked for, in order.
     pub(crate) fib_asked: RefCell<Vec<IpAddr>>,
     pub(crate) reasons: RefCell<BTreeMap<Reason, u64>>,
@@ -108,6 +115,7 @@ impl HostTables {
             dice: RefCell::default(),
             seed: Cell::new(1),
             frontend_lookups: Cell::new(0),
+            memories: Cell::new(0),
             fib_asked: RefCell::default(),
             reasons: RefCell::default(),
             services: RefCell::default(),
@@ -187,6 +195,22 @@ impl<A: HasServices> Tables<A> for HostTables {
         A::services(self).backends.get(index as usize)
     }
 
+    fn allowed(&self, service: u32, client: &A) -> bool {
+        let ranges = &A::services(self).ranges;
+        let mut own = ranges.iter().filter(|(of, ..)| *of == service);
+        own.any(|(_, net, mask)| is_in(client, net, mask))
+    }
+
+    fn remembered(&self, key: &ClientKey<A>) -> Option<Remembered> {
+        A::services(self).affinity.borrow().get(key).copied()
+    }
+
+    fn remember(&self, key: &ClientKey<A>, memory: &Remembered) {
+        self.memories.update(|memories| memories + 1);
+        let mut affinity = A::services(self).affinity.borrow_mut();
+        affinity.insert(*key, *memory);
+    }
+
     fn config(&self) -> Option<&Config> {
         self.config.as_ref()
     }
@@ -250,4 +274,10 @@ impl<A: HasServices> Tables<A> for HostTables {
 
 fn macs(bytes: [u8; 12]) -> Macs {
     std::array::from_fn(|i| u16::from_ne_bytes([bytes[i * 2], bytes[i * 2 + 1]]))
+}
+
+fn is_in<A: Addr>(addr: &A, net: &A, mask: &A) -> bool {
+    let masks = mask.words().iter();
+    let mut words = addr.words().iter().zip(net.words()).zip(masks);
+    words.all(|((word, net), mask)| word & mask == *net)
 }

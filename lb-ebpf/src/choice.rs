@@ -1,0 +1,273 @@
+//! Which backend a client gets, decided from addresses alone: for sockets as for packets.
+
+use lb_common::{
+    Addr, Tick,
+    config::FamilyConfig,
+    counters::Reason,
+    service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots, backend, frontend},
+};
+
+use crate::{Side, Tables};
+
+/// Why a client gets no backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Another hook, or nobody, has to see to it.
+    Pass(Reason),
+    /// It is not answered.
+    Drop(Reason),
+    /// It is told that nobody is there.
+    Reject(Reason),
+}
+
+pub(crate) const INCONSISTENT: Refusal = Refusal::Drop(Reason::Inconsistent);
+
+/// Who an address belongs to.
+#[derive(Clone, Copy)]
+pub(crate) enum Claim<'t> {
+    /// A frontend.
+    Frontend(&'t Frontend),
+    /// A cluster IP, but none of its ports.
+    ClusterIp,
+    /// Not ours.
+    Nobody,
+}
+
+/// Looks for the frontend of an address. In line, before anything is called: most packets are for
+/// nobody here, and leaving a function costs a fifth of a lookup where returns are guarded.
+#[inline(always)]
+pub(crate) fn claim<'t, A: Addr, T: Tables<A>>(key: &FrontendKey<A>, tables: &'t T) -> Claim<'t> {
+    match tables.frontend(key) {
+        Some(frontend) => Claim::Frontend(frontend),
+        None if is_cluster_ip(&key.addr, tables) => Claim::ClusterIp,
+        None => Claim::Nobody,
+    }
+}
+
+#[inline(always)]
+fn is_cluster_ip<A: Addr, T: Tables<A>>(addr: &A, tables: &T) -> bool {
+    tables
+        .family_config()
+        .is_some_and(|config| is_of_cluster_net(addr, config))
+}
+
+/// Whether an address is of the cluster IPs' network, if there is one: a configuration that was
+/// never written must not claim every packet.
+#[inline(always)]
+fn is_of_cluster_net<A: Addr>(addr: &A, config: &FamilyConfig<A>) -> bool {
+    is_of_net(addr, &config.cluster_net, &config.cluster_mask)
+}
+
+/// Whether a network is given, and the address is of it.
+#[inline(always)]
+fn is_of_net<A: Addr>(addr: &A, net: &A, mask: &A) -> bool {
+    let masks = mask.words().iter();
+    let mut words = addr.words().iter().zip(net.words()).zip(masks);
+    *net != A::default() && words.all(|((word, net), mask)| word & mask == *net)
+}
+
+/// A cluster IP that has no such port: if the address is in use the client is told, else not;
+/// nobody else may answer.
+#[inline(always)]
+pub(crate) fn unclaimed<A: Addr, T: Tables<A>>(addr: &A, tables: &T) -> Refusal {
+    let in_use = tables
+        .frontend(&FrontendKey::whole_address(*addr))
+        .is_some();
+    if in_use {
+        Refusal::Reject(Reason::NoSuchPort)
+    } else {
+        Refusal::Drop(Reason::Unallocated)
+    }
+}
+
+/// Who wants a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Client<'c, A> {
+    /// Its address, as it appeared.
+    pub(crate) addr: &'c A,
+    /// Which of a frontend's lists is for it.
+    pub(crate) side: Side,
+}
+
+impl<A: Addr> Client<'_, A> {
+    #[inline(always)]
+    fn slots(&self, frontend: &Frontend) -> Slots {
+        match self.side {
+            Side::Inside => frontend.inside,
+            Side::Outside => frontend.outside,
+        }
+    }
+
+    /// The flag of backends that are in the client's list.
+    #[inline(always)]
+    fn membership(&self, frontend: &Frontend) -> u16 {
+        let local = match self.side {
+            Side::Inside => frontend::LOCAL_INSIDE,
+            Side::Outside => frontend::LOCAL_OUTSIDE,
+        };
+        if frontend.flags & local == 0 {
+            backend::IN_CLUSTER
+        } else {
+            backend::IN_LOCAL
+        }
+    }
+}
+
+/// Whether a frontend takes new flows of this client. Its source ranges come first: whom they
+/// keep out does not learn whether there are backends.
+#[inline(always)]
+pub(crate) fn admit<A: Addr, T: Tables<A>>(
+    client: &Client<'_, A>,
+    frontend: &Frontend,
+    tables: &T,
+) -> Result<(), Refusal> {
+    if frontend.flags & frontend::SOURCE_RANGES != 0
+        && !tables.allowed(frontend.service, client.addr)
+    {
+        return Err(Refusal::Drop(Reason::SourceRange));
+    }
+    if client.slots(frontend).count == 0 {
+        return Err(nobody(client, frontend, tables));
+    }
+    Ok(())
+}
+
+/// A frontend without backends: told to the client, unless others elsewhere would answer.
+#[inline(always)]
+fn nobody<A: Addr, T: Tables<A>>(
+    client: &Client<'_, A>,
+    frontend: &Frontend,
+    tables: &T,
+) -> Refusal {
+    let elsewhere = match client.side {
+        Side::Inside => frontend::DROP_INSIDE,
+        Side::Outside => frontend::DROP_OUTSIDE,
+    };
+    if frontend.flags & elsewhere != 0 {
+        return Refusal::Drop(Reason::NoLocalBackend);
+    }
+    tables.count_reject(frontend.service);
+    Refusal::Reject(Reason::NoBackend)
+}
+
+/// A backend, and how it is told from others that have or had its index.
+#[derive(Clone, Copy)]
+pub(crate) struct Chosen<'t, A> {
+    pub(crate) index: u32,
+    /// What a flow remembers as the backend's generation.
+    pub(crate) generation: u32,
+    pub(crate) backend: &'t Backend<A>,
+}
+
+impl<'t, A: Addr> Chosen<'t, A> {
+    #[inline(always)]
+    fn of(index: u32, backend: &'t Backend<A>) -> Self {
+        // A backend that has just gone still has its address: this client may have found the
+        // frontend before it changed, and is on its way no worse than one a moment earlier. What
+        // comes next finds the generation wrong, and chooses anew.
+        let alive = backend.flags & backend::ALIVE != 0;
+        Self {
+            index,
+            generation: if alive {
+                backend.generation
+            } else {
+                !backend.generation
+            },
+            backend,
+        }
+    }
+}
+
+/// Chooses a backend for a client that was let in by [`admit`]: the one it had before, if affinity
+/// asks for it, else any.
+#[inline(always)]
+pub(crate) fn choose<'t, A: Addr, T: Tables<A>>(
+    client: &Client<'_, A>,
+    frontend: &Frontend,
+    tables: &'t T,
+) -> Result<Chosen<'t, A>, Refusal> {
+    if frontend.affinity.timeout() == 0 {
+        draw(client.slots(frontend), tables)
+    } else {
+        recall(client, frontend, tables)
+    }
+}
+
+/// A backend uniformly at random.
+#[inline(always)]
+fn draw<A: Addr, T: Tables<A>>(slots: Slots, tables: &T) -> Result<Chosen<'_, A>, Refusal> {
+    let slot = slots
+        .offset
+        .wrapping_add(below(tables.random(), slots.count));
+    let index = tables.slot(slot).ok_or(INCONSISTENT)?;
+    let backend = tables.backend(index).ok_or(INCONSISTENT)?;
+    if backend.addr == A::default() {
+        return Err(INCONSISTENT);
+    }
+    Ok(Chosen::of(index, backend))
+}
+
+/// Scales a random number to `0..count`, without the bias or the price of a remainder.
+#[inline(always)]
+pub(crate) fn below(random: u32, count: u32) -> u32 {
+    ((u64::from(random) * u64::from(count)) >> 32) as u32
+}
+
+/// The backend the client had last, or another one that is remembered from now on.
+#[inline(always)]
+fn recall<'t, A: Addr, T: Tables<A>>(
+    client: &Client<'_, A>,
+    frontend: &Frontend,
+    tables: &'t T,
+) -> Result<Chosen<'t, A>, Refusal> {
+    let key = ClientKey {
+        client: *client.addr,
+        service: frontend.service,
+    };
+    let now = tables.now();
+    let memory = tables.remembered(&key);
+    if let Some(memory) = memory
+        && let Some(backend) = kept(&memory, client, frontend, tables, now)
+    {
+        // The stamp is good to within a second: a client pays for one write in that time.
+        if now.since(memory.seen) >= Tick::PER_SECOND {
+            tables.remember(
+                &key,
+                &Remembered {
+                    seen: now,
+                    ..memory
+                },
+            );
+        }
+        return Ok(Chosen::of(memory.backend, backend));
+    }
+    let chosen = draw(client.slots(frontend), tables)?;
+    let memory = Remembered {
+        backend: chosen.index,
+        generation: chosen.generation,
+        term: frontend.affinity.term(),
+        seen: now,
+    };
+    tables.remember(&key, &memory);
+    Ok(chosen)
+}
+
+/// The backend that is remembered, if it may still be used by this client.
+#[inline(always)]
+fn kept<'t, A: Addr, T: Tables<A>>(
+    memory: &Remembered,
+    client: &Client<'_, A>,
+    frontend: &Frontend,
+    tables: &'t T,
+    now: Tick,
+) -> Option<&'t Backend<A>> {
+    let affinity = frontend.affinity;
+    // The stamp may be a second behind, and nobody is to be forgotten early.
+    let lifetime = Tick::in_seconds(affinity.timeout()) + Tick::PER_SECOND;
+    if memory.term != affinity.term() || now.since(memory.seen) > lifetime {
+        return None;
+    }
+    let backend = tables.backend(memory.backend)?;
+    let usable = backend::ALIVE | client.membership(frontend);
+    (backend.generation == memory.generation && backend.flags & usable == usable).then_some(backend)
+}

@@ -1,0 +1,168 @@
+//! The two rows of a flow: their tuples, and how they stay in the table.
+
+use lb_common::{
+    Addr, Port,
+    counters::Reason,
+    flow::{Direction, Flow, FlowKey, Half, Route, Staged},
+};
+
+use crate::{
+    Entry, Flows, InsertError, Sum, Tables,
+    choice::{INCONSISTENT, Refusal, below},
+};
+
+/// Most ports that are tried for one flow.
+const PROBES: u32 = 8;
+
+/// The staged row of the request.
+#[inline(always)]
+pub(crate) fn request<A: Addr, F: Flows<A>>(flows: &mut F) -> Result<&mut Flow<A>, Refusal> {
+    match flows.staged() {
+        Some(Staged { request, .. }) => Ok(request),
+        None => Err(INCONSISTENT),
+    }
+}
+
+/// Inserts both rows of a new flow, whose request is staged.
+#[inline(always)]
+pub(crate) fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
+    key: &FlowKey<A>,
+    flows: &mut F,
+    tables: &T,
+) -> Result<(), Refusal> {
+    let config = tables.config().ok_or(INCONSISTENT)?;
+    let flow = request(flows)?;
+    let service = flow.service;
+    flow.addr_delta = Sum::new()
+        .without_addr(&key.src)
+        .without_addr(&key.dst)
+        .addr(&flow.src)
+        .addr(&flow.dst)
+        .fold();
+    let ports = PortRange {
+        first: config.snat_first,
+        last: config.snat_last,
+    };
+    // Who is routed by the stack keeps address and port; all others appear as this node.
+    let keep = flow.route() == Route::Stack || ports.contains(key.sport);
+    reserve(key, keep, ports, flows, tables)?;
+    if flows.insert_staged(Half::Request, key, Entry::Any).is_err() {
+        let reply_key = reply_key(key, request(flows)?);
+        flows.remove(&reply_key);
+        return Err(Refusal::Drop(Reason::TableBusy));
+    }
+    tables.count_flow(service);
+    Ok(())
+}
+
+/// The ports source translation may take.
+#[derive(Clone, Copy)]
+struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    #[inline(always)]
+    fn contains(self, port: Port) -> bool {
+        (self.first..=self.last).contains(&port.number())
+    }
+
+    #[inline(always)]
+    fn draw(self, random: u32) -> Port {
+        let count = u32::from(self.last.saturating_sub(self.first)) + 1;
+        Port::new(self.first.wrapping_add(below(random, count) as u16))
+    }
+}
+
+/// Reserves the tuple the backend will answer, by inserting the reply's row: the client's own
+/// port if it may be kept and is free, else one of the range. The request's row gets the port.
+#[inline(always)]
+fn reserve<A: Addr, F: Flows<A>, T: Tables<A>>(
+    key: &FlowKey<A>,
+    keep: bool,
+    ports: PortRange,
+    flows: &mut F,
+    tables: &T,
+) -> Result<(), Refusal> {
+    for probe in 0..PROBES {
+        let flow = request(flows)?;
+        if probe != 0 || !keep {
+            flow.sport = ports.draw(tables.random());
+        }
+        flow.port_delta = Sum::new()
+            .without_port(key.sport)
+            .without_port(key.dport)
+            .port(flow.sport)
+            .port(flow.dport)
+            .fold();
+        match answer(key, flows) {
+            Ok(()) => return Ok(()),
+            Err(InsertError::Exists) => {}
+            Err(InsertError::Busy) => return Err(Refusal::Drop(Reason::TableBusy)),
+        }
+    }
+    Err(Refusal::Drop(Reason::PortsExhausted))
+}
+
+/// Inserts the reply's row to the staged request's, unless another flow has the tuple.
+#[inline(always)]
+fn answer<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F) -> Result<(), InsertError> {
+    let Staged { request, reply } = flows.staged().ok_or(InsertError::Busy)?;
+    let client = (key.src, key.sport);
+    *reply = Flow::new(Half::Reply, request.route(), (key.dst, key.dport), client);
+    reply.service = request.service;
+    reply.backend = request.backend;
+    reply.generation = request.generation;
+    reply.seen = request.seen;
+    // What the request's rewrite adds to a checksum, the reply's takes away.
+    reply.addr_delta = !request.addr_delta;
+    reply.port_delta = !request.port_delta;
+    let reply_key = reply_key(key, request);
+    match flows.insert_staged(Half::Reply, &reply_key, Entry::New) {
+        Err(InsertError::Exists) if is_ours(key, &reply_key, flows) => {
+            flows.insert_staged(Half::Reply, &reply_key, Entry::Any)
+        }
+        result => result,
+    }
+}
+
+/// Whether the tuple is still this connection's from before: its request row was evicted, or
+/// its backend came back.
+#[inline(always)]
+fn is_ours<A: Addr, F: Flows<A>>(key: &FlowKey<A>, reply_key: &FlowKey<A>, flows: &mut F) -> bool {
+    flows.get(reply_key).is_some_and(|row| {
+        row.half() == Half::Reply
+            && (row.src, row.sport) == (key.dst, key.dport)
+            && (row.dst, row.dport) == (key.src, key.sport)
+    })
+}
+
+/// The tuple a backend answers with: what the stack routes comes back on its way out toward the
+/// client, everything else where it enters.
+#[inline(always)]
+fn reply_key<A: Addr>(key: &FlowKey<A>, flow: &Flow<A>) -> FlowKey<A> {
+    let direction = match flow.route() {
+        Route::Stack => Direction::Egress,
+        Route::Forward | Route::Hairpin => Direction::Ingress,
+    };
+    FlowKey::new(
+        direction,
+        key.proto,
+        (flow.dst, flow.dport),
+        (flow.src, flow.sport),
+    )
+}
+
+/// Keeps the reply's row of a request in use: the table evicts what is not looked up, and a flow
+/// whose traffic is one-sided would lose its reserved tuple. A tuple that was lost to another flow
+/// ends this one; its next packet opens it anew.
+#[inline(never)]
+pub(crate) fn renew<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F) {
+    let renewed = flows
+        .stage(key)
+        .is_some_and(|()| answer(key, flows) != Err(InsertError::Exists));
+    if !renewed {
+        flows.remove(key);
+    }
+}
