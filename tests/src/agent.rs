@@ -1,126 +1,64 @@
 //! The programs under test: `lb-agent` on a node, and `lbctl` beside it.
 
 use std::{
-    env, fmt, fs,
-    fs::File,
-    os::unix::process::CommandExt,
+    env,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::Command,
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::topology::Host;
+use crate::{
+    process::Process,
+    topology::{CLUSTER_CIDRS, Host, SERVICE_RANGES},
+};
 
 /// How long an agent may take until it is ready.
 const START: Duration = Duration::from_secs(20);
-/// How long it may take to leave when asked to.
-const STOP: Duration = Duration::from_secs(5);
 /// What the agent says once everything is attached and the maps are in line with the manifests.
 const READY: &str = "ready:";
 
 /// A running agent. Dropped, it is killed and waited for; its programs and maps stay.
+#[derive(Debug)]
 pub struct Agent {
-    child: Option<Child>,
-    log: PathBuf,
-}
-
-impl fmt::Debug for Agent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { child, log } = self;
-        f.debug_struct("Agent")
-            .field("pid", &child.as_ref().map(Child::id))
-            .field("log", log)
-            .finish()
-    }
+    process: Process,
 }
 
 impl Agent {
     /// Starts an agent on a node.
     pub fn launch(node: &Host, manifests: &Path) -> Result<Self> {
-        let log = new_log(&node.dir, node.name)?;
-        let errors =
-            File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let child = node.netns.spawn(
-            command_line(node, manifests)?
-                .stdin(Stdio::null())
-                .stdout(errors.try_clone()?)
-                .stderr(errors)
-                // A terminal's Ctrl-C is for us to answer.
-                .process_group(0),
-        )?;
-        Ok(Self {
-            child: Some(child),
-            log,
-        })
+        let mut command = command_line(node, manifests)?;
+        let process = Process::start(node.name, &node.netns, &node.dir, &mut command)?;
+        Ok(Self { process })
     }
 
     /// Waits until it is ready.
     pub fn wait_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + START;
-        while !self.log().contains(READY) {
-            let ended = self
-                .child
-                .as_mut()
-                .map(Child::try_wait)
-                .transpose()?
-                .flatten();
-            if let Some(status) = ended {
-                bail!("lb-agent ended ({status}):\n{}", self.log());
-            }
-            if Instant::now() > deadline {
-                bail!("lb-agent is not ready after {START:?}:\n{}", self.log());
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        self.process.until(START, |process| {
+            let ready = process.log().contains(READY);
+            ready.then_some(()).context("it has not said so")
+        })
     }
 
     /// What it has said so far.
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        self.process.log()
     }
 
     /// Ends it as a crash would.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Both fail only if it is gone already.
-            child.kill().ok();
-            child.wait().ok();
-        }
+        self.process.kill();
     }
 
     /// Asks it to end and waits until it has.
     pub fn stop(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else {
-            return Ok(());
-        };
-        rustix::process::kill_process(
-            rustix::process::Pid::from_child(&child),
-            rustix::process::Signal::TERM,
-        )?;
-        let deadline = Instant::now() + STOP;
-        while child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                self.child = Some(child);
-                bail!("lb-agent does not end when asked to:\n{}", self.log());
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        self.process.stop()
     }
 
     /// Lets it run on after this process.
-    pub fn keep(mut self) {
-        drop(self.child.take());
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.kill();
+    pub fn keep(self) {
+        self.process.keep();
     }
 }
 
@@ -132,18 +70,11 @@ fn command_line(node: &Host, manifests: &Path) -> Result<Command> {
     // The other ends of the topology's links run an XDP program, so veths are as good as others.
     command.args(["--xdp", "always"]);
     command.args(["--pod-interface", "veth-*"]);
-    command.args(["--cluster-cidr", "10.1.0.0/16,fd00:1::/32"]);
-    command.args(["--service-cluster-ip-range", "10.96.0.0/16,fd00:96::/112"]);
+    command.args(["--cluster-cidr", CLUSTER_CIDRS]);
+    command.args(["--service-cluster-ip-range", SERVICE_RANGES]);
     command.arg("--bpffs").arg(node.bpffs());
     command.arg("--state-dir").arg(node.dir.join("state"));
     Ok(command)
-}
-
-fn new_log(dir: &Path, node: &str) -> Result<PathBuf> {
-    let number = fs::read_dir(dir)
-        .with_context(|| format!("cannot read {}", dir.display()))?
-        .count();
-    Ok(dir.join(format!("{node}.{number}.log")))
 }
 
 /// Runs `lbctl` on a node's maps and returns what it prints.

@@ -3,7 +3,8 @@
 //! A [`topology`] is a client, two nodes and their pods in network namespaces ([`netns`]), which
 //! leaves nothing behind ([`site`]). Real sockets talk across it ([`echo`], [`talk`]), a
 //! [`capture`] checks every checksum on the wire, and the [`agent`]s under test run on its nodes
-//! with [`manifests`] that change while they run. The [`demo`] shows all of it to people.
+//! with [`manifests`] that change while they run, or on the objects of a real API server ([`kube`]).
+//! The [`demo`] shows all of it to people.
 
 pub mod agent;
 pub mod bench;
@@ -15,8 +16,10 @@ pub mod demo;
 pub mod echo;
 pub mod fixture;
 pub mod kernel;
+pub mod kube;
 pub mod manifests;
 pub mod netns;
+pub mod process;
 mod raw;
 pub mod site;
 pub mod talk;

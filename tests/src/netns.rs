@@ -56,12 +56,17 @@ impl Netns {
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
-                    .with_context(|| format!("cannot enter network namespace {}", self.name))?;
+                self.enter()?;
                 Ok(f())
             });
             thread.join().unwrap_or_else(|panic| resume_unwind(panic))
         })
+    }
+
+    /// Takes the calling thread inside, for good.
+    pub(crate) fn enter(&self) -> Result<()> {
+        move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
+            .with_context(|| format!("cannot enter network namespace {}", self.name))
     }
 
     /// Starts a program inside the namespace; mounts and everything else stay the caller's.

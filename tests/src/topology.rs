@@ -33,6 +33,11 @@ use crate::{
     site::{self, Site},
 };
 
+/// Where cluster IPs are from.
+pub const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:96::/112";
+/// Where the addresses of all pods are from.
+pub const CLUSTER_CIDRS: &str = "10.1.0.0/16,fd00:1::/32";
+
 /// Everything but the nodes' and pods' own routes: what the client sends through node-a.
 const CLIENT_ROUTES: [&str; 10] = [
     "10.1.1.0/24 via 10.10.0.1",
