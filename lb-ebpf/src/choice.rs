@@ -2,7 +2,7 @@
 
 use lb_common::{
     Addr, Tick,
-    config::FamilyConfig,
+    config::{FamilyConfig, flags},
     counters::Reason,
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots, backend, frontend},
 };
@@ -89,7 +89,22 @@ pub(crate) struct Client<'c, A> {
     pub(crate) side: Side,
 }
 
-impl<A: Addr> Client<'_, A> {
+impl<'c, A: Addr> Client<'c, A> {
+    /// A client that was seen on an interface of this side: it is on that side too, unless the
+    /// node tells pods by their addresses.
+    #[inline(always)]
+    pub(crate) fn seen<T: Tables<A>>(addr: &'c A, side: Side, tables: &T) -> Self {
+        let side = if has_flag::<A, T>(flags::PODS_BY_ADDRESS, tables) {
+            match tables.family_config() {
+                Some(config) if is_of_net(addr, &config.pod_net, &config.pod_mask) => Side::Inside,
+                _ => Side::Outside,
+            }
+        } else {
+            side
+        };
+        Self { addr, side }
+    }
+
     #[inline(always)]
     fn slots(&self, frontend: &Frontend) -> Slots {
         match self.side {
@@ -111,6 +126,20 @@ impl<A: Addr> Client<'_, A> {
             backend::IN_LOCAL
         }
     }
+}
+
+/// Whether the node is configured with one of [`flags`].
+#[inline(always)]
+fn has_flag<A: Addr, T: Tables<A>>(flag: u32, tables: &T) -> bool {
+    tables
+        .config()
+        .is_some_and(|config| config.flags & flag != 0)
+}
+
+/// Whether a frontend's backends are to see this node instead of the client, wherever they are.
+#[inline(always)]
+pub(crate) fn masquerades<A: Addr, T: Tables<A>>(frontend: &Frontend, tables: &T) -> bool {
+    frontend.flags & frontend::CLUSTER_IP != 0 && has_flag::<A, T>(flags::MASQUERADE_ALL, tables)
 }
 
 /// Whether a frontend takes new flows of this client. Its source ranges come first: whom they

@@ -56,9 +56,10 @@ fn lead<A: Addr, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Opening {
-    let led = admit(&client(hook, key), begins, frontend, tables)
+    let client = Client::seen(&key.src, hook.side, tables);
+    let led = admit(&client, begins, frontend, tables)
         .and_then(|()| rows::request(flows))
-        .and_then(|flow| choose(hook, key, frontend, tables, flow));
+        .and_then(|flow| choose(hook, key, &client, frontend, tables, flow));
     conclude(led, tables)
 }
 
@@ -114,20 +115,12 @@ pub(crate) fn unclaimed<A: Addr, T: Tables<A>>(addr: &A, tables: &T) -> Opening 
     refuse(&choice::unclaimed(addr, tables), tables)
 }
 
-/// Who sent a packet.
-#[inline(always)]
-fn client<A: Addr>(hook: Hook, key: &FlowKey<A>) -> Client<'_, A> {
-    Client {
-        addr: &key.src,
-        side: hook.side,
-    }
-}
-
 /// Chooses a backend, and the way to it.
 #[inline(always)]
 fn choose<A: Addr, T: Tables<A>>(
     hook: Hook,
     key: &FlowKey<A>,
+    client: &Client<'_, A>,
     frontend: &Frontend,
     tables: &T,
     flow: &mut Flow<A>,
@@ -136,7 +129,7 @@ fn choose<A: Addr, T: Tables<A>>(
         index,
         generation,
         backend,
-    } = choice::choose(&client(hook, key), frontend, tables)?;
+    } = choice::choose(client, frontend, tables)?;
     *flow = Flow::new(
         Half::Request,
         Route::Stack,
@@ -147,17 +140,23 @@ fn choose<A: Addr, T: Tables<A>>(
     flow.backend = index;
     flow.generation = generation;
     flow.seen = tables.now();
-    match hook.side {
+    // The interface says where replies come by, whatever side the client counts as.
+    let elsewhere = match hook.side {
         Side::Inside if backend.addr == key.src => {
             flow.set_route(Route::Hairpin);
-            translate_source(flow, &A::default(), tables)
+            return translate_source(flow, &A::default(), tables);
         }
-        Side::Outside if backend.flags & backend::LOCAL == 0 => forward(hook, key, tables, flow),
-        Side::Inside | Side::Outside => Ok(()),
+        Side::Inside => false,
+        Side::Outside => backend.flags & backend::LOCAL == 0,
+    };
+    if elsewhere || choice::masquerades(frontend, tables) {
+        forward(hook, key, tables, flow)
+    } else {
+        Ok(())
     }
 }
 
-/// The way to a backend elsewhere.
+/// The way to a backend that is to see this node as its client.
 #[inline(always)]
 fn forward<A: Addr, T: Tables<A>>(
     hook: Hook,
@@ -174,7 +173,8 @@ fn forward<A: Addr, T: Tables<A>>(
     let epoch = tables.config().map_or(0, |config| config.epoch);
     if !hop::adopt(flow, &answer, tables, epoch, flow.seen) {
         return match answer.reach {
-            // An endpoint that does not name its node may still run here.
+            // An endpoint that does not name its node may still run here, and one that has this
+            // node's address can't be sent to in its name.
             Reach::NotForwarded => Ok(()),
             Reach::Unreachable | Reach::Neighbour | Reach::Route => {
                 Err(Refusal::Drop(Reason::NoRoute))

@@ -70,6 +70,8 @@ fn ways(case: &Case) -> &[Way] {
         Event::Service(_)
         | Event::Snat(..)
         | Event::NoNode
+        | Event::Pods(_)
+        | Event::MasqueradeAll
         | Event::Epoch
         | Event::Reroute(_)
         | Event::Age

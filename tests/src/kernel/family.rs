@@ -5,12 +5,15 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use aya::{
     Pod,
-    maps::{Array, HashMap, MapData, MapError},
+    maps::{
+        Array, HashMap, MapData, MapError,
+        lpm_trie::{Key, LpmTrie},
+    },
 };
 use lb_common::{
     Addr, Port, Tick,
     flow::{Flow, FlowKey, Half},
-    service::{Backend, Frontend, FrontendKey},
+    service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, SourceRange},
 };
 
 /// An address and port.
@@ -31,13 +34,15 @@ pub trait Rows {
     fn slot(&mut self, slot: u32, backend: u32) -> Result<()>;
     /// Fills a backend index.
     fn backend(&mut self, index: u32, at: Endpoint, flags: u16, generation: u32) -> Result<()>;
+    /// Lets one address in to a service.
+    fn let_in(&mut self, service: u32, client: IpAddr) -> Result<()>;
     /// How many flow rows there are.
     fn flows(&self) -> Result<usize>;
     /// Has all flow rows last seen, and their hops resolved, at `moment`.
     fn age(&mut self, moment: Tick) -> Result<()>;
     /// Removes the rows of one half of each flow, as the table does with rows long unused.
     fn evict(&mut self, half: Half) -> Result<()>;
-    /// Removes all frontends and flows.
+    /// Removes all frontends, source ranges, remembered clients and flows.
     fn clear(&mut self) -> Result<()>;
 }
 
@@ -49,6 +54,8 @@ where
     pub(super) slots: Array<MapData, u32>,
     pub(super) backends: Array<MapData, Backend<A>>,
     pub(super) flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
+    pub(super) affinity: HashMap<MapData, ClientKey<A>, Remembered>,
+    pub(super) source_ranges: LpmTrie<MapData, SourceRange<A>, u32>,
 }
 
 impl<A: Addr> Rows for FamilyMaps<A>
@@ -57,6 +64,8 @@ where
     Backend<A>: Pod,
     FlowKey<A>: Pod,
     Flow<A>: Pod,
+    ClientKey<A>: Pod,
+    SourceRange<A>: Pod,
 {
     fn frontend(&mut self, at: Endpoint, proto: u8, value: Option<&Frontend>) -> Result<()> {
         let key = FrontendKey::new(addr::<A>(at.addr)?, Port::new(at.port), proto);
@@ -79,6 +88,12 @@ where
             generation,
         };
         Ok(self.backends.set(index, &backend, 0)?)
+    }
+
+    fn let_in(&mut self, service: u32, client: IpAddr) -> Result<()> {
+        let range = SourceRange::new(service, addr::<A>(client)?);
+        let bits = size_of::<SourceRange<A>>() as u32 * 8;
+        Ok(self.source_ranges.insert(&Key::new(bits, range), &1, 0)?)
     }
 
     fn flows(&self) -> Result<usize> {
@@ -110,6 +125,13 @@ where
         }
         for key in keys(&self.flows)? {
             self.flows.remove(&key)?;
+        }
+        for key in keys(&self.affinity)? {
+            self.affinity.remove(&key)?;
+        }
+        let ranges: Vec<_> = self.source_ranges.keys().collect::<Result<_, _>>()?;
+        for key in ranges {
+            self.source_ranges.remove(&key)?;
         }
         Ok(())
     }

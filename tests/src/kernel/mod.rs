@@ -28,7 +28,7 @@ use crate::topology::Family;
 const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/fairlead");
 
 /// Capacities here: small ones load fast.
-const CAPACITIES: [(&str, u32); 12] = [
+const CAPACITIES: [(&str, u32); 16] = [
     (maps::FRONTENDS4, 1 << 10),
     (maps::FRONTENDS6, 1 << 10),
     (maps::SLOTS4, 1 << 10),
@@ -37,6 +37,10 @@ const CAPACITIES: [(&str, u32); 12] = [
     (maps::BACKENDS6, 1 << 10),
     (maps::FLOWS4, 1 << 14),
     (maps::FLOWS6, 1 << 14),
+    (maps::AFFINITY4, 1 << 10),
+    (maps::AFFINITY6, 1 << 10),
+    (maps::SOURCE_RANGES4, 1 << 6),
+    (maps::SOURCE_RANGES6, 1 << 6),
     (maps::LINKS, 1 << 6),
     (maps::SERVICE_COUNTERS, SERVICES),
     (maps::SERVICE_NAMES, 1),
@@ -102,12 +106,16 @@ impl Kernel {
                 slots: take(&mut object, maps::SLOTS4)?,
                 backends: take(&mut object, maps::BACKENDS4)?,
                 flows: take(&mut object, maps::FLOWS4)?,
+                affinity: take(&mut object, maps::AFFINITY4)?,
+                source_ranges: take(&mut object, maps::SOURCE_RANGES4)?,
             },
             v6: FamilyMaps {
                 frontends: take(&mut object, maps::FRONTENDS6)?,
                 slots: take(&mut object, maps::SLOTS6)?,
                 backends: take(&mut object, maps::BACKENDS6)?,
                 flows: take(&mut object, maps::FLOWS6)?,
+                affinity: take(&mut object, maps::AFFINITY6)?,
+                source_ranges: take(&mut object, maps::SOURCE_RANGES6)?,
             },
             config: take(&mut object, maps::CONFIG)?,
             links: take(&mut object, maps::LINKS)?,
