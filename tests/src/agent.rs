@@ -134,6 +134,10 @@ fn command_line(node: &Host, manifests: &Path) -> Result<Command> {
     command.args(["--pod-interface", "veth-*"]);
     command.args(["--cluster-cidr", "10.1.0.0/16,fd00:1::/32"]);
     command.args(["--service-cluster-ip-range", "10.96.0.0/16,fd00:96::/112"]);
+    match &node.cgroup {
+        Some(cgroup) => command.arg("--cgroup").arg(cgroup),
+        None => command.args(["--socket-lb", "off"]),
+    };
     command.arg("--bpffs").arg(node.bpffs());
     command.arg("--state-dir").arg(node.dir.join("state"));
     Ok(command)
