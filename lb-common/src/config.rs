@@ -1,6 +1,6 @@
 //! What the agent tells the programs about the node.
 
-use crate::{V4, V6, assert_layout};
+use crate::{V4, V6, assert_layout, socket::Cookie};
 
 /// Facts about the node, the only entry of `CONFIG`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,15 +14,16 @@ pub struct Config {
     pub snat_last: u16,
     /// [`flags`].
     pub flags: u32,
-    /// Zero.
-    pub zero: u32,
+    /// Network namespace of the node: of its sockets' hooks and no others'. None while sockets are
+    /// left alone.
+    pub netns: Cookie,
     /// This node's IPv4 facts.
     pub v4: FamilyConfig<V4>,
     /// This node's IPv6 facts.
     pub v6: FamilyConfig<V6>,
 }
 
-assert_layout!(Config = 16 + 20 + 80);
+assert_layout!(Config = 20 + 20 + 80);
 
 /// Flags of a [`Config`].
 pub mod flags {
@@ -32,6 +33,8 @@ pub mod flags {
     /// Only clients in [`FamilyConfig::pod_net`](super::FamilyConfig::pod_net) are inside the
     /// cluster, on whatever interface they are seen; else those on pod interfaces are.
     pub const PODS_BY_ADDRESS: u32 = 1 << 1;
+    /// Node ports are served on the node's loopback addresses too, to its own processes.
+    pub const LOCALHOST_NODE_PORTS: u32 = 1 << 2;
 }
 
 /// Facts of one address family.

@@ -15,6 +15,7 @@ pub mod counters;
 pub mod flow;
 pub mod maps;
 pub mod service;
+pub mod socket;
 mod tick;
 
 pub use addr::{Addr, Port, V4, V6, proto};

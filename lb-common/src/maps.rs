@@ -29,6 +29,10 @@ pub const FLOWS6: &str = "FLOWS6";
 pub const STAGED4: &str = "STAGED4";
 /// 0 → `Staged<V6>`, per-CPU array of one: scratch of the programs.
 pub const STAGED6: &str = "STAGED6";
+/// `SocketKey<V4>` → `SocketPeer<V4>`, LRU hash: sockets led straight to a backend.
+pub const SOCKETS4: &str = "SOCKETS4";
+/// `SocketKey<V6>` → `SocketPeer<V6>`, LRU hash: sockets led straight to a backend.
+pub const SOCKETS6: &str = "SOCKETS6";
 /// `ClientKey<V4>` → `Remembered`, LRU hash: session affinity.
 pub const AFFINITY4: &str = "AFFINITY4";
 /// `ClientKey<V6>` → `Remembered`, LRU hash: session affinity.
@@ -51,7 +55,7 @@ pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
 pub const STATUS: &str = "STATUS";
 
 /// Every map that is pinned, in the order `lbctl maps dump` shows them.
-pub const ALL: [&str; 20] = [
+pub const ALL: [&str; 22] = [
     CONFIG,
     LINKS,
     FRONTENDS4,
@@ -69,6 +73,8 @@ pub const ALL: [&str; 20] = [
     AFFINITY6,
     FLOWS4,
     FLOWS6,
+    SOCKETS4,
+    SOCKETS6,
     SERVICE_COUNTERS,
     REASONS,
     STATUS,
@@ -82,6 +88,9 @@ pub const SLOTS_MAX: u32 = 1 << 20;
 pub const BACKENDS_MAX: u32 = 1 << 18;
 /// Default number of flow rows per family, two to a connection.
 pub const FLOWS_MAX: u32 = 1 << 19;
+/// Default number of rows of led sockets per family, one to a connection and two to a UDP socket
+/// that is not connected.
+pub const SOCKETS_MAX: u32 = 1 << 17;
 /// Default number of services (Service ports and families).
 pub const SERVICES_MAX: u32 = 1 << 16;
 /// Default number of remembered clients per family.
@@ -105,8 +114,28 @@ pub mod programs {
     pub const TC_POD_INGRESS: &str = "tc_pod_in";
     /// tc egress on pod interfaces.
     pub const TC_POD_EGRESS: &str = "tc_pod_out";
-    /// Every program.
-    pub const ALL: [&str; 5] = [
+    /// cgroup hooks on `connect`, IPv4 and IPv6.
+    pub const SOCKET_CONNECT: [&str; 2] = ["sock_connect4", "sock_connect6"];
+    /// cgroup hooks on sending by a UDP socket that is not connected.
+    pub const SOCKET_SEND: [&str; 2] = ["sock_sendmsg4", "sock_sendmsg6"];
+    /// cgroup hooks on the sender's address told with a received datagram.
+    pub const SOCKET_RECEIVE: [&str; 2] = ["sock_recvmsg4", "sock_recvmsg6"];
+    /// cgroup hooks on `getpeername`.
+    pub const SOCKET_PEER: [&str; 2] = ["sock_getpeername4", "sock_getpeername6"];
+    /// The programs of sockets, in the order to remove them in: none leads to a backend when
+    /// those that give its service's address back are gone.
+    pub const SOCKETS: [&str; 8] = [
+        SOCKET_CONNECT[0],
+        SOCKET_CONNECT[1],
+        SOCKET_SEND[0],
+        SOCKET_SEND[1],
+        SOCKET_RECEIVE[0],
+        SOCKET_RECEIVE[1],
+        SOCKET_PEER[0],
+        SOCKET_PEER[1],
+    ];
+    /// The programs of packets, in the order to remove them in.
+    pub const PACKETS: [&str; 5] = [
         XDP_EXTERNAL,
         TC_EXTERNAL_INGRESS,
         TC_EXTERNAL_EGRESS,

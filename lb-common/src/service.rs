@@ -140,6 +140,8 @@ pub mod frontend {
     pub const LOCAL_OUTSIDE: u32 = 1 << 4;
     /// A cluster IP, as opposed to a node port, external IP or load balancer IP.
     pub const CLUSTER_IP: u32 = 1 << 5;
+    /// A node port.
+    pub const NODE_PORT: u32 = 1 << 6;
 }
 
 /// One endpoint, in an array indexed by the entries of `SLOTS`.

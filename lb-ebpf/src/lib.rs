@@ -4,6 +4,8 @@
 //! [`Flows`] and [`Tables`], and answers with a [`Verdict`]. The binaries of this crate give it
 //! real packets and BPF maps; tests on the host give it byte vectors and hash maps. The lines in
 //! between are the same.
+//!
+//! [`lead`] and [`service`] are the same for the calls of a process on its socket.
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![forbid(unsafe_code)]
 
@@ -17,6 +19,7 @@ mod pipeline;
 mod reject;
 mod rewrite;
 mod rows;
+mod socket;
 mod tables;
 mod verdict;
 
@@ -24,5 +27,6 @@ pub use checksum::{Sum, update_checksum};
 pub use packet::{Packet, TransportChecksum};
 pub use pipeline::process;
 pub use reject::reject;
-pub use tables::{Entry, Fib, FibQuery, Flows, InsertError, Reach, Tables};
+pub use socket::{Answer, Call, Operation, Outcome, lead, lead_v6, service, service_v6};
+pub use tables::{Entry, Fib, FibQuery, Flows, InsertError, Reach, Sockets, Tables};
 pub use verdict::{Hook, Side, Verdict};

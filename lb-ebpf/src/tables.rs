@@ -6,6 +6,7 @@ use lb_common::{
     counters::Reason,
     flow::{Flow, FlowKey, Half, Macs, Staged},
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered},
+    socket::{SocketKey, SocketPeer},
 };
 
 /// What an insertion does with a row that exists.
@@ -46,6 +47,14 @@ pub trait Flows<A: Addr> {
     ) -> Result<(), InsertError>;
     /// Removes a row, if it is there.
     fn remove(&mut self, key: &FlowKey<A>);
+}
+
+/// The table of led sockets of one family. Rows are shared between CPUs and written as a whole.
+pub trait Sockets<A: Addr> {
+    /// The row of `key`.
+    fn get(&self, key: &SocketKey<A>) -> Option<&SocketPeer<A>>;
+    /// Inserts a row, or replaces the one with that key.
+    fn insert(&mut self, key: &SocketKey<A>, peer: &SocketPeer<A>) -> Result<(), InsertError>;
 }
 
 /// What the FIB is asked.

@@ -1,7 +1,7 @@
 //! What the agent says of itself: JSON in the pinned `STATUS` map, read by `lbctl status` even
 //! when the agent is gone.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ pub struct Status {
     pub snat_ports: (u16, u16),
     /// Interfaces and how packets are seen on them.
     pub interfaces: Vec<Interface>,
+    /// How sockets are led to services.
+    pub sockets: Sockets,
     /// What is wrong now, one line each.
     pub problems: Vec<String>,
 }
@@ -44,6 +46,29 @@ impl Status {
             length => serde_json::from_slice(&text[..length.min(text.len())]).map(Some),
         }
     }
+}
+
+/// Whose sockets are led to services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SocketMode {
+    /// Those of the node's own processes.
+    Host,
+    /// Nobody's, as is wanted.
+    #[default]
+    Off,
+    /// Nobody's, though it is wanted: a problem says why.
+    None,
+}
+
+/// The hooks of sockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Sockets {
+    /// Whose sockets are led.
+    pub mode: SocketMode,
+    /// The cgroup whose processes it concerns; none while none is found or named.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// What an interface is to us.

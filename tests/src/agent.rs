@@ -72,6 +72,10 @@ fn command_line(node: &Host, manifests: &Path) -> Result<Command> {
     command.args(["--pod-interface", "veth-*"]);
     command.args(["--cluster-cidr", CLUSTER_CIDRS]);
     command.args(["--service-cluster-ip-range", SERVICE_RANGES]);
+    match &node.cgroup {
+        Some(cgroup) => command.arg("--cgroup").arg(cgroup),
+        None => command.args(["--socket-lb", "off"]),
+    };
     command.arg("--bpffs").arg(node.bpffs());
     command.arg("--state-dir").arg(node.dir.join("state"));
     Ok(command)

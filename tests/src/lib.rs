@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod bench;
 pub mod capture;
+pub mod cgroup;
 pub mod checks;
 pub mod cluster;
 pub mod command;

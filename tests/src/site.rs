@@ -1,7 +1,7 @@
 //! A topology's place on the machine, and the certainty that nothing of it stays.
 //!
 //! Everything a topology makes carries the site's prefix: network namespaces `<prefix>-<part>`,
-//! files and mounts below `/run/<prefix>`, processes inside the namespaces. So one sweep removes
+//! files and mounts below `/run/<prefix>`, a cgroup, processes inside the namespaces. So one sweep removes
 //! it all, whoever calls it: `Drop` (also on panic), the signal thread (Ctrl-C, SIGTERM, SIGHUP)
 //! or, after a SIGKILL, the next process that makes a site.
 
@@ -28,7 +28,7 @@ use rustix::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::command;
+use crate::{cgroup, command};
 
 const NAMESPACES: &str = "/run/netns";
 const RUN: &str = "/run";
@@ -77,12 +77,18 @@ impl Site {
         live().insert(site.prefix.clone());
         fs::create_dir(site.dir())
             .with_context(|| format!("cannot make {}", site.dir().display()))?;
+        cgroup::make(&site.prefix)?;
         Ok(site)
     }
 
     /// Where files of the site go.
     pub fn dir(&self) -> PathBuf {
         Path::new(RUN).join(&self.prefix)
+    }
+
+    /// The site's cgroup; none where there is no cgroup2 hierarchy.
+    pub fn cgroup(&self) -> Option<PathBuf> {
+        cgroup::dir(&self.prefix)
     }
 
     /// The full name of a namespace of the site.
@@ -176,7 +182,7 @@ fn leave(signal: i32) -> ! {
     exit(128 + signal)
 }
 
-/// Removes everything with this prefix: processes, mounts, namespaces, files. It is no error if
+/// Removes everything with this prefix: processes, mounts, namespaces, cgroup, files. It is no error if
 /// there is nothing, or if another process sweeps the same at the same time.
 pub fn sweep(prefix: &str) -> Result<()> {
     let namespaces = namespaces(prefix);
@@ -189,6 +195,7 @@ pub fn sweep(prefix: &str) -> Result<()> {
         let deleted = command::run(Command::new("ip").args(["netns", "del", namespace]));
         unless_gone(namespace, deleted.map(drop))?;
     }
+    cgroup::remove(prefix)?;
     match fs::remove_dir_all(&dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", dir.display()))

@@ -58,6 +58,14 @@ impl Conversation {
         }
     }
 
+    /// The other end, as the kernel tells it.
+    pub fn peer(&self) -> io::Result<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.get_ref().peer_addr(),
+            Socket::Udp(socket) => socket.peer_addr(),
+        }
+    }
+
     /// Sends `count` bytes over TCP, both ways at once, and checks that the same came back.
     pub fn transfer(&mut self, count: usize) -> Result<()> {
         let Socket::Tcp(stream) = &mut self.socket else {
@@ -84,15 +92,46 @@ impl Conversation {
     }
 }
 
+/// A UDP socket that is connected to nobody.
+#[derive(Debug)]
+pub struct Loose {
+    socket: UdpSocket,
+}
+
+impl Loose {
+    /// A socket of the family of `to`.
+    pub fn open(netns: &Netns, to: SocketAddr) -> Result<Self> {
+        let socket = netns.run(|| UdpSocket::bind((unspecified(to.ip()), 0)))??;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { socket })
+    }
+
+    /// Asks `to`; its answer, and whom the kernel says that is from.
+    pub fn ask(&self, to: SocketAddr) -> io::Result<(Answer, SocketAddr)> {
+        self.socket.send_to(b"who\n", to)?;
+        let mut datagram = vec![0; 1500];
+        let (length, from) = self.socket.recv_from(&mut datagram).map_err(no_answer)?;
+        Ok((serde_json::from_slice(&datagram[..length])?, from))
+    }
+}
+
+/// The address that means any, of the family of `ip`.
+fn unspecified(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// A flow of one question.
 pub fn ask(netns: &Netns, protocol: Protocol, to: SocketAddr) -> io::Result<Answer> {
     Conversation::open(netns, protocol, to, 0)?.ask()
 }
 
 fn open(protocol: Protocol, to: SocketAddr, from: u16) -> io::Result<Conversation> {
-    let (family, any) = match to.ip() {
-        IpAddr::V4(_) => (AddressFamily::INET, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        IpAddr::V6(_) => (AddressFamily::INET6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+    let family = match to.ip() {
+        IpAddr::V4(_) => AddressFamily::INET,
+        IpAddr::V6(_) => AddressFamily::INET6,
     };
     let kind = match protocol {
         Protocol::Tcp => SocketType::STREAM,
@@ -104,7 +143,7 @@ fn open(protocol: Protocol, to: SocketAddr, from: u16) -> io::Result<Conversatio
     set_socket_timeout(&descriptor, Timeout::Recv, Some(PATIENCE))?;
     if from != 0 {
         set_socket_reuseaddr(&descriptor, true)?;
-        bind(&descriptor, &SocketAddr::new(any, from))?;
+        bind(&descriptor, &SocketAddr::new(unspecified(to.ip()), from))?;
     }
     connect(&descriptor, &to).map_err(timed_out)?;
     let socket = match protocol {

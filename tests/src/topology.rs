@@ -118,6 +118,8 @@ pub struct Host {
     pub netns: Netns,
     /// Its addresses on the external network.
     pub addresses: Addresses,
+    /// The cgroup whose processes its agent sees the sockets of; none where there are no cgroups.
+    pub cgroup: Option<PathBuf>,
     /// Its own directory, with a private bpffs at [`Host::bpffs`].
     pub dir: PathBuf,
 }
@@ -307,6 +309,7 @@ fn plug(site: &Site, switch: &Netns, links: Links, name: &'static str, number: u
         name,
         netns,
         addresses,
+        cgroup: site.cgroup(),
         dir,
     })
 }

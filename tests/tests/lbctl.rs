@@ -21,11 +21,12 @@ use lb_common::{
     maps::{self, STATUS_SIZE},
     proto,
     service::{Affinity, Backend, Frontend, FrontendKey, ServiceName, Slots, backend, frontend},
+    socket::Cookie,
 };
 use lb_userspace::{
     cli::{Cli, Paint},
     pins::Pins,
-    status::{Interface, Mode, Role, Status},
+    status::{Interface, Mode, Role, SocketMode, Sockets, Status},
 };
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
@@ -298,7 +299,7 @@ fn config() -> Result<Config> {
         snat_first: 61_000,
         snat_last: 65_535,
         flags: 0,
-        zero: 0,
+        netns: Cookie::NONE,
         v4: FamilyConfig {
             node: address("192.0.2.1")?,
             cluster_net: address("10.96.0.0")?,
@@ -359,6 +360,10 @@ fn status() -> Result<Status> {
             mode: Mode::Xdp,
             reason: String::new(),
         }],
+        sockets: Sockets {
+            mode: SocketMode::Host,
+            cgroup: Some("/sys/fs/cgroup".into()),
+        },
         problems: vec!["web.yaml: document 1: spec.ports: must not be empty".to_owned()],
     })
 }

@@ -22,10 +22,12 @@ const UNSAFE_FILES: &[&str] = &[
     "lb-ebpf/src/bench/targets.rs",
     "lb-ebpf/src/bpf/entry.rs",
     "lb-ebpf/src/bpf/maps.rs",
+    "lb-ebpf/src/bpf/socket.rs",
     "lb-ebpf/src/bpf/tables.rs",
     "lb-ebpf/src/bpf/tc.rs",
     "lb-ebpf/src/bpf/words.rs",
     "lb-ebpf/src/bpf/xdp.rs",
+    "lb-userspace/src/agent/netns.rs",
     "lb-userspace/src/maps/mmap.rs",
     "tests/src/raw.rs",
 ];

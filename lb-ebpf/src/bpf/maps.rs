@@ -13,12 +13,13 @@ use lb_common::{
     flow::{Flow, FlowKey, Staged},
     maps::{
         AFFINITY_MAX, BACKENDS_MAX, FLOWS_MAX, FRONTENDS_MAX, LINKS_MAX, SERVICES_MAX, SLOTS_MAX,
-        SOURCE_RANGES_MAX, STATUS_SIZE,
+        SOCKETS_MAX, SOURCE_RANGES_MAX, STATUS_SIZE,
     },
     service::{
         ABSENT_BITS, Backend, ClientKey, Frontend, FrontendKey, Remembered, ServiceName,
         SourceRange,
     },
+    socket::{SocketKey, SocketPeer},
 };
 
 /// How this kernel's jiffies run, set when the object is loaded; until then, at 250 Hz.
@@ -32,6 +33,7 @@ const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
 
 type Frontends<A> = HashMap<FrontendKey<A>, Frontend, { FRONTENDS_MAX as usize }, NO_PREALLOC>;
 type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, { FLOWS_MAX as usize }>;
+type Sockets<A> = LruHashMap<SocketKey<A>, SocketPeer<A>, { SOCKETS_MAX as usize }>;
 type Absent = Array<u64, { ABSENT_BITS as usize / 64 }, MMAPABLE>;
 type Slots = Array<u32, { SLOTS_MAX as usize }, MMAPABLE>;
 type Affinities<A> = LruHashMap<ClientKey<A>, Remembered, { AFFINITY_MAX as usize }>;
@@ -62,6 +64,10 @@ pub(crate) static FLOWS6: Flows<V6> = Flows::new();
 pub(crate) static STAGED4: PerCpuArray<Staged<V4>, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static STAGED6: PerCpuArray<Staged<V6>, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static SOCKETS4: Sockets<V4> = Sockets::new();
+#[btf_map]
+pub(crate) static SOCKETS6: Sockets<V6> = Sockets::new();
 #[btf_map]
 pub(crate) static AFFINITY4: Affinities<V4> = Affinities::new();
 #[btf_map]

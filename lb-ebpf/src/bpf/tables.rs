@@ -7,7 +7,7 @@ use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_ANY, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH,
         BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST,
-        bpf_fib_lookup as FibParams, xdp_md,
+        bpf_fib_lookup as FibParams, bpf_sock_addr, xdp_md,
     },
     helpers::generated::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64},
 };
@@ -50,6 +50,15 @@ impl KernelTables {
         Self {
             ctx: skb.cast(),
             ifindex,
+        }
+    }
+
+    /// For a process's call, of which there is no interface yet: the FIB is not to be asked.
+    #[inline(always)]
+    pub(crate) const fn of_socket(ctx: *mut bpf_sock_addr) -> Self {
+        Self {
+            ctx: ctx.cast(),
+            ifindex: 0,
         }
     }
 

@@ -22,7 +22,8 @@ use aya::{
 use lb_common::{
     config::link,
     maps::programs::{
-        TC_EXTERNAL_EGRESS, TC_EXTERNAL_INGRESS, TC_POD_EGRESS, TC_POD_INGRESS, XDP_EXTERNAL,
+        SOCKETS, TC_EXTERNAL_EGRESS, TC_EXTERNAL_INGRESS, TC_POD_EGRESS, TC_POD_INGRESS,
+        XDP_EXTERNAL,
     },
 };
 use thiserror::Error;
@@ -30,7 +31,7 @@ use tracing::{debug, info};
 
 use super::{
     interface::Wanted,
-    links,
+    links::{self, Place},
     programs::{LoadError, Programs, chain},
 };
 use crate::{
@@ -104,6 +105,11 @@ impl Attacher {
         }
     }
 
+    /// The programs, to be put elsewhere.
+    pub(super) const fn programs(&mut self) -> &mut Programs {
+        &mut self.programs
+    }
+
     /// Whether something failed that may work when tried again.
     pub(super) fn has_failed(&self) -> bool {
         let failed = |a: &Attached| a.mode == Mode::None && a.wanted.obstacle.is_none();
@@ -167,7 +173,9 @@ impl Attacher {
             .collect();
         match links::list(&self.pins) {
             Ok(found) => {
-                for pin in found.into_iter().filter(|pin| !keep.contains(&pin.path)) {
+                let of_interfaces = |pin: &links::Pin| !SOCKETS.contains(&&*pin.program);
+                let others = found.into_iter().filter(of_interfaces);
+                for pin in others.filter(|pin| !keep.contains(&pin.path)) {
                     self.remove(&pin.path);
                 }
             }
@@ -259,7 +267,7 @@ impl Attacher {
     ) -> Result<(), AttachError> {
         let path = self.pins.link(name, &wanted.name);
         let program = self.programs.tc(name)?;
-        if let Some(link) = links::open_on(&path, wanted.index)? {
+        if let Some(link) = links::open_on(&path, Place::Interface(wanted.index))? {
             match program.attach_to_link(SchedClassifierLink::try_from(link)?) {
                 Ok(id) => return program.take_link(id).map(drop).map_err(Into::into),
                 Err(error) => not_swapped(&path, &error),
@@ -274,7 +282,7 @@ impl Attacher {
     fn attach_xdp(&mut self, wanted: &Wanted) -> Result<(), AttachError> {
         let path = self.pins.link(XDP_EXTERNAL, &wanted.name);
         let program = self.programs.xdp()?;
-        if let Some(link) = links::open_on(&path, wanted.index)? {
+        if let Some(link) = links::open_on(&path, Place::Interface(wanted.index))? {
             match program.attach_to_link(XdpLink::try_from(link)?) {
                 Ok(id) => return program.take_link(id).map(drop).map_err(Into::into),
                 Err(error) => not_swapped(&path, &error),

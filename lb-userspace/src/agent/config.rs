@@ -5,10 +5,20 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_common::{
     Addr,
-    config::{Config, FamilyConfig},
+    config::{Config, FamilyConfig, flags},
+    socket::Cookie,
 };
 
 use super::addresses::NodeAddresses;
+
+/// Which sockets are led to services.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Led {
+    /// Those of this network namespace.
+    pub(super) netns: Cookie,
+    /// To node ports on loopback addresses too.
+    pub(super) localhost_node_ports: bool,
+}
 
 /// The value of `CONFIG`.
 pub(super) fn config(
@@ -16,13 +26,18 @@ pub(super) fn config(
     snat: (u16, u16),
     node: &NodeAddresses,
     cluster_ranges: &[IpNet],
+    sockets: &Led,
 ) -> Config {
     Config {
         epoch,
         snat_first: snat.0,
         snat_last: snat.1,
-        flags: 0,
-        zero: 0,
+        flags: if sockets.localhost_node_ports {
+            flags::LOCALHOST_NODE_PORTS
+        } else {
+            0
+        },
+        netns: sockets.netns,
         v4: family(node.v4.map(IpAddr::V4), cluster_ranges, NO_RANGE_V4),
         v6: family(node.v6.map(IpAddr::V6), cluster_ranges, NO_RANGE_V6),
     }
@@ -60,7 +75,14 @@ mod tests {
             v4: Some("192.0.2.1".parse().unwrap()),
             ..NodeAddresses::default()
         };
-        let config = config(7, (1024, 29999), &node, &["10.96.1.1/12".parse().unwrap()]);
+        let led = Led {
+            netns: Cookie::new(9),
+            localhost_node_ports: true,
+        };
+        let ranges = ["10.96.1.1/12".parse().unwrap()];
+        let config = config(7, (1024, 29999), &node, &ranges, &led);
+        assert_eq!(config.netns, led.netns);
+        assert_eq!(config.flags, flags::LOCALHOST_NODE_PORTS);
         assert_eq!(
             (config.epoch, config.snat_first, config.snat_last),
             (7, 1024, 29999)

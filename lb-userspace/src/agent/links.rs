@@ -15,8 +15,17 @@ use crate::pins::Pins;
 struct Attachment {
     /// Number of the link.
     id: u32,
-    /// Interface it is on; none once the interface is gone.
-    interface: Option<u32>,
+    /// Where it is; none once that is gone.
+    place: Option<Place>,
+}
+
+/// What a link puts its program on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// An interface, by its index.
+    Interface(u32),
+    /// A cgroup, by its number.
+    Cgroup(u64),
 }
 
 /// A file in the links directory.
@@ -44,16 +53,17 @@ pub(super) fn list(pins: &Pins) -> io::Result<Vec<Pin>> {
     Ok(found)
 }
 
-/// Translation must not outlive the reverse translation: XDP and ingress go before egress.
+/// Translation must not outlive the reverse translation: XDP and ingress go before egress, what
+/// leads sockets before what names their services.
 fn rank(program: &str) -> usize {
-    programs::ALL
-        .iter()
+    let mut known = programs::SOCKETS.iter().chain(&programs::PACKETS);
+    known
         .position(|known| *known == program)
-        .unwrap_or(programs::ALL.len())
+        .unwrap_or(usize::MAX)
 }
 
-/// Opens a pinned link that is still on `interface`; none if there is no pin, or it is stale.
-pub(super) fn open_on(path: &Path, interface: u32) -> Result<Option<FdLink>, LinkError> {
+/// Opens a pinned link that is still at `place`; none if there is no pin, or it is stale.
+pub(super) fn open_on(path: &Path, place: Place) -> Result<Option<FdLink>, LinkError> {
     if !path.exists() {
         return Ok(None);
     }
@@ -61,11 +71,11 @@ pub(super) fn open_on(path: &Path, interface: u32) -> Result<Option<FdLink>, Lin
     let id = link.info()?.id();
     let live = held()
         .into_iter()
-        .any(|held| held.id == id && held.interface == Some(interface));
+        .any(|held| held.id == id && held.place == Some(place));
     Ok(live.then_some(link))
 }
 
-/// The links this process holds open. The interface of a link is not in the structures aya
+/// The links this process holds open. The place of a link is not in the structures aya
 /// shows, but the kernel tells it in `/proc/self/fdinfo`.
 fn held() -> Vec<Attachment> {
     let Ok(entries) = fs::read_dir("/proc/self/fdinfo") else {
@@ -77,7 +87,7 @@ fn held() -> Vec<Attachment> {
         .collect()
 }
 
-/// Reads an `fdinfo` file; none if it is not that of an XDP or tcx link.
+/// Reads an `fdinfo` file; none if it is not that of a link of a kind we make.
 fn parse(fdinfo: &str) -> Option<Attachment> {
     let field = |name: &str| {
         fdinfo
@@ -85,10 +95,18 @@ fn parse(fdinfo: &str) -> Option<Attachment> {
             .filter_map(|line| line.split_once(':'))
             .find_map(|(key, value)| (key == name).then(|| value.trim()))
     };
-    let interface = field("ifindex")?.parse().ok()?;
+    let number = |name| -> Option<u64> { field(name)?.parse().ok() };
+    let interface = || match number("ifindex")? {
+        0 => Some(None),
+        index => Some(Some(Place::Interface(index.try_into().ok()?))),
+    };
+    let cgroup = || match number("cgroup_id")? {
+        0 => Some(None),
+        cgroup => Some(Some(Place::Cgroup(cgroup))),
+    };
     Some(Attachment {
-        id: field("link_id")?.parse().ok()?,
-        interface: (interface != 0).then_some(interface),
+        id: number("link_id")?.try_into().ok()?,
+        place: interface().or_else(cgroup)?,
     })
 }
 
@@ -102,7 +120,7 @@ mod tests {
                     link_id:\t7\nprog_tag:\t3b185187f1855c4c\nprog_id:\t25\nifindex:\t3\n";
         let link = Attachment {
             id: 7,
-            interface: Some(3),
+            place: Some(Place::Interface(3)),
         };
         assert_eq!(parse(text), Some(link));
     }
@@ -110,18 +128,27 @@ mod tests {
     #[test]
     fn a_link_outlives_its_interface() {
         let text = "link_type:\ttcx\nlink_id:\t8\nprog_id:\t25\nifindex:\t0\nattach_type:\t46\n";
-        let link = Attachment {
-            id: 8,
-            interface: None,
-        };
+        let link = Attachment { id: 8, place: None };
         assert_eq!(parse(text), Some(link));
+    }
+
+    #[test]
+    fn fdinfo_names_the_cgroup_of_a_link() {
+        let on = |cgroup| {
+            parse(&format!(
+                "link_type:\tcgroup\nlink_id:\t9\ncgroup_id:\t{cgroup}\n"
+            ))
+        };
+        let at = |place| Some(Attachment { id: 9, place });
+        assert_eq!(on(4711), at(Some(Place::Cgroup(4711))));
+        assert_eq!(on(0), at(None));
     }
 
     #[test]
     fn other_descriptors_are_no_links() {
         assert_eq!(parse("pos:\t0\nflags:\t02\nmap_type:\t1\n"), None);
         assert_eq!(
-            parse("link_type:\tcgroup\nlink_id:\t9\ncgroup_id:\t1\n"),
+            parse("link_type:\tnetns\nlink_id:\t9\nnetns_ino:\t1\n"),
             None
         );
     }

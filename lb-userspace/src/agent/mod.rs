@@ -2,7 +2,7 @@
 //!
 //! [`run`] is the loop, [`node`] what it runs; everything it moves is beside it: [`options`] (what is wanted), [`programs`]
 //! (the BPF object), [`monitor`] and [`table`] (what the kernel has), [`interface`] and [`attach`]
-//! (where programs are), [`addresses`], [`snat`] and [`config`] (what the programs are told),
+//! and [`sockets`] (where programs are), [`addresses`], [`snat`] and [`config`] (what the programs are told),
 //! [`problems`] and [`account`] (what people are told).
 
 mod account;
@@ -17,12 +17,14 @@ mod interface;
 mod links;
 mod logging;
 mod monitor;
+mod netns;
 mod node;
 mod options;
 mod problems;
 mod programs;
 mod run;
 mod snat;
+mod sockets;
 mod table;
 mod values;
 

@@ -17,7 +17,7 @@ use super::{
     account::Account,
     addresses::{NodeAddresses, node_addresses},
     attach::Attacher,
-    config,
+    config::{self, Led},
     epoch::Epoch,
     interface::Wanted,
     options::Options,
@@ -25,6 +25,7 @@ use super::{
     programs::{Loaded, chain},
     run::RunError,
     snat,
+    sockets::Sockets,
     table::{Effects, Table},
 };
 use crate::{
@@ -50,6 +51,7 @@ pub(super) struct Node {
     pub(super) table: Table,
     options: Options,
     attacher: Attacher,
+    sockets: Sockets,
     controller: Controller<Kernel>,
     config: Array<MapData, Config>,
     written: Option<Config>,
@@ -90,6 +92,7 @@ impl Node {
         let mut node = Self {
             table,
             attacher: Attacher::new(pins.clone(), programs, links),
+            sockets: Sockets::new(pins.clone(), options.socket_lb, options.cgroup.clone()),
             controller,
             config,
             written: None,
@@ -258,6 +261,10 @@ impl Node {
             self.snat,
             &self.addresses,
             &self.options.cluster_ranges,
+            &Led {
+                netns: self.sockets.netns(),
+                localhost_node_ports: self.options.localhost_node_ports,
+            },
         );
         if self.written == Some(config) {
             return;
@@ -282,7 +289,12 @@ impl Node {
             .filter_map(|link| self.options.selection.wanted(link))
             .collect();
         self.attacher.reconcile(&wanted);
-        self.retry = self.attacher.has_failed().then(|| {
+        self.sockets.reconcile(self.attacher.programs());
+        let problem = self.sockets.problem().cloned();
+        self.problems
+            .set(Area::Sockets, problem.into_iter().collect());
+        let failed = self.attacher.has_failed() || self.sockets.has_failed();
+        self.retry = failed.then(|| {
             let pause = self.retry.map_or(Duration::from_secs(1), |(due, pause)| {
                 if due <= now { pause * 2 } else { pause }
             });
@@ -334,6 +346,7 @@ impl Node {
                 .collect(),
             snat_ports: self.snat,
             interfaces: self.interfaces(),
+            sockets: self.sockets.account(),
             problems: self.problems.lines(),
         }
     }

@@ -18,6 +18,8 @@ pub(super) enum Area {
     Capacity,
     /// Interfaces.
     Interfaces,
+    /// The hooks of sockets.
+    Sockets,
     /// The node's addresses and ports.
     Node,
     /// The kernel's account of links and routes.

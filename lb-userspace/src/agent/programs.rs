@@ -5,7 +5,7 @@ use std::{error::Error as StdError, io};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, MapData, MapError},
-    programs::{Program, ProgramError, SchedClassifier, Xdp},
+    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp},
 };
 use lb_common::{
     Jiffy,
@@ -90,7 +90,7 @@ pub(super) struct Loaded {
     pub(super) status: Array<MapData, StatusValue>,
 }
 
-/// The loaded programs.
+/// The programs: those of packets loaded, those of sockets once they are asked for.
 #[derive(Debug)]
 pub(super) struct Programs {
     ebpf: Ebpf,
@@ -170,8 +170,22 @@ impl Programs {
         }
     }
 
+    /// A program of sockets. It is loaded when asked for first: a kernel without cgroups, or
+    /// without these hooks, serves packets all the same.
+    pub(super) fn socket(&mut self, name: &'static str) -> Result<&mut CgroupSockAddr, LoadError> {
+        match self.ebpf.program_mut(name) {
+            Some(Program::CgroupSockAddr(program)) => {
+                if program.fd().is_err() {
+                    program.load().map_err(|error| refused(name, error))?;
+                }
+                Ok(program)
+            }
+            _ => Err(LoadError::NoProgram(name)),
+        }
+    }
+
     fn load(&mut self) -> Result<(), LoadError> {
-        for name in programs::ALL {
+        for name in programs::PACKETS {
             let loaded = if name == programs::XDP_EXTERNAL {
                 self.xdp()?.load()
             } else {

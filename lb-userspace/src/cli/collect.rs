@@ -12,6 +12,7 @@ use lb_common::{
     flow::{self, FlowKey, Half, Route},
     maps,
     service::{self, FrontendKey, ServiceName, frontend},
+    socket::{SocketKey, SocketPeer},
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -25,7 +26,7 @@ use super::{
     pinned::{MapFamily, PinnedMaps, Use},
     snapshot::{
         Backend, Config, Family, Flow, Frontend, HostPort, Link, NextHop, PortRange, Reason,
-        Service, Slot,
+        Service, Slot, Socket,
     },
 };
 
@@ -318,6 +319,50 @@ impl<'a> Collector<'a> {
         }
     }
 
+    pub(super) fn sockets(&self, family: Option<Family>) -> Result<Vec<Socket>, Error> {
+        both(
+            family,
+            || self.family_sockets::<V4>(),
+            || self.family_sockets::<V6>(),
+        )
+    }
+
+    fn family_sockets<A: MapFamily>(&self) -> Result<Vec<Socket>, Error>
+    where
+        SocketKey<A>: Pod,
+        SocketPeer<A>: Pod,
+    {
+        let rows = self.maps.rows::<SocketKey<A>, SocketPeer<A>>(A::SOCKETS)?;
+        let mut sockets: Vec<Socket> = rows
+            .iter()
+            .map(|(key, value)| self.socket(key, value))
+            .collect();
+        sockets.sort_unstable_by(|a, b| socket_order(a).cmp(&socket_order(b)));
+        Ok(sockets)
+    }
+
+    fn socket<A: Addr>(&self, key: &SocketKey<A>, value: &SocketPeer<A>) -> Socket {
+        let (named, stands_for) = (
+            host_port(key.addr, key.port),
+            host_port(value.addr, value.port),
+        );
+        let (half, service_address, backend_address) = match key.half() {
+            Half::Request => ("request", named, stands_for),
+            Half::Reply => ("reply", stands_for, named),
+        };
+        Socket {
+            socket: key.socket.number(),
+            protocol: protocol(key.proto),
+            service_address,
+            backend_address,
+            service_id: value.service,
+            service: self.service_name(value.service),
+            half,
+            backend: value.backend,
+            generation: value.generation,
+        }
+    }
+
     fn service_name(&self, id: u32) -> Option<String> {
         self.services.get(&id).map(Service::full_name)
     }
@@ -356,6 +401,22 @@ fn order(flow: &Flow) -> (&str, HostPort, HostPort, &str) {
         flow.source,
         flow.destination,
         flow.direction,
+    )
+}
+
+/// What led sockets are sorted by: their whole key.
+fn socket_order(socket: &Socket) -> (u64, &str, HostPort, HostPort, &str) {
+    (
+        socket.socket,
+        &socket.protocol,
+        socket.service_address,
+        socket.backend_address,
+        // Requests come first.
+        if socket.half == "request" {
+            ""
+        } else {
+            socket.half
+        },
     )
 }
 

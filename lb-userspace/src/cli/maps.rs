@@ -21,6 +21,7 @@ Maps:
   backends    endpoints, by index
   services    names and counters of the service ids
   flows       translated connections, a row for either direction
+  sockets     sockets that were led straight to a backend
   reasons     packets passed, dropped or rejected, by reason
   status      the agent's own account
 
@@ -72,6 +73,8 @@ fn parse_selection(name: &str) -> Result<Selection, String> {
         names::BACKENDS6 => (Table::Backends, v6),
         names::FLOWS4 => (Table::Flows, v4),
         names::FLOWS6 => (Table::Flows, v6),
+        names::SOCKETS4 => (Table::Sockets, v4),
+        names::SOCKETS6 => (Table::Sockets, v6),
         names::SERVICE_NAMES | names::SERVICE_COUNTERS => (Table::Services, None),
         _ => {
             return Err(format!(
@@ -111,6 +114,7 @@ fn read(maps: &PinnedMaps, selection: Option<Selection>) -> Result<Snapshot, Err
             Table::Backends => Section::Backends(collector.backends(family)?),
             Table::Services => Section::Services(collector.services(family)?),
             Table::Flows => Section::Flows(collector.flows(family)?),
+            Table::Sockets => Section::Sockets(collector.sockets(family)?),
             Table::Reasons => Section::Reasons(collector.reasons()?),
             Table::Status => Section::Status(maps.status()?),
         })

@@ -28,6 +28,7 @@ pub(super) trait MapFamily: Addr {
     const SLOTS: &'static str;
     const BACKENDS: &'static str;
     const FLOWS: &'static str;
+    const SOCKETS: &'static str;
 }
 
 impl MapFamily for V4 {
@@ -36,6 +37,7 @@ impl MapFamily for V4 {
     const SLOTS: &'static str = maps::SLOTS4;
     const BACKENDS: &'static str = maps::BACKENDS4;
     const FLOWS: &'static str = maps::FLOWS4;
+    const SOCKETS: &'static str = maps::SOCKETS4;
 }
 
 impl MapFamily for V6 {
@@ -44,6 +46,7 @@ impl MapFamily for V6 {
     const SLOTS: &'static str = maps::SLOTS6;
     const BACKENDS: &'static str = maps::BACKENDS6;
     const FLOWS: &'static str = maps::FLOWS6;
+    const SOCKETS: &'static str = maps::SOCKETS6;
 }
 
 /// How full a map is.

@@ -39,13 +39,14 @@ pub(super) enum Table {
     Backends,
     Services,
     Flows,
+    Sockets,
     Reasons,
     Status,
 }
 
 impl Table {
     /// Every table, in the order they are shown.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Config,
         Self::Links,
         Self::Frontends,
@@ -53,6 +54,7 @@ impl Table {
         Self::Backends,
         Self::Services,
         Self::Flows,
+        Self::Sockets,
         Self::Reasons,
         Self::Status,
     ];
@@ -67,6 +69,7 @@ impl Table {
             Self::Backends => "backends",
             Self::Services => "services",
             Self::Flows => "flows",
+            Self::Sockets => "sockets",
             Self::Reasons => "reasons",
             Self::Status => "status",
         }
@@ -84,6 +87,7 @@ pub(super) enum Section {
     Backends(Vec<Backend>),
     Services(Vec<Service>),
     Flows(Vec<Flow>),
+    Sockets(Vec<Socket>),
     Reasons(Vec<Reason>),
     Status(Option<Status>),
 }
@@ -99,6 +103,7 @@ impl Section {
             Self::Backends(_) => Table::Backends,
             Self::Services(_) => Table::Services,
             Self::Flows(_) => Table::Flows,
+            Self::Sockets(_) => Table::Sockets,
             Self::Reasons(_) => Table::Reasons,
             Self::Status(_) => Table::Status,
         }
@@ -321,6 +326,22 @@ pub(super) struct Flow {
     pub(super) generation: u32,
     pub(super) next_hop: Option<NextHop>,
     pub(super) idle_seconds: u64,
+}
+
+/// One half of what is remembered of a socket that was led straight to a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Socket {
+    /// The kernel's number of the socket.
+    pub(super) socket: u64,
+    pub(super) protocol: String,
+    pub(super) service_address: HostPort,
+    pub(super) backend_address: HostPort,
+    pub(super) service_id: u32,
+    pub(super) service: Option<String>,
+    pub(super) half: &'static str,
+    pub(super) backend: u32,
+    pub(super) generation: u32,
 }
 
 /// The cached next hop of a flow.

@@ -8,6 +8,7 @@ use lb_common::{
     flow::{Flow, FlowKey},
     maps::{self as names},
     service::{Frontend, FrontendKey, ServiceName},
+    socket::{SocketKey, SocketPeer},
 };
 use serde::Serialize;
 
@@ -18,7 +19,7 @@ use super::{
     pinned::{MapFamily, PinnedMaps, Use},
     snapshot::{PortRange, Reason},
 };
-use crate::status::{Interface, Mode, Role, Status};
+use crate::status::{Interface, Mode, Role, SocketMode, Sockets, Status};
 
 /// From here on a map counts as nearly full.
 const NEARLY_FULL_PERCENT: u64 = 80;
@@ -110,6 +111,8 @@ fn capacities(maps: &PinnedMaps, collector: &Collector) -> Result<Vec<MapUse>, E
     let hash6 = maps.hash_use::<FrontendKey<V6>, Frontend>(V6::FRONTENDS)?;
     let flows4 = maps.hash_use::<FlowKey<V4>, Flow<V4>>(V4::FLOWS)?;
     let flows6 = maps.hash_use::<FlowKey<V6>, Flow<V6>>(V6::FLOWS)?;
+    let sockets4 = maps.hash_use::<SocketKey<V4>, SocketPeer<V4>>(V4::SOCKETS)?;
+    let sockets6 = maps.hash_use::<SocketKey<V6>, SocketPeer<V6>>(V6::SOCKETS)?;
     let services = maps.hash_use::<u32, ServiceName>(names::SERVICE_NAMES)?;
     let links = maps.hash_use::<u32, u32>(names::LINKS)?;
     Ok(vec![
@@ -122,6 +125,8 @@ fn capacities(maps: &PinnedMaps, collector: &Collector) -> Result<Vec<MapUse>, E
         MapUse::new(names::SERVICE_NAMES, services),
         MapUse::new(V4::FLOWS, flows4),
         MapUse::new(V6::FLOWS, flows6),
+        MapUse::new(V4::SOCKETS, sockets4),
+        MapUse::new(V6::SOCKETS, sockets6),
         MapUse::new(names::LINKS, links),
     ])
 }
@@ -215,6 +220,7 @@ fn account(agent: &Status) -> Vec<String> {
             "Node ports on",
             list(&agent.node_port_addresses, Detail::Full),
         ),
+        ("Sockets", sockets(&agent.sockets)),
         ("Source", agent.source.clone()),
         ("Last sync", last_sync.to_owned()),
         (
@@ -228,6 +234,20 @@ fn account(agent: &Status) -> Vec<String> {
     .iter()
     .map(|(name, value)| fact(name, &printable(value)))
     .collect()
+}
+
+/// Whose sockets are led to services, and by which cgroup.
+fn sockets(sockets: &Sockets) -> String {
+    let Sockets { mode, cgroup } = sockets;
+    let whose = match mode {
+        SocketMode::Host => "of the node's processes are led to services",
+        SocketMode::Off => "left alone",
+        SocketMode::None => "left alone, see problems",
+    };
+    match cgroup {
+        Some(cgroup) => format!("{whose} (cgroup {})", cgroup.display()),
+        None => whose.to_owned(),
+    }
 }
 
 fn fact(name: &str, value: &str) -> String {

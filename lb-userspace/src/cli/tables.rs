@@ -4,7 +4,7 @@ use super::{
     output::{Detail, list, table, text},
     snapshot::{
         Backend, Choice, Config, FamilyConfig, Flow, Frontend, Link, NextHop, Reason, Section,
-        Service, Slot, Snapshot, WithoutBackends,
+        Service, Slot, Snapshot, Socket, WithoutBackends,
     },
     status,
 };
@@ -32,6 +32,7 @@ fn title(section: &Section) -> String {
         Section::Backends(rows) => rows.len(),
         Section::Services(rows) => rows.len(),
         Section::Flows(rows) => rows.len(),
+        Section::Sockets(rows) => rows.len(),
         Section::Reasons(rows) => rows.len(),
     };
     format!("{name} ({rows})")
@@ -46,6 +47,7 @@ fn lines(section: &Section, detail: Detail) -> Vec<String> {
         Section::Backends(rows) => backends(rows),
         Section::Services(rows) => services(rows),
         Section::Flows(rows) => flows(rows, detail),
+        Section::Sockets(rows) => sockets(rows, detail),
         Section::Reasons(rows) => reasons(rows),
         Section::Status(Some(status)) => status::agent_lines(status),
         Section::Status(None) => vec!["none".to_owned()],
@@ -252,6 +254,35 @@ fn flows(rows: &[Flow], detail: Detail) -> Vec<String> {
                 format!("{} (generation {})", flow.backend, flow.generation),
                 or_dash(hop.map(|hop| hop.epoch).as_ref()),
                 or_dash(hop.map(|hop| format!("{}s", hop.age_seconds)).as_ref()),
+            ];
+            cells.truncate(columns.len());
+            cells
+        }),
+    )
+}
+
+fn sockets(rows: &[Socket], detail: Detail) -> Vec<String> {
+    const HEADER: [&str; 7] = [
+        "SOCKET",
+        "PROTO",
+        "SERVICE-ADDRESS",
+        "BACKEND-ADDRESS",
+        "SERVICE",
+        "HALF",
+        "BACKEND",
+    ];
+    let columns = columns(&HEADER, 1, detail);
+    table(
+        columns,
+        rows.iter().map(|socket| {
+            let mut cells = vec![
+                socket.socket.to_string(),
+                socket.protocol.clone(),
+                socket.service_address.to_string(),
+                socket.backend_address.to_string(),
+                service_name(socket.service.as_ref(), socket.service_id),
+                socket.half.to_owned(),
+                format!("{} (generation {})", socket.backend, socket.generation),
             ];
             cells.truncate(columns.len());
             cells

@@ -138,7 +138,11 @@ fn targets<A: Family>(
 
     if port.node_port != 0 {
         let addresses = of_family::<A>(&node.node_port_addresses);
-        targets.extend(addresses.map(|addr| (key(addr, port.node_port), external)));
+        let node_port = Target {
+            flags: external.flags | frontend::NODE_PORT,
+            ..external
+        };
+        targets.extend(addresses.map(|addr| (key(addr, port.node_port), node_port)));
     }
     let external_ips = service.external_ips.iter().chain(&service.ingress_ips);
     let addresses = of_family::<A>(external_ips);

@@ -114,6 +114,8 @@ impl World {
                     program.attach(interface()?, XdpMode::Driver)?;
                 }
                 Program::SchedClassifier(program) => program.load()?,
+                // Sockets have no packets to measure.
+                Program::CgroupSockAddr(_) => {}
                 other => bail!("unexpected program type {:?}", other.prog_type()),
             }
         }

@@ -19,6 +19,7 @@ fn verified_instructions(program: &mut Program) -> Result<u32> {
     match program {
         Program::Xdp(program) => program.load()?,
         Program::SchedClassifier(program) => program.load()?,
+        Program::CgroupSockAddr(program) => program.load()?,
         other => bail!("programs of type {:?} are not expected", other.prog_type()),
     }
     let count = program.info()?.verified_instruction_count();

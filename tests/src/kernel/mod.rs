@@ -97,7 +97,7 @@ impl Kernel {
         let mut object = loader
             .load_file(OBJECT)
             .with_context(|| format!("cannot load {OBJECT}; this needs root and BPF"))?;
-        for name in programs::ALL {
+        for name in programs::PACKETS {
             load(&mut object, name).with_context(|| format!("cannot load program {name}"))?;
         }
         Ok(Self {

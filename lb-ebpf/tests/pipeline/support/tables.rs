@@ -12,6 +12,7 @@ use lb_common::{
     counters::{Reason, ServiceCounters},
     flow::Macs,
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered},
+    socket::Cookie,
 };
 use lb_ebpf::{Fib, FibQuery, Reach, Tables};
 
@@ -133,7 +134,7 @@ fn config() -> Config {
         snat_first: *SNAT_PORTS.start(),
         snat_last: *SNAT_PORTS.end(),
         flags: 0,
-        zero: 0,
+        netns: Cookie::NONE,
         v4: family_config(Family::V4),
         v6: family_config(Family::V6),
     }

@@ -8,11 +8,11 @@ use super::super::{
     pinned::Use,
     snapshot::{
         Backend, BackendRef, Choice, Config, Family, FamilyConfig, Flow, Frontend, HostPort, Link,
-        NextHop, PortRange, Reason, Section, Service, Slot, Snapshot, WithoutBackends,
+        NextHop, PortRange, Reason, Section, Service, Slot, Snapshot, Socket, WithoutBackends,
     },
     status::{self, MapUse, Report},
 };
-use crate::status::{Interface, Mode, Role, Status};
+use crate::status::{Interface, Mode, Role, SocketMode, Sockets, Status};
 
 pub(super) fn dump() -> Snapshot {
     Snapshot {
@@ -24,6 +24,7 @@ pub(super) fn dump() -> Snapshot {
             Section::Backends(backends()),
             Section::Services(services()),
             Section::Flows(flows()),
+            Section::Sockets(sockets()),
             Section::Reasons(reasons()),
             Section::Status(Some(agent())),
         ],
@@ -237,6 +238,25 @@ pub(super) fn flows() -> Vec<Flow> {
     vec![request, reply]
 }
 
+pub(super) fn sockets() -> Vec<Socket> {
+    let request = Socket {
+        socket: 4711,
+        protocol: "UDP".to_owned(),
+        service_address: at("10.96.0.10", 53),
+        backend_address: at("10.0.1.5", 5353),
+        service_id: 3,
+        service: Some("default/dns".to_owned()),
+        half: "request",
+        backend: 7,
+        generation: 2,
+    };
+    let reply = Socket {
+        half: "reply",
+        ..request.clone()
+    };
+    vec![request, reply]
+}
+
 pub(super) fn reasons() -> Vec<Reason> {
     counters::Reason::ALL
         .iter()
@@ -280,6 +300,10 @@ pub(super) fn agent() -> Status {
             ),
             interface("veth7", 9, Role::Pod, Mode::Tc, ""),
         ],
+        sockets: Sockets {
+            mode: SocketMode::Host,
+            cgroup: Some("/sys/fs/cgroup".into()),
+        },
         problems: vec![],
     }
 }

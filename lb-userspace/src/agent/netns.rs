@@ -1,0 +1,48 @@
+//! The network namespace the agent runs in, as BPF programs know it.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _},
+};
+
+use lb_common::socket::Cookie;
+use rustix::net::{AddressFamily, SocketType, socket};
+
+/// The cookie of this process's network namespace.
+pub(super) fn cookie() -> io::Result<Cookie> {
+    let of_ours = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    of_socket(&of_ours).map(Cookie::new)
+}
+
+/// Asks a socket for the cookie of its namespace (Linux 5.14).
+fn of_socket(socket: impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of_val(&cookie) as libc::socklen_t;
+    // SAFETY: the descriptor is open, `cookie` is writable for the `length` bytes told, and any
+    // eight bytes are one.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    match failed {
+        0 => Ok(cookie),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_has_one_cookie() {
+        let cookie = cookie().unwrap();
+        assert_ne!(cookie, Cookie::NONE);
+        assert_eq!(cookie, super::cookie().unwrap());
+    }
+}

@@ -1,0 +1,292 @@
+//! Puts the programs of sockets on a cgroup, for the processes in it and below it, and keeps them
+//! there. As with interfaces, the pins are the state.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    pin::PinError,
+    programs::{
+        CgroupAttachMode, ProgramError,
+        cgroup_sock_addr::CgroupSockAddrLink,
+        links::{FdLink, LinkError},
+    },
+};
+use lb_common::{maps::programs, socket::Cookie};
+use rustix::fs::statfs;
+use thiserror::Error;
+use tracing::{debug, info};
+
+use super::{
+    links::{self, Place},
+    netns,
+    options::SocketLb,
+    programs::{LoadError, Programs, chain},
+};
+use crate::{
+    pins::Pins,
+    status::{SocketMode, Sockets as Account},
+};
+
+/// `f_type` of a cgroup2 file system (`CGROUP2_SUPER_MAGIC` in `linux/magic.h`).
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+
+/// Number of the hierarchy's root: the first node of its file system.
+const ROOT: u64 = 1;
+
+/// Where the hierarchy usually is.
+const CGROUP: &str = "/sys/fs/cgroup";
+
+/// Name of the pins, in an interface's place.
+const PIN: &str = "cgroup";
+
+/// The programs could not be put on a cgroup.
+#[derive(Debug, Error)]
+enum SocketError {
+    /// There is no hierarchy.
+    #[error("no cgroup2 hierarchy is mounted; mount one, or name it by --cgroup")]
+    NoHierarchy,
+    /// The named directory is none of one.
+    #[error("--cgroup {}: not in a cgroup2 hierarchy; name a directory of one", .0.display())]
+    NotCgroup(PathBuf),
+    /// It is only a part of one.
+    #[error(
+        "{} is not the root of the cgroup2 hierarchy but a container's part of it; mount the \
+         node's own, and name it by --cgroup",
+        .0.display()
+    )]
+    NotRoot(PathBuf),
+    /// A file operation failed.
+    #[error("cannot {0} {path}: {2}", path = .1.display())]
+    Io(&'static str, PathBuf, #[source] io::Error),
+    /// The namespace cannot be told.
+    #[error("cannot tell the cookie of the network namespace: {0}")]
+    Namespace(#[source] io::Error),
+    /// The kernel refused a program.
+    #[error("{name}: {}", chain(.1), name = .0)]
+    Program(&'static str, #[source] ProgramError),
+    /// A link cannot be used.
+    #[error("{name}: {}", chain(.1), name = .0)]
+    Link(&'static str, #[source] LinkError),
+    /// A link cannot be pinned.
+    #[error("{name}: cannot pin the link: {}", chain(.1), name = .0)]
+    Pin(&'static str, #[source] PinError),
+    /// The object lacks a program, or the kernel does not take it.
+    #[error(transparent)]
+    Object(#[from] LoadError),
+}
+
+/// The programs of sockets on their cgroup.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pins: Pins,
+    wanted: SocketLb,
+    cgroup: Option<PathBuf>,
+    netns: Result<Cookie, SocketError>,
+    attached: bool,
+    problem: Option<String>,
+}
+
+impl Sockets {
+    /// Attached to nothing yet.
+    pub(super) fn new(pins: Pins, wanted: SocketLb, cgroup: Option<PathBuf>) -> Self {
+        Self {
+            pins,
+            wanted,
+            cgroup,
+            netns: netns::cookie().map_err(SocketError::Namespace),
+            attached: false,
+            problem: None,
+        }
+    }
+
+    /// The network namespace whose sockets are led; none if none are to be.
+    pub(super) fn netns(&self) -> Cookie {
+        match self.wanted {
+            SocketLb::Host => *self.netns.as_ref().unwrap_or(&Cookie::NONE),
+            SocketLb::Off => Cookie::NONE,
+        }
+    }
+
+    /// Attaches the programs, or takes them off, as is wanted. What is done already is not done
+    /// again.
+    pub(super) fn reconcile(&mut self, programs: &mut Programs) {
+        let done = match self.wanted {
+            SocketLb::Host if self.attached => Ok(()),
+            SocketLb::Host => self.attach(programs),
+            SocketLb::Off => self.detach(),
+        };
+        self.problem = done.err().map(|error| match self.wanted {
+            SocketLb::Host => format!(
+                "sockets: the node's own processes are not led to services: {error}; pods and \
+                 clients outside are"
+            ),
+            SocketLb::Off => format!("sockets: {error}"),
+        });
+    }
+
+    /// Whether something failed that may work when tried again.
+    pub(super) const fn has_failed(&self) -> bool {
+        self.problem.is_some()
+    }
+
+    /// What is wrong.
+    pub(super) const fn problem(&self) -> Option<&String> {
+        self.problem.as_ref()
+    }
+
+    /// What is attached, for the status.
+    pub(super) fn account(&self) -> Account {
+        Account {
+            mode: match (self.wanted, self.attached) {
+                (SocketLb::Off, _) => SocketMode::Off,
+                (SocketLb::Host, true) => SocketMode::Host,
+                (SocketLb::Host, false) => SocketMode::None,
+            },
+            cgroup: self.cgroup.clone(),
+        }
+    }
+
+    fn attach(&mut self, programs: &mut Programs) -> Result<(), SocketError> {
+        if let Err(SocketError::Namespace(error)) = &self.netns {
+            let again = io::Error::new(error.kind(), error.to_string());
+            return Err(SocketError::Namespace(again));
+        }
+        let dir = match &self.cgroup {
+            Some(dir) if is_cgroup2(dir)? => dir.clone(),
+            Some(dir) => return Err(SocketError::NotCgroup(dir.clone())),
+            None => find()?,
+        };
+        let cgroup = File::open(&dir).map_err(|error| io_error("open", &dir, error))?;
+        let number = cgroup
+            .metadata()
+            .map_err(|error| io_error("look at", &dir, error))?
+            .ino();
+        let pins = &self.pins;
+        // Who is led to a backend is to be told of the service: that part first.
+        let done = programs::SOCKETS
+            .into_iter()
+            .rev()
+            .try_for_each(|name| attach_one(programs, pins, name, &cgroup, number));
+        if let Err(error) = done {
+            self.detach()?;
+            return Err(error);
+        }
+        self.attached = true;
+        info!("sockets: attached to cgroup {}", dir.display());
+        self.cgroup = Some(dir);
+        Ok(())
+    }
+
+    /// Takes the programs off; there being none is fine.
+    fn detach(&mut self) -> Result<(), SocketError> {
+        self.attached = false;
+        programs::SOCKETS.into_iter().try_for_each(|name| {
+            let path = self.pins.link(name, PIN);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(io_error("remove", &path, error))
+                }
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+fn attach_one(
+    programs: &mut Programs,
+    pins: &Pins,
+    name: &'static str,
+    cgroup: &File,
+    number: u64,
+) -> Result<(), SocketError> {
+    let refused = |error| SocketError::Program(name, error);
+    let path = pins.link(name, PIN);
+    let program = programs.socket(name)?;
+    let there = links::open_on(&path, Place::Cgroup(number));
+    if let Some(link) = there.map_err(|error| SocketError::Link(name, error))? {
+        let link = CgroupSockAddrLink::try_from(link);
+        let link = link.map_err(|error| SocketError::Link(name, error))?;
+        match program.attach_to_link(link) {
+            Ok(id) => return program.take_link(id).map(drop).map_err(refused),
+            Err(error) => debug!("{}: attached afresh: {}", path.display(), chain(&error)),
+        }
+    }
+    if path.exists() {
+        fs::remove_file(&path).map_err(|error| io_error("remove", &path, error))?;
+    }
+    // A link never keeps others out, whatever the mode; of this one every kernel takes the flags.
+    let id = program
+        .attach(cgroup, CgroupAttachMode::Single)
+        .map_err(refused)?;
+    let link = program.take_link(id).map_err(refused)?;
+    let link = FdLink::try_from(link).map_err(|error| SocketError::Link(name, error))?;
+    link.pin(&path)
+        .map_err(|error| SocketError::Pin(name, error))?;
+    Ok(())
+}
+
+/// The hierarchy all of the node's processes are in.
+fn find() -> Result<PathBuf, SocketError> {
+    let dir = mounted()?;
+    let root = fs::metadata(&dir).map_err(|error| io_error("look at", &dir, error))?;
+    if root.ino() == ROOT {
+        Ok(dir)
+    } else {
+        Err(SocketError::NotRoot(dir))
+    }
+}
+
+/// Where a cgroup2 hierarchy is mounted: at the usual place, or wherever the kernel says.
+fn mounted() -> Result<PathBuf, SocketError> {
+    let usual = PathBuf::from(CGROUP);
+    if usual.exists() && is_cgroup2(&usual)? {
+        return Ok(usual);
+    }
+    let mounts = Path::new("/proc/self/mounts");
+    let text = fs::read_to_string(mounts).map_err(|error| io_error("read", mounts, error))?;
+    cgroup2_mount(&text).ok_or(SocketError::NoHierarchy)
+}
+
+/// The first cgroup2 mount that a table of mounts tells.
+fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (target, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| target.into())
+    })
+}
+
+fn is_cgroup2(dir: &Path) -> Result<bool, SocketError> {
+    let stat = statfs(dir).map_err(|errno| io_error("look at", dir, errno.into()))?;
+    #[expect(
+        clippy::cast_sign_loss,
+        reason = "a magic number, whose type differs between architectures"
+    )]
+    let kind = stat.f_type as u64;
+    Ok(kind & u64::from(u32::MAX) == CGROUP2_MAGIC)
+}
+
+fn io_error(operation: &'static str, path: &Path, error: io::Error) -> SocketError {
+    SocketError::Io(operation, path.to_owned(), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_cgroup2_mount_is_found_among_others() {
+        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
+                      cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n\
+                      cgroup2 /mnt cgroup2 rw 0 0\n";
+        let found = Some("/sys/fs/cgroup/unified".into());
+        assert_eq!(cgroup2_mount(mounts), found);
+        assert_eq!(cgroup2_mount("proc /proc proc rw 0 0\n"), None);
+    }
+}
