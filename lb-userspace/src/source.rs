@@ -1,3 +1,5 @@
 //! Where Kubernetes objects come from.
 
+mod check;
+pub mod kubernetes;
 pub mod manifests;

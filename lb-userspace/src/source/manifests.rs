@@ -9,7 +9,7 @@
 //! [`Batch`]: crate::model::Batch
 
 mod assign;
-mod check;
+
 mod cluster_ips;
 mod control_plane;
 mod direct;
@@ -36,6 +36,8 @@ pub use files::{FileChange, Update};
 use ipnet::IpNet;
 pub use services::{Allocations, AssignedPort, Assignment};
 pub use watch::watch;
+
+use super::check;
 
 /// The cluster that the manifests describe.
 #[derive(Clone, Debug)]

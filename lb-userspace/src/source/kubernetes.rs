@@ -1,0 +1,46 @@
+//! The Kubernetes API server as a source.
+//!
+//! `objects` has the fields that are read, `convert` makes the model of them, `ledger` knows what
+//! has been told and what a relist takes away, `assembly` puts the changes of all kinds into
+//! [`Batch`]es, `backoff` says when to try again. These are pure. Around them, `link` holds the
+//! connection, `follow` watches one kind, and `watch` ties four of these together; `events` tells
+//! the cluster about the agent.
+//!
+//! [`Batch`]: crate::model::Batch
+
+mod assembly;
+mod backoff;
+mod convert;
+
+mod failure;
+mod follow;
+mod kind;
+mod ledger;
+mod link;
+mod objects;
+
+mod watch;
+
+use std::path::PathBuf;
+
+pub use watch::watch;
+
+/// Where the API server is, and who we are there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The kubeconfig to use; none for the service account of the Pod we run in.
+    pub kubeconfig: Option<PathBuf>,
+    /// Address of the API server, in place of the one that the above names.
+    pub server: Option<String>,
+}
+
+/// What to watch.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The API server.
+    pub access: Access,
+    /// Name of our own Node.
+    pub node_name: String,
+    /// Feature gate `AllowServiceExternalIPs`: whether `spec.externalIPs` are served.
+    pub external_ips: bool,
+}
