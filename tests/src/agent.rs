@@ -1,11 +1,6 @@
 //! The programs under test: `lb-agent` on a node, and `lbctl` beside it.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{env, ffi::OsString, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -26,9 +21,9 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts an agent on a node.
-    pub fn launch(node: &Host, manifests: &Path) -> Result<Self> {
-        let mut command = command_line(node, manifests)?;
+    /// Starts an agent on a node, with these arguments beside those every agent has.
+    pub fn launch(node: &Host, arguments: &[OsString]) -> Result<Self> {
+        let mut command = command_line(node, arguments)?;
         let process = Process::start(node.name, &node.netns, &node.dir, &mut command)?;
         Ok(Self { process })
     }
@@ -62,9 +57,9 @@ impl Agent {
     }
 }
 
-fn command_line(node: &Host, manifests: &Path) -> Result<Command> {
+fn command_line(node: &Host, arguments: &[OsString]) -> Result<Command> {
     let mut command = Command::new(program("lb-agent")?);
-    command.arg("run").arg("--manifests").arg(manifests);
+    command.arg("run");
     command.args(["--node-name", node.name]);
     command.args(["--external-interface", "eth0"]);
     // The other ends of the topology's links run an XDP program, so veths are as good as others.
@@ -78,6 +73,7 @@ fn command_line(node: &Host, manifests: &Path) -> Result<Command> {
     };
     command.arg("--bpffs").arg(node.bpffs());
     command.arg("--state-dir").arg(node.dir.join("state"));
+    command.args(arguments);
     Ok(command)
 }
 

@@ -1,7 +1,8 @@
-//! A topology at work: servers in its pods, an agent on each node, all on one set of manifests.
+//! A topology at work: servers in its pods, an agent on each node, all on one source of objects.
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     net::{IpAddr, SocketAddr},
     path::Path,
     thread,
@@ -16,7 +17,7 @@ use crate::{
     manifests::Manifests,
     netns::Netns,
     site::Site,
-    topology::{Addresses, Family, Links, Topology},
+    topology::{Addresses, Family, Host, Links, Topology},
 };
 
 /// The nodes.
@@ -24,14 +25,26 @@ pub const NODES: [&str; 2] = ["node-a", "node-b"];
 /// Ports every pod serves.
 pub const POD_PORTS: [u16; 2] = [8080, 9090];
 
+/// Where the agents of a cluster have their objects from.
+pub trait Source {
+    /// The arguments of `lb-agent run` that name it on a node.
+    fn arguments(&self, node: &Host) -> Result<Vec<OsString>>;
+}
+
+impl Source for Manifests {
+    fn arguments(&self, _: &Host) -> Result<Vec<OsString>> {
+        Ok(vec!["--manifests".into(), self.dir().into()])
+    }
+}
+
 /// See the [module](self). Fields are in the order they are to be dropped in.
 #[derive(Debug)]
-pub struct Cluster {
+pub struct Cluster<S = Manifests> {
     /// The agent of each node, by the node's name.
     pub agents: BTreeMap<&'static str, Agent>,
     servers: BTreeMap<String, Servers>,
     /// What the agents serve.
-    pub manifests: Manifests,
+    pub source: S,
     /// What it all runs on.
     pub topology: Topology,
 }
@@ -48,10 +61,18 @@ impl Cluster {
     /// The same without agents.
     pub fn build(site: Site, links: Links, manifests: &Path) -> Result<Self> {
         let topology = Topology::build(site, links)?;
+        let manifests = Manifests::copy(manifests, topology.dir().join("manifests"))?;
+        Self::of(manifests, topology)
+    }
+}
+
+impl<S: Source> Cluster<S> {
+    /// Serves in the pods of a topology; without agents.
+    pub fn of(source: S, topology: Topology) -> Result<Self> {
         let mut cluster = Self {
             agents: BTreeMap::new(),
             servers: BTreeMap::new(),
-            manifests: Manifests::copy(manifests, topology.dir().join("manifests"))?,
+            source,
             topology,
         };
         for name in ["pod-1", "pod-2", "pod-3"] {
@@ -63,19 +84,25 @@ impl Cluster {
     /// Starts (or starts again) the agent of each node and waits until they are ready.
     pub fn start_agents(&mut self) -> Result<()> {
         for node in NODES {
-            let node = self.topology.node(node)?;
-            let agent = Agent::launch(node, self.manifests.dir())?;
-            self.agents.insert(node.name, agent);
+            let agent = self.launch(node, &[])?;
+            self.agents.insert(node, agent);
         }
         self.agents.values_mut().try_for_each(Agent::wait_ready)
     }
 
     /// An agent started on a node, and ready.
     pub fn agent_on(&self, node: &str) -> Result<(&'static str, Agent)> {
-        let node = self.topology.node(node)?;
-        let mut agent = Agent::launch(node, self.manifests.dir())?;
+        let mut agent = self.launch(node, &[])?;
         agent.wait_ready()?;
-        Ok((node.name, agent))
+        Ok((self.topology.node(node)?.name, agent))
+    }
+
+    /// An agent started on a node, with more options than usual.
+    pub fn launch(&self, node: &str, options: &[&str]) -> Result<Agent> {
+        let node = self.topology.node(node)?;
+        let mut arguments = self.source.arguments(node)?;
+        arguments.extend(options.iter().map(OsString::from));
+        Agent::launch(node, &arguments)
     }
 
     /// The agent of a node.
@@ -107,7 +134,7 @@ impl Cluster {
         let Self {
             agents,
             servers,
-            manifests: _,
+            source: _,
             topology,
         } = self;
         drop(servers);

@@ -72,7 +72,7 @@ fn explain(say: &Say, cluster: &Cluster) -> Result<()> {
         ("", format!("{lbctl} maps dump flows")),
         (
             "change the services",
-            format!("$EDITOR {}/web.yaml", cluster.manifests.dir().display()),
+            format!("$EDITOR {}/web.yaml", cluster.source.dir().display()),
         ),
         (
             "watch packets at the client",

@@ -43,7 +43,7 @@ struct Traffic {
 /// none failed, and brings it back.
 pub(super) fn show(say: &mut Say, cluster: &mut Cluster) -> Result<()> {
     say.heading("Scaling a backend away while traffic runs");
-    let manifest = cluster.manifests.read("pod-3.yaml")?;
+    let manifest = cluster.source.read("pod-3.yaml")?;
     let traffic = say.during("pod-3.yaml removed, then its servers stopped", || {
         scale(cluster).context("cannot scale pod-3 away")
     })?;
@@ -72,7 +72,7 @@ pub(super) fn show(say: &mut Say, cluster: &mut Cluster) -> Result<()> {
         &format!("{moved} UDP flows moved from {GONE} to another pod, {stuck} did not"),
     );
     cluster.serve(GONE)?;
-    cluster.manifests.write("pod-3.yaml", &manifest)
+    cluster.source.write("pod-3.yaml", &manifest)
 }
 
 fn scale(cluster: &mut Cluster) -> Result<Traffic> {
@@ -89,7 +89,7 @@ fn scale(cluster: &mut Cluster) -> Result<Traffic> {
 
 fn change(cluster: &mut Cluster) -> Result<()> {
     thread::sleep(STRETCH);
-    cluster.manifests.remove("pod-3.yaml")?;
+    cluster.source.remove("pod-3.yaml")?;
     thread::sleep(GRACE);
     cluster.silence(GONE);
     thread::sleep(STRETCH);

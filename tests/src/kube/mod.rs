@@ -11,6 +11,7 @@
 mod access;
 mod apply;
 mod assets;
+mod cluster;
 mod control_plane;
 mod detour;
 mod etcd;
@@ -21,6 +22,7 @@ mod pki;
 mod runtime;
 
 pub use access::Account;
+pub use cluster::{Api, node_object};
 pub use control_plane::{ControlPlane, Options, Part};
 pub use detour::Detour;
 pub use kube_proxy::{KubeProxy, Mode};

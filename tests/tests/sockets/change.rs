@@ -50,7 +50,7 @@ fn stay(world: &mut World) -> Result<()> {
 
 /// To the node's processes, external addresses lead to every endpoint of the cluster.
 fn external_local(world: &mut World) -> Result<()> {
-    world.cluster.manifests.write(
+    world.cluster.source.write(
         "outer.yaml",
         "{apiVersion: v1, kind: Service, metadata: {name: outer}, spec: {type: NodePort, \
          externalTrafficPolicy: Local, ipFamilyPolicy: PreferDualStack, clusterIP: 10.96.3.2, \
@@ -70,18 +70,18 @@ fn external_local(world: &mut World) -> Result<()> {
             ensure!(answer.server == "pod-3", "{} answered", answer.server);
         }
     }
-    world.cluster.manifests.remove("outer.yaml")
+    world.cluster.source.remove("outer.yaml")
 }
 
 /// A backend is scaled away: its TCP connections drain, datagrams go elsewhere, new connections
 /// avoid it.
 fn backend_leaves(world: &mut World) -> Result<()> {
-    let manifest = world.cluster.manifests.read("pod-3.yaml")?;
+    let manifest = world.cluster.source.read("pod-3.yaml")?;
     for family in Family::BOTH {
         let to = WEB.of(family)?;
         let mut tcp = connected_to(world, "pod-3", to)?;
         let udp = loose_to(world, "pod-3", to)?;
-        world.cluster.manifests.remove("pod-3.yaml")?;
+        world.cluster.source.remove("pod-3.yaml")?;
         let asked = Instant::now();
         while udp.ask(to).context("the datagrams were lost")?.0.server == "pod-3" {
             ensure!(asked.elapsed() < SOON, "datagrams still go to pod-3");
@@ -93,7 +93,7 @@ fn backend_leaves(world: &mut World) -> Result<()> {
             let answer = world.ask("node-a", Protocol::Tcp, to)?;
             ensure!(answer.server != "pod-3", "a new connection went to pod-3");
         }
-        world.cluster.manifests.write("pod-3.yaml", &manifest)?;
+        world.cluster.source.write("pod-3.yaml", &manifest)?;
         eventually(SOON, || connected_to(world, "pod-3", to))?;
     }
     Ok(())

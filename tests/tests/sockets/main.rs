@@ -32,7 +32,7 @@ impl World {
         let group = site.cgroup().context("no cgroup2 hierarchy is mounted")?;
         let mut cluster = Cluster::build(site, Links::Standard, &examples())?;
         cluster
-            .manifests
+            .source
             .add(&Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests"))?;
         cluster.start_agents()?;
         let member = Member::enter(&group)?;

@@ -67,7 +67,7 @@ fn loose(world: &mut World, to: SocketAddr) -> Result<()> {
 /// the node that has it.
 fn local_only(world: &mut World) -> Result<()> {
     let (v4, v6) = ("10.96.3.1", "fd00:96::301");
-    world.cluster.manifests.write(
+    world.cluster.source.write(
         "inner.yaml",
         &format!(
             "{{apiVersion: v1, kind: Service, metadata: {{name: inner}}, spec: {{\
@@ -88,5 +88,5 @@ fn local_only(world: &mut World) -> Result<()> {
             })
         })?;
     }
-    world.cluster.manifests.remove("inner.yaml")
+    world.cluster.source.remove("inner.yaml")
 }

@@ -70,17 +70,17 @@ fn service_comes_and_goes(world: &mut World) -> Result<()> {
             })
         })
     };
-    world.cluster.manifests.write("late.yaml", &late(30101))?;
+    world.cluster.source.write("late.yaml", &late(30101))?;
     serves(world, 30101)?;
-    world.cluster.manifests.write("late.yaml", &late(30102))?;
+    world.cluster.source.write("late.yaml", &late(30102))?;
     serves(world, 30102)?;
     refuses(world, 30101)?;
-    world.cluster.manifests.remove("late.yaml")?;
+    world.cluster.source.remove("late.yaml")?;
     refuses(world, 30102)
 }
 
 fn bad_manifest(world: &mut World) -> Result<()> {
-    let good = world.cluster.manifests.read("web.yaml")?;
+    let good = world.cluster.source.read("web.yaml")?;
     let reported = |world: &World| -> Result<bool> {
         Ok(world
             .status("node-a")?
@@ -90,7 +90,7 @@ fn bad_manifest(world: &mut World) -> Result<()> {
     };
     world
         .cluster
-        .manifests
+        .source
         .write("web.yaml", "kind: Service\n  bad: [")?;
     eventually(SOON, || {
         reported(world)?
@@ -105,7 +105,7 @@ fn bad_manifest(world: &mut World) -> Result<()> {
             to,
         })?;
     }
-    world.cluster.manifests.write("web.yaml", &good)?;
+    world.cluster.source.write("web.yaml", &good)?;
     eventually(SOON, || {
         (!reported(world)?)
             .then_some(())
@@ -115,11 +115,11 @@ fn bad_manifest(world: &mut World) -> Result<()> {
 
 /// A backend is scaled away: its TCP connections drain, its UDP flows move, new flows avoid it.
 fn backend_leaves(world: &mut World) -> Result<()> {
-    let manifest = world.cluster.manifests.read("pod-3.yaml")?;
+    let manifest = world.cluster.source.read("pod-3.yaml")?;
     for family in Family::BOTH {
         let mut tcp = flow_to(world, "pod-3", Protocol::Tcp, family)?;
         let mut udp = flow_to(world, "pod-3", Protocol::Udp, family)?;
-        world.cluster.manifests.remove("pod-3.yaml")?;
+        world.cluster.source.remove("pod-3.yaml")?;
         let asked = Instant::now();
         let moved = loop {
             let answer = udp.ask().context("the UDP flow was cut")?;
@@ -146,7 +146,7 @@ fn backend_leaves(world: &mut World) -> Result<()> {
             })?;
             ensure!(answer.server != "pod-3", "a new flow went to pod-3");
         }
-        world.cluster.manifests.write("pod-3.yaml", &manifest)?;
+        world.cluster.source.write("pod-3.yaml", &manifest)?;
         eventually(SOON, || flow_to(world, "pod-3", Protocol::Tcp, family))?;
     }
     Ok(())

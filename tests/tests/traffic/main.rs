@@ -41,7 +41,7 @@ impl World {
     fn start(links: Links) -> Result<Self> {
         let cluster = Cluster::build(Site::new()?, links, &examples())?;
         cluster
-            .manifests
+            .source
             .add(&Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests"))?;
         let mut world = Self {
             wire: Some(Capture::start(&cluster.topology.switch)?),
