@@ -335,7 +335,7 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
             started: self.started.clone(),
-            source: format!("manifests {}", self.options.manifests.display()),
+            source: self.options.source.to_string(),
             last_sync: self.last_sync.clone(),
             node_addresses: self.addresses.all.clone(),
             node_port_addresses: self

@@ -1,6 +1,6 @@
 //! The command line of `lb-agent`, and what is made of it.
 
-use std::{ops::RangeInclusive, path::PathBuf};
+use std::{fmt, ops::RangeInclusive, path::PathBuf};
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use glob::Pattern;
@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     control::{NodePortAddresses, Settings},
-    source::manifests,
+    source::{
+        kubernetes::{self, Access},
+        manifests,
+    },
 };
 
 /// Where a BPF file system usually is.
@@ -84,12 +87,25 @@ pub(super) enum Command {
 /// The options of `run` as given.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// Directory of Kubernetes manifests (*.yaml, *.yml, *.json) to follow.
-    #[arg(long, value_name = "DIR")]
-    manifests: PathBuf,
-    /// Name of this node, as endpoints and the Node object have it.
-    #[arg(long, value_name = "NAME")]
-    node_name: NodeName,
+    /// Directory of Kubernetes manifests (*.yaml, *.yml, *.json) to follow, in place of an API
+    /// server.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "master"])]
+    manifests: Option<PathBuf>,
+    /// Kubeconfig that says where the API server is, and who we are there. Without it, and without
+    /// --manifests, it is the service account of the Pod we run in.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Address of the API server, in place of the kubeconfig's or the service account's.
+    #[arg(long, value_name = "URL", value_parser = values::url)]
+    master: Option<String>,
+    /// Name of this node, as endpoints and the Node object have it [default: the host's name].
+    #[arg(
+        long,
+        visible_alias = "hostname-override",
+        value_name = "NAME",
+        env = "NODE_NAME"
+    )]
+    node_name: Option<NodeName>,
     /// Interface that clients and other nodes are behind. Repeat it, or separate with commas.
     #[arg(long, value_name = "IF", required = true, value_delimiter = ',', value_parser = values::interface)]
     external_interface: Vec<String>,
@@ -159,11 +175,29 @@ pub(super) struct CleanupArgs {
     pub(super) bpffs: PathBuf,
 }
 
+/// Where objects come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A directory.
+    Manifests(PathBuf),
+    /// An API server.
+    Kubernetes(Access),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Manifests(dir) => write!(f, "manifests {}", dir.display()),
+            Self::Kubernetes(access) => write!(f, "API server at {access}"),
+        }
+    }
+}
+
 /// The options of `run`, valid and complete.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
-    /// Directory of manifests.
-    pub(super) manifests: PathBuf,
+    /// Where objects come from.
+    pub(super) source: Source,
     /// Name of this node.
     pub(super) node_name: String,
     /// Which interfaces are ours.
@@ -192,7 +226,9 @@ impl TryFrom<RunArgs> for Options {
     fn try_from(args: RunArgs) -> Result<Self, clap::Error> {
         let RunArgs {
             manifests,
-            node_name: NodeName(node_name),
+            kubeconfig,
+            master,
+            node_name,
             external_interface,
             pod_interface,
             xdp,
@@ -210,8 +246,12 @@ impl TryFrom<RunArgs> for Options {
         values::one_a_family("--service-cluster-ip-range", &service_cluster_ip_range)
             .map_err(invalid)?;
         values::disjoint(&cluster_cidr, &service_cluster_ip_range).map_err(invalid)?;
+        let NodeName(node_name) = match node_name {
+            Some(name) => name,
+            None => values::host_name().map_err(invalid)?,
+        };
         Ok(Self {
-            manifests,
+            source: source(manifests, kubeconfig, master)?,
             state_dir: state_dir.unwrap_or_else(|| PathBuf::from(STATE).join(&node_name)),
             node_name,
             selection: Selection {
@@ -240,10 +280,10 @@ impl Options {
         }
     }
 
-    /// What the source needs to know.
-    pub(super) fn source(&self) -> manifests::Options {
+    /// What a directory as source needs to know.
+    pub(super) fn manifests(&self, dir: PathBuf) -> manifests::Options {
         manifests::Options {
-            dir: self.manifests.clone(),
+            dir,
             state_dir: Some(self.state_dir.clone()),
             cluster: manifests::Cluster {
                 node_name: self.node_name.clone(),
@@ -252,6 +292,31 @@ impl Options {
             },
         }
     }
+
+    /// What an API server as source needs to know.
+    pub(super) fn kubernetes(&self, access: Access) -> kubernetes::Options {
+        kubernetes::Options {
+            access,
+            node_name: self.node_name.clone(),
+            external_ips: true,
+        }
+    }
+}
+
+fn source(
+    manifests: Option<PathBuf>,
+    kubeconfig: Option<PathBuf>,
+    server: Option<String>,
+) -> Result<Source, clap::Error> {
+    if let Some(dir) = manifests {
+        return Ok(Source::Manifests(dir));
+    }
+    if kubeconfig.is_none() && !Access::in_pod() {
+        let message = "this is no Pod with a service account, so --kubeconfig FILE or --manifests \
+                       DIR has to say where objects come from";
+        return Err(Cli::command().error(ErrorKind::MissingRequiredArgument, message));
+    }
+    Ok(Source::Kubernetes(Access { kubeconfig, server }))
 }
 
 fn invalid(message: String) -> clap::Error {
@@ -274,7 +339,7 @@ mod tests {
 
     fn shown(options: Options) -> String {
         let Options {
-            manifests,
+            source,
             node_name,
             selection:
                 Selection {
@@ -293,7 +358,7 @@ mod tests {
         } = options;
         let pods: Vec<_> = pods.iter().map(Pattern::as_str).collect();
         format!(
-            "manifests {manifests:?}, state {state_dir:?}, bpffs {bpffs:?}\nnode {node_name}\n\
+            "{source}, state {state_dir:?}, bpffs {bpffs:?}\nnode {node_name}\n\
              external {external:?}, pods {pods:?}, XDP {xdp:?}\n\
              cluster IPs {cluster_ranges:?}\nnode ports {node_ports:?} on {node_port_addresses:?}, \
              localhost {localhost_node_ports}\nsockets {socket_lb:?}, cgroup {cgroup:?}"

@@ -18,11 +18,15 @@ use super::{
     bpffs::{self, BpffsError, Lock},
     monitor::{Monitor, MonitorError},
     node::Node,
-    options::Options,
+    options::{Options, Source},
     programs::{self, LoadError, chain},
     table::{Effects, Event},
 };
-use crate::{model::Batch, pins::Pins, source::manifests};
+use crate::{
+    model::Batch,
+    pins::Pins,
+    source::{kubernetes, manifests},
+};
 
 /// How often what is not driven by events gets its turn.
 const TICK: Duration = Duration::from_secs(1);
@@ -63,10 +67,10 @@ async fn serve(options: Options) -> Result<(), RunError> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let pins = Pins::new(&options.bpffs);
     info!(
-        "lb-agent {} for node {}: manifests {}, pins {}",
+        "lb-agent {} for node {}: {}, pins {}",
         env!("CARGO_PKG_VERSION"),
         options.node_name,
-        options.manifests.display(),
+        options.source,
         pins.root().display()
     );
     bpffs::prepare(&options.bpffs, &pins)?;
@@ -99,7 +103,15 @@ async fn serve(options: Options) -> Result<(), RunError> {
 /// Where objects come from.
 fn source(options: &Options) -> mpsc::Receiver<Batch> {
     let (sender, receiver) = mpsc::channel(16);
-    tokio::spawn(manifests::watch(options.source(), sender));
+    match &options.source {
+        Source::Manifests(dir) => {
+            tokio::spawn(manifests::watch(options.manifests(dir.clone()), sender))
+        }
+        Source::Kubernetes(access) => tokio::spawn(kubernetes::watch(
+            options.kubernetes(access.clone()),
+            sender,
+        )),
+    };
     receiver
 }
 

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, ops::RangeInclusive, str::FromStr};
 
 use glob::Pattern;
+use http::Uri;
 use ipnet::IpNet;
 
 use crate::control::NodePortAddresses;
@@ -40,6 +41,26 @@ fn is_label(label: &str) -> bool {
         && label.chars().all(inner)
         && !label.starts_with('-')
         && !label.ends_with('-')
+}
+
+/// The host's name, as kubelet names its Node unless told otherwise (row K7).
+pub(super) fn host_name() -> Result<NodeName, String> {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy();
+    name.parse().map_err(|why| {
+        format!("the host's name {name:?} cannot be a Node's, so --node-name is needed: {why}")
+    })
+}
+
+/// The address of an API server.
+pub(super) fn url(text: &str) -> Result<String, String> {
+    let url: Uri = text.trim().parse().map_err(|error| format!("{error}"))?;
+    match (url.scheme_str(), url.host()) {
+        (Some("https" | "http"), Some(_)) => Ok(text.trim().to_owned()),
+        (Some(_) | None, Some(_) | None) => {
+            Err("not an address such as https://192.0.2.1:6443".to_owned())
+        }
+    }
 }
 
 /// The name of an interface, which need not exist yet.

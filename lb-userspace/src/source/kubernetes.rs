@@ -21,7 +21,7 @@ mod objects;
 
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use watch::watch;
 
@@ -32,6 +32,13 @@ pub struct Access {
     pub kubeconfig: Option<PathBuf>,
     /// Address of the API server, in place of the one that the above names.
     pub server: Option<String>,
+}
+
+impl Access {
+    /// Whether this is a Pod with a service account.
+    pub fn in_pod() -> bool {
+        Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
+    }
 }
 
 /// What to watch.
