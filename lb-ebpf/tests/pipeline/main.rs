@@ -12,6 +12,7 @@ mod reasons;
 mod refusals;
 mod rejects;
 mod rows;
+mod sockets;
 mod source_ranges;
 mod support;
 mod translation;
