@@ -37,7 +37,7 @@ impl Conversation {
     /// Begins a flow to `to`; over TCP that is the handshake. `from` is a source port, 0 for any.
     pub fn open(netns: &Netns, protocol: Protocol, to: SocketAddr, from: u16) -> io::Result<Self> {
         netns
-            .run(|| open(protocol, to, from))
+            .run(|| open(protocol, to, from, PATIENCE))
             .map_err(io::Error::other)?
     }
 
@@ -128,7 +128,23 @@ pub fn ask(netns: &Netns, protocol: Protocol, to: SocketAddr) -> io::Result<Answ
     Conversation::open(netns, protocol, to, 0)?.ask()
 }
 
-fn open(protocol: Protocol, to: SocketAddr, from: u16) -> io::Result<Conversation> {
+/// The same, with less patience.
+pub fn ask_within(
+    netns: &Netns,
+    protocol: Protocol,
+    to: SocketAddr,
+    patience: Duration,
+) -> io::Result<Answer> {
+    let open = || open(protocol, to, 0, patience);
+    netns.run(open).map_err(io::Error::other)??.ask()
+}
+
+fn open(
+    protocol: Protocol,
+    to: SocketAddr,
+    from: u16,
+    patience: Duration,
+) -> io::Result<Conversation> {
     let family = match to.ip() {
         IpAddr::V4(_) => AddressFamily::INET,
         IpAddr::V6(_) => AddressFamily::INET6,
@@ -139,8 +155,8 @@ fn open(protocol: Protocol, to: SocketAddr, from: u16) -> io::Result<Conversatio
     };
     let descriptor = socket(family, kind, None)?;
     // The send timeout is also that of connecting.
-    set_socket_timeout(&descriptor, Timeout::Send, Some(PATIENCE))?;
-    set_socket_timeout(&descriptor, Timeout::Recv, Some(PATIENCE))?;
+    set_socket_timeout(&descriptor, Timeout::Send, Some(patience))?;
+    set_socket_timeout(&descriptor, Timeout::Recv, Some(patience))?;
     if from != 0 {
         set_socket_reuseaddr(&descriptor, true)?;
         bind(&descriptor, &SocketAddr::new(unspecified(to.ip()), from))?;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use kube::{
     Api, Client,
-    api::{DynamicObject, Patch, PatchParams},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
     core::GroupVersionKind,
     discovery::{self, Scope},
 };
@@ -26,7 +26,26 @@ pub(super) async fn all(client: &Client, objects: &[Value]) -> Result<()> {
     Ok(())
 }
 
-async fn one(client: &Client, object: &Value) -> Result<()> {
+/// Deletes objects at once; there being none is fine.
+pub(super) async fn none(client: &Client, objects: &[Value]) -> Result<()> {
+    for object in objects {
+        let (api, name) = place(client, object).await?;
+        match api
+            .delete(&name, &DeleteParams::default().grace_period(0))
+            .await
+        {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot delete {}", object["kind"]));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where an object belongs, and its name there.
+async fn place(client: &Client, object: &Value) -> Result<(Api<DynamicObject>, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (group, version) = match object["apiVersion"].as_str() {
         Some(both) => both.split_once('/').unwrap_or(("", both)),
@@ -34,14 +53,18 @@ async fn one(client: &Client, object: &Value) -> Result<()> {
     };
     let kind = GroupVersionKind::gvk(group, version, &text(&object["kind"]));
     let (resource, capabilities) = discovery::pinned_kind(client, &kind).await?;
-    let api: Api<DynamicObject> = match capabilities.scope {
+    let api = match capabilities.scope {
         Scope::Cluster => Api::all_with(client.clone(), &resource),
         Scope::Namespaced => {
             let namespace = object["metadata"]["namespace"].as_str();
             Api::namespaced_with(client.clone(), namespace.unwrap_or("default"), &resource)
         }
     };
-    let name = text(&object["metadata"]["name"]);
+    Ok((api, text(&object["metadata"]["name"])))
+}
+
+async fn one(client: &Client, object: &Value) -> Result<()> {
+    let (api, name) = place(client, object).await?;
     let (spec, status) = without_status(object);
     let params = PatchParams::apply(MANAGER).force();
     api.patch(&name, &params, &Patch::Apply(spec)).await?;

@@ -86,6 +86,11 @@ pub enum Part {
     Controllers,
 }
 
+/// The documents of a manifest.
+pub fn documents(manifest: &str) -> Result<Vec<Value>> {
+    serde_saphyr::from_multiple(manifest).context("the manifest is no YAML")
+}
+
 impl fmt::Debug for ControlPlane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ControlPlane")
@@ -179,9 +184,12 @@ impl ControlPlane {
 
     /// Applies the documents of a manifest with their status.
     pub fn apply_yaml(&self, manifest: &str) -> Result<()> {
-        let objects: Vec<Value> =
-            serde_saphyr::from_multiple(manifest).context("the manifest is no YAML")?;
-        self.apply(&objects)
+        self.apply(&documents(manifest)?)
+    }
+
+    /// Deletes objects at once, without grace; there being none is fine.
+    pub fn delete(&self, objects: &[Value]) -> Result<()> {
+        self.run(async |client| apply::none(&client, objects).await)
     }
 
     /// Runs `kubectl` as an administrator, with `input` on its standard input; what it prints.

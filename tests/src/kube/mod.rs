@@ -23,7 +23,7 @@ mod runtime;
 
 pub use access::Account;
 pub use cluster::{Api, node_object};
-pub use control_plane::{ControlPlane, Options, Part};
+pub use control_plane::{ControlPlane, Options, Part, documents};
 pub use detour::Detour;
 pub use kube_proxy::{KubeProxy, Mode};
 pub use network::{ADDRESS, INTERFACE};

@@ -1,0 +1,27 @@
+//! The contract of docs/semantics.md, row by row: real objects on a real API server, an agent on
+//! each of two nodes, real sockets. A test's name begins with its row.
+//!
+//! A row reads as *given* objects, *when* something changes, *then* this is who answers. What a row
+//! makes is removed when it is through; [`world`] has the words.
+
+mod objects;
+mod world;
+
+mod a;
+
+use std::process::ExitCode;
+
+use tests::checks::Checks;
+
+use crate::world::World;
+
+fn main() -> ExitCode {
+    let mut checks = Checks::from_args();
+    let rows = [a::rows()];
+    checks.group(
+        rows.into_iter().flatten().collect(),
+        World::start,
+        World::explain,
+    );
+    checks.finish()
+}
