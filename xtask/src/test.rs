@@ -54,7 +54,9 @@ fn host_tests(selection: &Selection<'_>, count: &mut Count) -> Result<()> {
 }
 
 fn kernel_tests(selection: &Selection<'_>, count: &mut Count) -> Result<()> {
-    tools::debian_packages(tools::NETWORK)?;
+    for packages in [tools::NETWORK, tools::NFTABLES] {
+        tools::debian_packages(packages)?;
+    }
     // The topologies start these as processes, which no dependency of a test would build.
     run(cargo().args(["build", "--package=lb-userspace", "--bins"]))?;
     let mut tests = cargo();

@@ -67,6 +67,9 @@ pub(crate) const NETWORK: &[Package] = &[
 /// What fetches the Go that is wanted, whatever version it is itself.
 pub(crate) const GO: &[Package] = &[Package::with_program("golang-go", "go")];
 
+/// What kube-proxy programs with.
+pub(crate) const NFTABLES: &[Package] = &[Package::with_program("nftables", "nft")];
+
 /// What the database of advisories is fetched with.
 const GIT: &[Package] = &[Package::with_program("git", "git")];
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use http::Request;
 use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
@@ -315,9 +316,21 @@ fn compaction(world: &mut World) -> Result<()> {
         bail!("version {version} is still there");
     };
     match error.downcast_ref() {
-        Some(kube::Error::Api(status)) if status.code == 410 => Ok(()),
-        Some(_) | None => Err(error).context("not what a lost version is answered with"),
+        Some(kube::Error::Api(status)) if status.code == 410 => {}
+        Some(_) | None => return Err(error).context("not what a lost version is answered with"),
     }
+    // A watch is told on its stream.
+    let path = format!("/api/v1/services?watch=1&timeoutSeconds=1&resourceVersion={version}");
+    let events = control.run(|client| async move {
+        let request = Request::get(path).body(Vec::new())?;
+        Ok::<_, anyhow::Error>(client.request_text(request).await?)
+    })?;
+    let event: Value = serde_json::from_str(&events).with_context(|| events.clone())?;
+    ensure!(
+        event["type"] == "ERROR" && event["object"]["code"] == 410,
+        "a watch begins with {event}"
+    );
+    Ok(())
 }
 
 /// A renewed certificate is trusted as before; one by a new authority by those who know it.
