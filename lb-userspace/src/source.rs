@@ -3,3 +3,5 @@
 mod check;
 pub mod kubernetes;
 pub mod manifests;
+#[cfg(test)]
+mod render;

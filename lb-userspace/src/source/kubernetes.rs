@@ -11,14 +11,14 @@
 mod assembly;
 mod backoff;
 mod convert;
-
 mod failure;
 mod follow;
 mod kind;
 mod ledger;
 mod link;
 mod objects;
-
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::path::{Path, PathBuf};

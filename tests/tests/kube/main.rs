@@ -1,6 +1,7 @@
 //! Against the real API server and controllers, as `cargo xtask kube-assets` builds them.
 
 mod control_plane;
+mod source;
 
 use std::process::ExitCode;
 
@@ -32,5 +33,6 @@ fn main() -> ExitCode {
     checks.group(control_plane::checks(), World::start, |world| {
         world.control.logs()
     });
+    checks.group(source::checks(), World::start, |world| world.control.logs());
     checks.finish()
 }

@@ -7,6 +7,8 @@ use std::{
     time::SystemTime,
 };
 
+use ipnet::IpNet;
+
 use super::{
     convert::{Converted, Value},
     kind::Kind,
@@ -25,8 +27,9 @@ pub(super) struct Ledger {
     started: SystemTime,
     hasher: RandomState,
     told: HashMap<ObjectName, Told>,
-    /// What each ServiceCIDR holds; few, and told as one.
-    networks: BTreeMap<ObjectName, Value>,
+    /// What each ServiceCIDR holds; few, and told as one set.
+    networks: BTreeMap<ObjectName, BTreeSet<IpNet>>,
+    told_networks: Option<BTreeSet<IpNet>>,
     remarks: BTreeMap<ObjectName, Vec<String>>,
     round: u32,
     stage: Stage,
@@ -77,6 +80,7 @@ impl Ledger {
             hasher: RandomState::new(),
             told: HashMap::new(),
             networks: BTreeMap::new(),
+            told_networks: None,
             remarks: BTreeMap::new(),
             round: 0,
             stage: Stage::Blank,
@@ -150,8 +154,9 @@ impl Ledger {
         for name in absent {
             self.remove(&name);
         }
-        if first && self.told.is_empty() {
-            self.tell_of_none();
+        if first && self.kind == Kind::Node && self.told.is_empty() {
+            // Of a Node it matters that there is none.
+            self.pending.changes.push(Change::Node(None));
         }
     }
 
@@ -159,6 +164,9 @@ impl Ledger {
     pub(super) fn take(&mut self) -> Option<Delta> {
         if self.stage != Stage::Complete {
             return None;
+        }
+        if self.kind == Kind::ServiceCidr {
+            self.tell_networks();
         }
         if mem::take(&mut self.remarked) {
             let lines = self.remarks.values().flatten().cloned();
@@ -179,39 +187,28 @@ impl Ledger {
             (_, Some(Value::Service(service))) => Change::Service(name, Some(*service)),
             (_, Some(Value::Slice(slice))) => Change::Slice(name, Some(slice)),
             (_, Some(Value::Node(node))) => Change::Node(Some(node)),
-            (_, Some(networks @ Value::Networks(_))) => {
+            (_, Some(Value::Networks(networks))) => {
                 self.networks.insert(name, networks);
-                self.all_networks()
+                return;
             }
             (Kind::Service, None) => Change::Service(name, None),
             (Kind::EndpointSlice, None) => Change::Slice(name, None),
             (Kind::Node, None) => Change::Node(None),
             (Kind::ServiceCidr, None) => {
                 self.networks.remove(&name);
-                self.all_networks()
+                return;
             }
         };
         self.pending.changes.push(change);
     }
 
-    /// Of a Node and of networks it matters that there are none.
-    fn tell_of_none(&mut self) {
-        let change = match self.kind {
-            Kind::Service | Kind::EndpointSlice => return,
-            Kind::Node => Change::Node(None),
-            Kind::ServiceCidr => self.all_networks(),
-        };
-        self.pending.changes.push(change);
-    }
-
-    fn all_networks(&self) -> Change {
-        let mut all = BTreeSet::new();
-        for value in self.networks.values() {
-            if let Value::Networks(networks) = value {
-                all.extend(networks);
-            }
+    fn tell_networks(&mut self) {
+        let all: BTreeSet<IpNet> = self.networks.values().flatten().copied().collect();
+        if self.told_networks.as_ref() != Some(&all) {
+            let change = Change::ServiceNetworks(all.clone());
+            self.pending.changes.push(change);
+            self.told_networks = Some(all);
         }
-        Change::ServiceNetworks(all)
     }
 
     fn remark(&mut self, name: &ObjectName, remarks: Vec<String>) {

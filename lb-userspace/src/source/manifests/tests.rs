@@ -6,11 +6,11 @@
 //! finds no directory.
 
 mod property;
-mod render;
 
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::{Cluster, ControlPlane, FileChange, Memory, Update};
+use crate::source::render;
 
 macro_rules! cases {
     ($($case:ident)*) => {

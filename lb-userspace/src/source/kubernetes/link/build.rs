@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client as Http, connect::HttpConnector},
-    rt::TokioExecutor,
+    rt::{TokioExecutor, TokioTimer},
 };
 use kube::{
     Client, Config,
@@ -29,12 +30,15 @@ use crate::source::kubernetes::{
 /// How long connecting may take. A SYN that was lost is sent again after a second.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// A silent connection is probed after this long, and given up after as many probes.
+/// A silent connection is probed this often: its end by TCP, the server's by HTTP/2.
 const PROBE: Duration = Duration::from_secs(5);
+
+/// Probes of TCP after which a connection is given up.
 const PROBES: u32 = 2;
 
-/// What was sent must be acknowledged within this time.
-const ACKNOWLEDGED: Duration = Duration::from_secs(15);
+/// How long what was sent, or a probe of HTTP/2, may be without an answer. A slow server takes
+/// seconds to one.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A client, and the address of its server.
 ///
@@ -81,8 +85,11 @@ async fn config(access: &Access) -> Result<Config, Failure> {
 }
 
 fn connect(config: &Config, rest: Arc<AtomicU64>) -> Result<Client, kube::Error> {
-    let https = config.rustls_https_connector_with_connector(tcp())?;
-    let http: Http<_, Body> = Http::builder(TokioExecutor::new()).build(https);
+    let http: Http<_, Body> = Http::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .http2_keep_alive_interval(PROBE)
+        .http2_keep_alive_timeout(PATIENCE)
+        .build(tls(config)?);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
@@ -100,6 +107,19 @@ fn connect(config: &Config, rest: Arc<AtomicU64>) -> Result<Client, kube::Error>
     Ok(Client::new(service, config.default_namespace.clone()))
 }
 
+/// HTTP/2 where the server has it: one connection for all watches, and a server that hangs is told
+/// from one that has nothing to say.
+fn tls(config: &Config) -> Result<HttpsConnector<HttpConnector>, kube::Error> {
+    let builder = HttpsConnectorBuilder::new().with_tls_config(config.rustls_client_config()?);
+    let mut builder = builder.https_or_http();
+    if let Some(name) = &config.tls_server_name {
+        let name = name.clone().try_into();
+        let name = name.map_err(|error| kube::Error::Service(BoxError::from(error)))?;
+        builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
+    }
+    Ok(builder.enable_all_versions().wrap_connector(tcp()))
+}
+
 /// A server that vanished, or a network that swallows everything, is noticed within a quarter of a
 /// minute, though a watch may be silent for much longer.
 fn tcp() -> HttpConnector {
@@ -110,7 +130,7 @@ fn tcp() -> HttpConnector {
     tcp.set_keepalive(Some(PROBE));
     tcp.set_keepalive_interval(Some(PROBE));
     tcp.set_keepalive_retries(Some(PROBES));
-    tcp.set_tcp_user_timeout(Some(ACKNOWLEDGED));
+    tcp.set_tcp_user_timeout(Some(PATIENCE));
     tcp
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt::{Display, Write};
 
-use crate::model::{Batch, Change, EndpointSlice, Service};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::model::{Batch, Change, EndpointSlice, Node, Service};
 
 pub(super) fn batch(batch: &Batch) -> String {
     let mut text = String::new();
@@ -12,9 +14,7 @@ pub(super) fn batch(batch: &Batch) -> String {
             Change::Service(name, None) => line(&mut text, format_args!("Service {name}: gone")),
             Change::Slice(_, Some(slice)) => text += &self::slice(slice),
             Change::Slice(name, None) => line(&mut text, format_args!("Slice {name}: gone")),
-            Change::Node(Some(node)) => {
-                line(&mut text, format_args!("Node: {}", list(&node.addresses)));
-            }
+            Change::Node(Some(node)) => line(&mut text, self::node(node)),
             Change::Node(None) => line(&mut text, "Node: gone"),
             Change::ServiceNetworks(networks) => {
                 let networks: Vec<_> = networks.iter().collect();
@@ -24,6 +24,10 @@ pub(super) fn batch(batch: &Batch) -> String {
                 );
             }
         }
+    }
+    for (service, at) in &batch.triggers {
+        let at = Timestamp::try_from(*at).unwrap();
+        line(&mut text, format_args!("Service {service}: since {at}"));
     }
     for problem in &batch.problems {
         line(&mut text, format_args!("! {problem}"));
@@ -76,6 +80,26 @@ fn service(service: &Service) -> String {
             &mut text,
             format_args!("    {name:?} {number}/{protocol}{node_port}"),
         );
+    }
+    text
+}
+
+fn node(node: &Node) -> String {
+    let Node {
+        addresses,
+        zone,
+        pod_cidrs,
+        eligible,
+    } = node;
+    let mut text = format!("Node: {}", list(addresses));
+    if let Some(zone) = zone {
+        write!(text, ", zone {zone}").unwrap();
+    }
+    if !pod_cidrs.is_empty() {
+        write!(text, ", pods in {}", list(pod_cidrs)).unwrap();
+    }
+    if !eligible {
+        text.push_str(", not eligible");
     }
     text
 }
