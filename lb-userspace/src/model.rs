@@ -136,11 +136,14 @@ pub struct Service {
     pub external_policy: TrafficPolicy,
     /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` if `spec.sessionAffinity` is
     /// `ClientIP`: 1 to 86400.
+    #[serde(default)]
     pub affinity: Option<u32>,
     /// `spec.loadBalancerSourceRanges`, of both families; empty when all may come.
+    #[serde(default)]
     pub source_ranges: Vec<IpNet>,
     /// `spec.healthCheckNodePort` of type `LoadBalancer` with `externalTrafficPolicy: Local`;
     /// else 0.
+    #[serde(default)]
     pub health_check_node_port: u16,
 }
 
@@ -169,8 +172,10 @@ pub struct Endpoint {
     /// On its way out.
     pub terminating: bool,
     /// `hints.forZones`: zones whose nodes should use it.
+    #[serde(default)]
     pub for_zones: Vec<String>,
     /// `hints.forNodes`: nodes that should use it.
+    #[serde(default)]
     pub for_nodes: Vec<String>,
 }
 
@@ -190,6 +195,7 @@ pub struct EndpointSlice {
 
 /// Our own Node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Node {
     /// `status.addresses` of type InternalIP, in order: the first of a family is the primary one.
     pub addresses: Vec<IpAddr>,

@@ -131,8 +131,8 @@ pub(super) struct RunArgs {
     /// Ports that node ports are in: FIRST-LAST, or FIRST+COUNT.
     #[arg(long, value_name = "PORTS", default_value = "30000-32767", value_parser = values::ports)]
     service_node_port_range: RangeInclusive<u16>,
-    /// Addresses of this node to serve node ports on: primary, all, or networks. A family that
-    /// no network is of is served on all its addresses.
+    /// Addresses of this node to serve node ports on: any of primary, all, localhost and networks. A family
+    /// that none of them is for is served on all its addresses.
     #[arg(
         long,
         value_name = "CIDR",
@@ -403,8 +403,6 @@ mod tests {
             "--service-node-port-range 0-100",
             "--service-node-port-range 65000+1000",
             "--service-node-port-range many",
-            "--nodeport-addresses primary,192.0.2.0/24",
-            "--nodeport-addresses all,primary",
             "--nodeport-addresses nearby",
             "--socket-lb some",
             "--localhost-nodeports=perhaps",

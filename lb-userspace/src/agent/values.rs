@@ -1,12 +1,16 @@
 //! The values options take.
 
-use std::{net::IpAddr, ops::RangeInclusive, str::FromStr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+    str::FromStr,
+};
 
 use glob::Pattern;
 use http::Uri;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::control::NodePortAddresses;
+use crate::control::{NodePortAddress, NodePortAddresses};
 
 /// Longest name the kernel gives an interface (`IFNAMSIZ` less the final zero).
 const INTERFACE_NAME_MAX: usize = 15;
@@ -116,28 +120,34 @@ pub(super) fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 
 /// Which of the node's addresses take node ports.
 pub(super) fn node_port_addresses(list: &[String]) -> Result<NodePortAddresses, String> {
-    match list {
-        [word] if word == "primary" => return Ok(NodePortAddresses::Primary),
-        [word] if word == "all" => return Ok(NodePortAddresses::All),
-        _ => {}
+    let mut entries = Vec::new();
+    for text in list {
+        match text.as_str() {
+            "primary" => entries.push(NodePortAddress::Primary),
+            "all" => entries.push(NodePortAddress::All),
+            "localhost" => entries.extend(LOOPBACK.map(NodePortAddress::Network)),
+            // An address is the network of itself.
+            text => entries.push(NodePortAddress::Network(
+                text.parse::<IpAddr>()
+                    .map(IpNet::from)
+                    .or_else(|_| cidr(text))
+                    .map_err(|_| {
+                        format!(
+                            "--nodeport-addresses: '{text}' is not 'primary', 'all', 'localhost' \
+                             or a network"
+                        )
+                    })?,
+            )),
+        }
     }
-    let networks = list.iter().map(|text| match text.as_str() {
-        "primary" | "all" => Err(format!(
-            "--nodeport-addresses: '{text}' stands alone: give it, or networks"
-        )),
-        // An address is the network of itself.
-        text => text
-            .parse::<IpAddr>()
-            .map(IpNet::from)
-            .or_else(|_| cidr(text))
-            .map_err(|_| {
-                format!("--nodeport-addresses: '{text}' is not 'primary', 'all' or a network")
-            }),
-    });
-    networks
-        .collect::<Result<_, _>>()
-        .map(NodePortAddresses::Cidrs)
+    Ok(entries.into_iter().collect())
 }
+
+/// The networks `localhost` stands for.
+const LOOPBACK: [IpNet; 2] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+];
 
 /// Refuses two networks of one family.
 pub(super) fn one_a_family(option: &str, networks: &[IpNet]) -> Result<(), String> {

@@ -1,17 +1,20 @@
 //! Realised state read back from the maps, so that a restart changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use lb_common::service::{Backend, Frontend, FrontendKey, ServiceName, Slots, backend, text};
 
 use super::{
     desired::{PortId, PortKey},
     pool::Pool,
-    realised::{Entry, Known, Port, Range, Realised},
+    realised::{Entry, Known, Port, Range, Realised, Term},
     select::Endpoint,
 };
 use crate::{
-    maps::{Family, FamilyCapacities, FamilyDump},
+    maps::{Family, FamilyCapacities, FamilyDump, Network},
     model::{ObjectName, Protocol},
 };
 
@@ -39,27 +42,57 @@ pub(super) fn adopt<A: Family>(
     let mut realised = Realised::empty(capacities);
     let generations = dump.backends.values().map(|backend| backend.generation);
     realised.generation = generations.max().unwrap_or_default();
-    for (id, port) in &names {
-        let mut adopted = Port::new(*id);
+    for (id, port) in names {
+        let mut adopted = Port::new(id);
         adopted.named = true;
-        realised.ports.insert(port.clone(), adopted);
+        let port = Arc::new(port);
+        realised.ports.insert(Arc::clone(&port), adopted);
+        realised.by_id.insert(id, port);
     }
-    realised.by_id = names;
     for (key, value) in &dump.frontends {
         let owner = realised.by_id.get(&value.service).cloned();
         let certain = owner.is_some_and(|id| adopt_frontend(&mut realised, dump, &id, *key, value));
         if !realised.by_id.contains_key(&value.service) {
             realised.strays.frontends.insert(*key);
         }
-        let values = vec![*value];
-        realised.frontends.insert(*key, Known { values, certain });
+        realised.frontends.insert(*key, Known::new(*value, certain));
     }
-    realised.strays.backends = strays(&realised, dump);
+    adopt_source_ranges(&mut realised, dump);
+    realised.strays.backends = stray_backends(&realised, dump);
+    realised.strays.source_ranges = stray_source_ranges(&realised, dump).collect();
     realised
 }
 
+fn adopt_source_ranges<A: Family>(realised: &mut Realised<A>, dump: &FamilyDump<A>) {
+    let Realised {
+        ports,
+        by_id,
+        source_ranges,
+        ..
+    } = realised;
+    for (service, network) in &dump.source_ranges {
+        if let Some(port) = by_id.get(service).and_then(|id| ports.get_mut(id)) {
+            port.source_ranges.insert(*network, true);
+            *source_ranges += 1;
+        }
+    }
+}
+
+/// Source ranges that no port has.
+pub(super) fn stray_source_ranges<A: Family>(
+    realised: &Realised<A>,
+    dump: &FamilyDump<A>,
+) -> impl Iterator<Item = (u32, Network<A>)> {
+    let ranges = dump.source_ranges.iter().copied();
+    ranges.filter(|(service, network)| {
+        let port = realised.by_id.get(service);
+        let port = port.and_then(|id| realised.ports.get(id));
+        port.is_none_or(|port| !port.source_ranges.contains_key(network))
+    })
+}
+
 /// Live backends that no port has.
-pub(super) fn strays<A: Family>(
+pub(super) fn stray_backends<A: Family>(
     realised: &Realised<A>,
     dump: &FamilyDump<A>,
 ) -> BTreeMap<u32, Backend<A>> {
@@ -84,6 +117,7 @@ fn adopt_frontend<A: Family>(
     value: &Frontend,
 ) -> bool {
     if let Some(port) = realised.ports.get_mut(id) {
+        port.term = adopt_term(port, value);
         port.keys.insert(key);
     }
     let mut sound = true;
@@ -91,6 +125,23 @@ fn adopt_frontend<A: Family>(
         sound &= slots.count == 0 || adopt_range(realised, dump, id, slots);
     }
     sound
+}
+
+/// The latest term that a frontend tells; on if all of them say so.
+fn adopt_term<A>(port: &Port<A>, value: &Frontend) -> Term {
+    let told = Term {
+        number: value.affinity.term(),
+        on: value.affinity.timeout() > 0,
+    };
+    let Term { number, on } = port.term;
+    if port.keys.is_empty() || told == port.term {
+        return told;
+    }
+    // An earlier agent did not finish: what is remembered from then counts for nothing.
+    Term {
+        number: number.max(told.number),
+        on: on && told.on && number == told.number,
+    }
 }
 
 fn adopt_range<A: Family>(
@@ -124,7 +175,7 @@ fn adopt_range<A: Family>(
     }
     port.ranges.push(Range {
         slots,
-        content,
+        content: content.into(),
         written: sound,
     });
     sound
@@ -151,7 +202,8 @@ fn adopt_backend<A: Family>(
         let entry = Entry {
             index,
             generation: backend.generation,
-            known: Some(*backend),
+            flags: backend.flags,
+            certain: true,
         };
         port.backends.insert(endpoint, entry);
     }

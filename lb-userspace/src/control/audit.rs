@@ -1,11 +1,14 @@
 //! The maps compared with what we believe they hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use lb_common::service::ServiceName;
 
 use super::{
-    adopt::strays,
+    adopt::{stray_backends, stray_source_ranges},
     desired::PortId,
     program::name,
     realised::{Known, Realised},
@@ -18,13 +21,13 @@ pub(super) struct Findings {
     /// Entries that differ.
     pub(super) drifted: usize,
     /// The ports they belong to.
-    pub(super) ports: BTreeSet<PortId>,
+    pub(super) ports: BTreeSet<Arc<PortId>>,
 }
 
 impl Findings {
-    fn note(&mut self, port: &PortId) {
+    fn note(&mut self, port: &Arc<PortId>) {
         self.drifted += 1;
-        self.ports.insert(port.clone());
+        self.ports.insert(Arc::clone(port));
     }
 }
 
@@ -38,9 +41,11 @@ pub(super) fn audit<A: Family>(
     let mut findings = Findings::default();
     audit_ports(realised, dump, names, &mut findings);
     audit_frontends(realised, dump, &mut findings);
-    let strays = strays(realised, dump);
-    findings.drifted += strays.len();
-    realised.strays.backends.extend(strays);
+    let backends = stray_backends(realised, dump);
+    let source_ranges: Vec<_> = stray_source_ranges(realised, dump).collect();
+    findings.drifted += backends.len() + source_ranges.len();
+    realised.strays.backends.extend(backends);
+    realised.strays.source_ranges.extend(source_ranges);
     findings
 }
 
@@ -55,16 +60,23 @@ fn audit_ports<A: Family>(
             port.named = false;
             findings.note(id);
         }
-        for entry in port.backends.values_mut() {
-            if entry.known.is_some() && entry.known.as_ref() != dump.backends.get(&entry.index) {
-                entry.known = None;
+        for (endpoint, entry) in &mut port.backends {
+            let actual = dump.backends.get(&entry.index);
+            if entry.certain && actual != Some(&entry.backend(endpoint)) {
+                entry.certain = false;
+                findings.note(id);
+            }
+        }
+        for (network, certain) in &mut port.source_ranges {
+            if *certain && !dump.source_ranges.contains(&(port.id, *network)) {
+                *certain = false;
                 findings.note(id);
             }
         }
         for range in &mut port.ranges {
             let start = range.slots.offset as usize;
             let actual = dump.slots.get(start..start + range.content.len());
-            if range.written && actual != Some(&range.content[..]) {
+            if range.written && actual != Some(&*range.content) {
                 range.written = false;
                 findings.note(id);
             }
@@ -90,23 +102,13 @@ fn audit_frontends<A: Family>(
             .is_none_or(|actual| !known.is(actual));
         if known.certain && drifted {
             known.certain = false;
-            let owners = known
-                .values
-                .iter()
-                .filter_map(|value| by_id.get(&value.service));
+            let owners = known.values().filter_map(|value| by_id.get(&value.service));
             owners.for_each(|id| findings.note(id));
         }
     }
     for (key, value) in &dump.frontends {
         if !frontends.contains_key(key) {
-            let values = vec![*value];
-            frontends.insert(
-                *key,
-                Known {
-                    values,
-                    certain: false,
-                },
-            );
+            frontends.insert(*key, Known::new(*value, false));
             strays.frontends.insert(*key);
             findings.drifted += 1;
         }

@@ -1,27 +1,59 @@
 //! Who has a frontend that several Service ports ask for (SEMANTICS B16).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry as Place},
+    fmt,
+    sync::Arc,
+};
 
 use lb_common::service::FrontendKey;
 
 use super::desired::{PortId, ServicePlan, Target};
-use crate::{
-    maps::{Family, show_key},
-    model::ObjectName,
-};
+use crate::maps::{Family, show_key};
 
 /// All claims of a family, the best one of each frontend in force.
 #[derive(Clone, Debug)]
 pub(super) struct Claims<A> {
-    by_key: BTreeMap<FrontendKey<A>, BTreeMap<Rank, Target>>,
+    /// The best one first.
+    by_key: BTreeMap<FrontendKey<A>, Vec<Claim>>,
     contested: BTreeSet<FrontendKey<A>>,
 }
 
-/// The order of claims: the older Service, then the one that comes first by name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
+/// A port's wish to have a frontend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Claim {
     created: i64,
-    port: PortId,
+    port: Arc<PortId>,
+    target: Target,
+}
+
+impl Claim {
+    /// The order of claims: the older Service, then the one that comes first by name.
+    fn rank(&self) -> (i64, &PortId) {
+        (self.created, &self.port)
+    }
+}
+
+/// A frontend that several ports ask for, and one that does not have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The frontend, as people write it.
+    pub frontend: String,
+    /// The port that has it: of the older Service, or of the one that comes first by name.
+    pub winner: Arc<PortId>,
+    /// The port that does not.
+    pub loser: Arc<PortId>,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            frontend,
+            winner,
+            loser,
+        } = self;
+        write!(f, "{loser}: {frontend} is already taken by {winner}")
+    }
 }
 
 impl<A: Family> Claims<A> {
@@ -36,28 +68,19 @@ impl<A: Family> Claims<A> {
     /// changed or lost a frontend by it.
     pub(super) fn replace(
         &mut self,
-        service: &ObjectName,
         old: Option<&ServicePlan<A>>,
         new: Option<&ServicePlan<A>>,
-    ) -> BTreeSet<PortId> {
+    ) -> BTreeSet<Arc<PortId>> {
         let keys: BTreeSet<_> = [old, new]
             .into_iter()
             .flatten()
-            .flat_map(|plan| plan.ports.values())
-            .flat_map(|port| port.targets.keys().copied())
+            .flat_map(|plan| &plan.ports)
+            .flat_map(|port| port.targets.iter().map(|(key, _)| *key))
             .collect();
-        let winners = |claims: &Self| -> Vec<_> {
-            let winner = |key| {
-                claims
-                    .winner(key)
-                    .map(|(port, target)| (port.clone(), target))
-            };
-            keys.iter().map(winner).collect()
-        };
-        let before = winners(self);
-        self.withdraw(service, old);
-        self.file(service, new);
-        let after = winners(self);
+        let before = self.winners(&keys);
+        self.withdraw(old);
+        self.file(new);
+        let after = self.winners(&keys);
         let changed = before
             .into_iter()
             .zip(after)
@@ -69,24 +92,38 @@ impl<A: Family> Claims<A> {
             .collect()
     }
 
-    fn withdraw(&mut self, service: &ObjectName, plan: Option<&ServicePlan<A>>) {
-        for (key, rank, _) in claims_of(service, plan) {
-            if let Some(claims) = self.by_key.get_mut(&key) {
-                claims.remove(&rank);
-                if claims.len() < 2 {
-                    self.contested.remove(&key);
-                }
-                if claims.is_empty() {
-                    self.by_key.remove(&key);
-                }
+    fn winners(&self, keys: &BTreeSet<FrontendKey<A>>) -> Vec<Option<(Arc<PortId>, Target)>> {
+        let winner = |key| {
+            let (port, target) = self.winner(key)?;
+            Some((Arc::clone(port), target))
+        };
+        keys.iter().map(winner).collect()
+    }
+
+    fn withdraw(&mut self, plan: Option<&ServicePlan<A>>) {
+        for (key, claim) in claims_of(plan) {
+            let Place::Occupied(mut claims) = self.by_key.entry(key) else {
+                continue;
+            };
+            claims
+                .get_mut()
+                .retain(|other| other.rank() != claim.rank());
+            if claims.get().len() < 2 {
+                self.contested.remove(&key);
+            }
+            if claims.get().is_empty() {
+                claims.remove();
             }
         }
     }
 
-    fn file(&mut self, service: &ObjectName, plan: Option<&ServicePlan<A>>) {
-        for (key, rank, target) in claims_of(service, plan) {
-            let claims = self.by_key.entry(key).or_default();
-            claims.insert(rank, target);
+    fn file(&mut self, plan: Option<&ServicePlan<A>>) {
+        for (key, claim) in claims_of(plan) {
+            // Nearly every frontend has one claim only.
+            let claims = self.by_key.entry(key);
+            let claims = claims.or_insert_with(|| Vec::with_capacity(1));
+            let at = claims.partition_point(|other| other.rank() < claim.rank());
+            claims.insert(at, claim);
             if claims.len() > 1 {
                 self.contested.insert(key);
             }
@@ -94,45 +131,39 @@ impl<A: Family> Claims<A> {
     }
 
     /// The port that has a frontend, and where it leads.
-    pub(super) fn winner(&self, key: &FrontendKey<A>) -> Option<(&PortId, Target)> {
-        let (rank, target) = self.by_key.get(key)?.first_key_value()?;
-        Some((&rank.port, *target))
+    pub(super) fn winner(&self, key: &FrontendKey<A>) -> Option<(&Arc<PortId>, Target)> {
+        let claim = self.by_key.get(key)?.first()?;
+        Some((&claim.port, claim.target))
     }
 
-    /// A line for each claim that is not in force.
-    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
+    /// Each claim that is not in force.
+    pub(super) fn conflicts(&self) -> impl Iterator<Item = Conflict> {
         let contested = self.contested.iter().filter_map(|key| {
-            let mut ranks = self.by_key.get(key)?.keys();
-            Some((key, ranks.next()?, ranks))
+            let (winner, losers) = self.by_key.get(key)?.split_first()?;
+            Some((key, winner, losers))
         });
         contested.flat_map(|(key, winner, losers)| {
-            losers.map(move |loser| {
-                format!(
-                    "{}: {} is already taken by {}",
-                    loser.port,
-                    show_key(key),
-                    winner.port
-                )
+            losers.iter().map(move |loser| Conflict {
+                frontend: show_key(key),
+                winner: Arc::clone(&winner.port),
+                loser: Arc::clone(&loser.port),
             })
         })
     }
 }
 
-fn claims_of<'a, A: Family>(
-    service: &'a ObjectName,
-    plan: Option<&'a ServicePlan<A>>,
-) -> impl Iterator<Item = (FrontendKey<A>, Rank, Target)> {
-    plan.into_iter().flat_map(move |plan| {
-        plan.ports.iter().flat_map(move |(port, port_plan)| {
-            port_plan.targets.iter().map(move |(key, target)| {
-                let rank = Rank {
+fn claims_of<A: Family>(
+    plan: Option<&ServicePlan<A>>,
+) -> impl Iterator<Item = (FrontendKey<A>, Claim)> {
+    plan.into_iter().flat_map(|plan| {
+        plan.ports.iter().flat_map(move |port| {
+            port.targets.iter().map(move |(key, target)| {
+                let claim = Claim {
                     created: plan.created,
-                    port: PortId {
-                        service: service.clone(),
-                        port: port.clone(),
-                    },
+                    port: Arc::clone(&port.id),
+                    target: *target,
                 };
-                (*key, rank, *target)
+                (*key, claim)
             })
         })
     })

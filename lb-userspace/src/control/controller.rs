@@ -9,18 +9,20 @@ use std::{
 use lb_common::{V4, V6, maps::SERVICE_NAMES};
 
 use super::{
-    Outcome, Settings, Usage,
+    ByFamily, HealthCheck, NoLocalEndpoints, Outcome, Settings, Usage,
     adopt::{adopt, identity},
     audit::audit,
-    desired::{NodeView, plan},
+    claims::Conflict,
+    desired::plan,
     family::State,
     index::{Index, Touched},
+    node::NodeView,
     pool::Pool,
     program::Writer,
 };
 use crate::{
     maps::{Family, LbMaps, Op, ReadError},
-    model::{Batch, ObjectName},
+    model::{Batch, Node, ObjectName},
 };
 
 /// The time between attempts at what failed: doubled from the first to the second.
@@ -34,6 +36,7 @@ pub struct Controller<M> {
     index: Index,
     own_addresses: Vec<IpAddr>,
     node: NodeView,
+    health_checks: BTreeMap<ObjectName, HealthCheck>,
     v4: State<V4>,
     v6: State<V6>,
     ids: Pool,
@@ -54,10 +57,8 @@ impl<M: LbMaps> Controller<M> {
     pub fn new(maps: M, settings: Settings) -> Self {
         let capacities = maps.capacities();
         Self {
-            node: NodeView {
-                name: settings.node_name.clone(),
-                node_port_addresses: BTreeSet::new(),
-            },
+            node: NodeView::new(&settings, &Node::default(), &[]),
+            health_checks: BTreeMap::new(),
             settings,
             index: Index::default(),
             own_addresses: Vec::new(),
@@ -100,16 +101,25 @@ impl<M: LbMaps> Controller<M> {
         }
         self.synced = true;
         if touched.node {
-            touched.services.extend(self.choose_node_port_addresses());
+            touched.services.extend(self.look_at_node());
         }
         self.replan(&touched.services);
-        self.sync(now)
+        let Touched {
+            service_changes,
+            slice_changes,
+            ..
+        } = touched;
+        Outcome {
+            service_changes,
+            slice_changes,
+            ..self.sync(now)
+        }
     }
 
     /// Sets the addresses on the node's interfaces, the primary one of each family first.
     pub fn set_node_addresses(&mut self, addresses: Vec<IpAddr>, now: Instant) -> Outcome {
         self.own_addresses = addresses;
-        let touched = self.choose_node_port_addresses();
+        let touched = self.look_at_node();
         self.replan(&touched);
         self.sync(now)
     }
@@ -166,6 +176,25 @@ impl<M: LbMaps> Controller<M> {
         &self.node.node_port_addresses
     }
 
+    /// The Services that load balancers ask about, and what they are to be told once the maps are
+    /// as the objects ask.
+    pub const fn health_checks(&self) -> &BTreeMap<ObjectName, HealthCheck> {
+        &self.health_checks
+    }
+
+    /// How many Service ports find no endpoint on this node.
+    pub const fn no_local_endpoints(&self) -> ByFamily<NoLocalEndpoints> {
+        ByFamily {
+            v4: self.v4.no_local_endpoints(),
+            v6: self.v6.no_local_endpoints(),
+        }
+    }
+
+    /// Each frontend a Service port asks for that another one has.
+    pub fn conflicts(&self) -> impl Iterator<Item = Conflict> {
+        self.v4.conflicts().chain(self.v6.conflicts())
+    }
+
     /// The objects.
     pub const fn index(&self) -> &Index {
         &self.index
@@ -186,25 +215,25 @@ impl<M: LbMaps> Controller<M> {
         self.maps
     }
 
-    /// Returns the Services that are concerned.
-    fn choose_node_port_addresses(&mut self) -> BTreeSet<ObjectName> {
-        let setting = &self.settings.node_port_addresses;
-        let chosen = setting.choose(&self.index.node().addresses, &self.own_addresses);
-        if chosen == self.node.node_port_addresses {
+    /// Follows the Node object and the node's addresses. Returns the Services that are concerned.
+    fn look_at_node(&mut self) -> BTreeSet<ObjectName> {
+        let node = NodeView::new(&self.settings, self.index.node(), &self.own_addresses);
+        let old = std::mem::replace(&mut self.node, node);
+        if old == self.node {
             return BTreeSet::new();
         }
-        self.node.node_port_addresses = chosen;
-        let services = self.index.services();
-        services
-            .filter(|service| service.ports.iter().any(|port| port.node_port != 0))
-            .map(|service| service.name.clone())
-            .collect()
+        let concerned = self.index.services().filter(|service| {
+            let slices = self.index.slices(&service.name);
+            old.concerns(&self.node, service, slices)
+        });
+        concerned.map(|service| service.name.clone()).collect()
     }
 
     fn replan(&mut self, services: &BTreeSet<ObjectName>) {
         let Self {
             index,
             node,
+            health_checks,
             v4,
             v6,
             ..
@@ -214,6 +243,20 @@ impl<M: LbMaps> Controller<M> {
             let slices = index.slices(name);
             v4.replan(name, service.map(|service| plan(service, &slices, node)));
             v6.replan(name, service.map(|service| plan(service, &slices, node)));
+            match service.map_or(0, |service| service.health_check_node_port) {
+                0 => drop(health_checks.remove(name)),
+                port => {
+                    let local_endpoints = ByFamily {
+                        v4: v4.local_endpoints(name),
+                        v6: v6.local_endpoints(name),
+                    };
+                    let check = HealthCheck {
+                        port,
+                        local_endpoints,
+                    };
+                    health_checks.insert(name.clone(), check);
+                }
+            }
         }
     }
 
@@ -262,7 +305,12 @@ impl<M: LbMaps> Controller<M> {
         }
         Outcome {
             operations,
+            unfinished: ByFamily {
+                v4: self.synced && self.v4.unfinished(),
+                v6: self.synced && self.v6.unfinished(),
+            },
             problems,
+            ..Outcome::default()
         }
     }
 }

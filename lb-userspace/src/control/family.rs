@@ -2,19 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Instant,
 };
 
 use lb_common::service::FrontendKey;
 
 use super::{
-    Usage,
-    claims::Claims,
-    desired::{List, PortId, PortPlan, ServicePlan, Target},
+    NoLocalEndpoints, Usage,
+    claims::{Claims, Conflict},
+    desired::{PortId, PortPlan, ServicePlan},
     pool::Pool,
     program::{self, ProgramError, Writer},
     realised::Realised,
-    select::Member,
 };
 use crate::{
     maps::{Family, FamilyCapacities, LbMaps},
@@ -31,32 +31,15 @@ pub(super) struct Desired<A> {
 }
 
 impl<A: Family> Desired<A> {
-    fn plan(&self, id: &PortId) -> Option<&PortPlan<A>> {
-        self.services.get(&id.service)?.ports.get(&id.port)
+    /// What a port asks for.
+    pub(super) fn plan(&self, id: &PortId) -> Option<&PortPlan<A>> {
+        self.services.get(&id.service)?.port(&id.port)
     }
 
     /// Whether a frontend is this port's.
     pub(super) fn wants(&self, id: &PortId, key: &FrontendKey<A>) -> bool {
         let winner = self.claims.winner(key);
-        winner.is_some_and(|(winner, _)| winner == id)
-    }
-
-    /// The frontends of a port that no other port has a better claim to.
-    pub(super) fn won(&self, id: &PortId) -> Vec<(FrontendKey<A>, Target)> {
-        let targets = self.plan(id).into_iter().flat_map(|plan| &plan.targets);
-        targets
-            .filter(|(key, _)| self.wants(id, key))
-            .map(|(key, target)| (*key, *target))
-            .collect()
-    }
-
-    /// The endpoints in a list of a port.
-    pub(super) fn members(&self, id: &PortId, list: List) -> &[Member<A>] {
-        match (self.plan(id), list) {
-            (Some(plan), List::Cluster) => &plan.lists.cluster,
-            (Some(plan), List::Local) => &plan.lists.local,
-            (None, _) | (_, List::None) => &[],
-        }
+        winner.is_some_and(|(winner, _)| **winner == *id)
     }
 }
 
@@ -66,10 +49,14 @@ pub(super) struct State<A> {
     desired: Desired<A>,
     pub(super) realised: Realised<A>,
     /// Ports whose realised state may differ from the desired one.
-    dirty: BTreeSet<PortId>,
+    dirty: BTreeSet<Arc<PortId>>,
     /// What is wrong with which port.
-    problems: BTreeMap<PortId, String>,
+    problems: BTreeMap<Arc<PortId>, String>,
     stray_problem: Option<String>,
+    /// Services whose load balancer addresses are open only because their source ranges are of
+    /// the other family.
+    unranged: BTreeSet<ObjectName>,
+    no_local_endpoints: NoLocalEndpoints,
 }
 
 impl<A: Family> State<A> {
@@ -84,6 +71,8 @@ impl<A: Family> State<A> {
             dirty: BTreeSet::new(),
             problems: BTreeMap::new(),
             stray_problem: None,
+            unranged: BTreeSet::new(),
+            no_local_endpoints: NoLocalEndpoints::default(),
         }
     }
 
@@ -94,23 +83,42 @@ impl<A: Family> State<A> {
     }
 
     /// Has ports looked at again at the next [`State::sync`].
-    pub(super) fn doubt(&mut self, ports: impl IntoIterator<Item = PortId>) {
+    pub(super) fn doubt(&mut self, ports: impl IntoIterator<Item = Arc<PortId>>) {
         self.dirty.extend(ports);
     }
 
     /// Replaces what a Service asks for.
     pub(super) fn replan(&mut self, service: &ObjectName, plan: Option<ServicePlan<A>>) {
         let Desired { services, claims } = &mut self.desired;
-        let old = services.remove(service);
-        if old != plan {
-            self.dirty
-                .extend(claims.replace(service, old.as_ref(), plan.as_ref()));
-            self.dirty
-                .extend(differing_ports(service, old.as_ref(), plan.as_ref()));
+        let old = services.get(service);
+        if old == plan.as_ref() {
+            return;
         }
-        if let Some(plan) = plan {
-            services.insert(service.clone(), plan);
+        self.dirty.extend(claims.replace(old, plan.as_ref()));
+        self.dirty.extend(differing_ports(old, plan.as_ref()));
+        self.no_local_endpoints.remove(old);
+        self.no_local_endpoints.add(plan.as_ref());
+        if plan.as_ref().is_some_and(|plan| plan.unranged) {
+            self.unranged.insert(service.clone());
+        } else {
+            self.unranged.remove(service);
         }
+        match plan {
+            Some(plan) => drop(services.insert(service.clone(), plan)),
+            None => drop(services.remove(service)),
+        }
+    }
+
+    /// How many Service ports have endpoints elsewhere only, by what looks for local ones.
+    pub(super) const fn no_local_endpoints(&self) -> NoLocalEndpoints {
+        self.no_local_endpoints
+    }
+
+    /// How many addresses of this node are ready endpoints of a Service; none if it is not served
+    /// in this family.
+    pub(super) fn local_endpoints(&self, service: &ObjectName) -> Option<usize> {
+        let plan = self.desired.services.get(service)?;
+        (!plan.ports.is_empty()).then_some(plan.local_endpoints)
     }
 
     /// Brings the maps into line. What fails is left for the next call.
@@ -121,6 +129,8 @@ impl<A: Family> State<A> {
             dirty,
             problems,
             stray_problem,
+            unranged: _,
+            no_local_endpoints: _,
         } = self;
         realised.slots.expire(now);
         realised.backends.expire(now);
@@ -129,11 +139,11 @@ impl<A: Family> State<A> {
 
         let ports = std::mem::take(dirty);
         problems.retain(|id, _| !ports.contains(id));
-        let mut record = |id: &PortId, result: Result<(), ProgramError>| {
+        let mut record = |id: &Arc<PortId>, result: Result<(), ProgramError>| {
             if let Err(error) = result {
-                dirty.insert(id.clone());
+                dirty.insert(Arc::clone(id));
                 let line = || format!("{id}, IPv{}: {}", A::NUMBER, describe(&error));
-                problems.entry(id.clone()).or_insert_with(line);
+                problems.entry(Arc::clone(id)).or_insert_with(line);
             }
         };
         for id in &ports {
@@ -150,7 +160,7 @@ impl<A: Family> State<A> {
                     .as_ref()
                     .ok()
                     .filter(|waits| **waits)
-                    .map(|_| id.clone()),
+                    .map(|_| Arc::clone(id)),
             );
             record(id, released.map(drop));
         }
@@ -163,11 +173,12 @@ impl<A: Family> State<A> {
     }
 
     /// How full the maps are.
-    pub(super) fn usage(&self, capacities: FamilyCapacities) -> [Usage; 3] {
+    pub(super) fn usage(&self, capacities: FamilyCapacities) -> [Usage; 4] {
         let Realised {
             frontends,
             slots,
             backends,
+            source_ranges,
             ..
         } = &self.realised;
         let pool = |map, pool: &Pool| Usage {
@@ -180,36 +191,70 @@ impl<A: Family> State<A> {
             used: frontends.len() as u32,
             capacity: capacities.frontends,
         };
+        let source_ranges = Usage {
+            map: A::SOURCE_RANGES,
+            used: *source_ranges as u32,
+            capacity: capacities.source_ranges,
+        };
         [
             frontends,
             pool(A::SLOTS, slots),
             pool(A::BACKENDS, backends),
+            source_ranges,
         ]
     }
 
     /// A line for each thing that is not as the objects ask.
     pub(super) fn problems(&self) -> impl Iterator<Item = String> {
         let failures = self.problems.values().chain(&self.stray_problem).cloned();
-        failures.chain(self.desired.claims.problems())
+        let conflicts = self.conflicts().map(|conflict| conflict.to_string());
+        let unranged = self.unranged.iter().map(|service| {
+            let family = A::NUMBER;
+            format!(
+                "Service {service}: spec.loadBalancerSourceRanges has no IPv{family} network, so \
+                 its IPv{family} load balancer addresses are open to every client; add one, or \
+                 close them with --strict-source-ranges"
+            )
+        });
+        failures.chain(conflicts).chain(unranged)
+    }
+
+    /// Each claim to a frontend that is not in force.
+    pub(super) fn conflicts(&self) -> impl Iterator<Item = Conflict> {
+        self.desired.claims.conflicts()
+    }
+}
+
+impl NoLocalEndpoints {
+    fn add<A>(&mut self, plan: Option<&ServicePlan<A>>) {
+        for port in plan.into_iter().flat_map(|plan| &plan.ports) {
+            let (internal, external) = port.without_local_endpoint();
+            self.internal += usize::from(internal);
+            self.external += usize::from(external);
+        }
+    }
+
+    fn remove<A>(&mut self, plan: Option<&ServicePlan<A>>) {
+        let mut gone = Self::default();
+        gone.add(plan);
+        self.internal -= gone.internal;
+        self.external -= gone.external;
     }
 }
 
 /// The ports that a Service asks something else for.
 fn differing_ports<'a, A: Family>(
-    service: &'a ObjectName,
     old: Option<&'a ServicePlan<A>>,
     new: Option<&'a ServicePlan<A>>,
-) -> impl Iterator<Item = PortId> {
-    let of = |plan: Option<&'a ServicePlan<A>>, key| plan.and_then(|plan| plan.ports.get(key));
-    let keys = [old, new]
+) -> impl Iterator<Item = Arc<PortId>> {
+    let of = |plan: Option<&'a ServicePlan<A>>, key| plan.and_then(|plan| plan.port(key));
+    let ports = [old, new]
         .into_iter()
         .flatten()
-        .flat_map(|plan| plan.ports.keys());
-    keys.filter(move |key| of(old, key) != of(new, key))
-        .map(|key| PortId {
-            service: service.clone(),
-            port: key.clone(),
-        })
+        .flat_map(|plan| &plan.ports);
+    ports
+        .filter(move |port| of(old, &port.id.port) != of(new, &port.id.port))
+        .map(|port| Arc::clone(&port.id))
 }
 
 /// An error and its causes on one line.

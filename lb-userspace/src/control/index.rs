@@ -23,6 +23,10 @@ pub struct Index {
 pub struct Touched {
     /// Services whose own object or slices changed.
     pub services: BTreeSet<ObjectName>,
+    /// How many changes of Services there are among them.
+    pub service_changes: usize,
+    /// How many changes of slices there are among them.
+    pub slice_changes: usize,
     /// Whether our Node changed.
     pub node: bool,
     /// Whether the networks of cluster IPs changed.
@@ -41,6 +45,7 @@ impl Index {
                     None => self.services.remove(name).is_some(),
                 };
                 if changed {
+                    touched.service_changes += 1;
                     touched.services.insert(name.clone());
                 }
             }
@@ -65,6 +70,7 @@ impl Index {
     ) {
         let old = self.take_slice(name);
         if old.as_ref().map(|(_, slice)| slice) != slice {
+            touched.slice_changes += 1;
             touched.services.extend(old.map(|(owner, _)| owner));
             touched.services.extend(slice.map(owner));
         }

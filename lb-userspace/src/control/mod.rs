@@ -12,16 +12,19 @@ mod controller;
 pub mod desired;
 mod family;
 pub mod index;
+pub mod node;
 mod node_ports;
 mod pool;
 mod program;
+mod ranges;
 mod realised;
 pub mod select;
 
 use std::time::Duration;
 
+pub use claims::Conflict;
 pub use controller::Controller;
-pub use node_ports::NodePortAddresses;
+pub use node_ports::{NodePortAddress, NodePortAddresses};
 
 /// How services are programmed.
 #[derive(Clone, Debug)]
@@ -30,6 +33,9 @@ pub struct Settings {
     pub node_name: String,
     /// Where node ports are served.
     pub node_port_addresses: NodePortAddresses,
+    /// Whether the source ranges of a Service close the family none of them is of, instead of
+    /// leaving it open.
+    pub strict_source_ranges: bool,
     /// How long a slot range, backend index or service id given back stays unused, for packets in
     /// flight that have read it.
     pub grace: Duration,
@@ -41,6 +47,7 @@ impl Settings {
         Self {
             node_name: node_name.into(),
             node_port_addresses: NodePortAddresses::default(),
+            strict_source_ranges: false,
             grace: Duration::from_secs(5),
         }
     }
@@ -51,9 +58,43 @@ impl Settings {
 pub struct Outcome {
     /// Map operations tried.
     pub operations: usize,
+    /// How many changes of Services changed something that is used.
+    pub service_changes: usize,
+    /// How many changes of EndpointSlices did.
+    pub slice_changes: usize,
+    /// Whether something of the family is still to be done.
+    pub unfinished: ByFamily<bool>,
     /// All that is not as the objects ask, one line each, as it stands. The source's own problems
     /// are not repeated.
     pub problems: Vec<String>,
+}
+
+/// The same for each address family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByFamily<T> {
+    /// IPv4.
+    pub v4: T,
+    /// IPv6.
+    pub v6: T,
+}
+
+/// Service ports that have endpoints, but none on this node, though their policy asks for such.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoLocalEndpoints {
+    /// With `internalTrafficPolicy: Local`.
+    pub internal: usize,
+    /// With `externalTrafficPolicy: Local` and an address that is for clients outside.
+    pub external: usize,
+}
+
+/// What a load balancer is to be told of a Service (SEMANTICS H1 to H4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Port it asks at: `spec.healthCheckNodePort`.
+    pub port: u16,
+    /// Distinct addresses of this node that are ready endpoints; none in a family the Service is
+    /// not served in.
+    pub local_endpoints: ByFamily<Option<usize>>,
 }
 
 /// How full a map is.

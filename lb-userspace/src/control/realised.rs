@@ -1,11 +1,17 @@
 //! What the maps of one family hold, as far as we know.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use lb_common::service::{Backend, Frontend, FrontendKey, Slots};
+use lb_common::{
+    Port as WirePort,
+    service::{Backend, Frontend, FrontendKey, Slots, backend, frontend},
+};
 
 use super::{desired::PortId, pool::Pool, select::Endpoint};
-use crate::maps::FamilyCapacities;
+use crate::maps::{FamilyCapacities, Network};
 
 /// The realised state of a family.
 ///
@@ -14,15 +20,17 @@ use crate::maps::FamilyCapacities;
 #[derive(Clone, Debug)]
 pub(super) struct Realised<A> {
     /// Service ports, by identity.
-    pub(super) ports: BTreeMap<PortId, Port<A>>,
+    pub(super) ports: BTreeMap<Arc<PortId>, Port<A>>,
     /// The port of each service id in use.
-    pub(super) by_id: BTreeMap<u32, PortId>,
+    pub(super) by_id: BTreeMap<u32, Arc<PortId>>,
     /// Frontends.
     pub(super) frontends: BTreeMap<FrontendKey<A>, Known>,
     /// Slot indices.
     pub(super) slots: Pool,
     /// Backend indices.
     pub(super) backends: Pool,
+    /// How many source ranges the ports may have.
+    pub(super) source_ranges: usize,
     /// The last generation given to a backend.
     pub(super) generation: u32,
     /// Entries found in the maps that belong to no port.
@@ -38,22 +46,38 @@ pub(super) struct Port<A> {
     pub(super) named: bool,
     /// Its backends. An index belongs to one port: an endpoint that leaves a Service loses its
     /// flows of that Service at once, whoever else has it.
-    pub(super) backends: BTreeMap<Endpoint<A>, Entry<A>>,
+    pub(super) backends: BTreeMap<Endpoint<A>, Entry>,
     /// Its slots.
     pub(super) ranges: Vec<Range>,
     /// Frontends that may lead to it.
     pub(super) keys: BTreeSet<FrontendKey<A>>,
+    /// Its source ranges, and whether the map surely holds each.
+    pub(super) source_ranges: BTreeMap<Network<A>, bool>,
+    /// How often affinity has been switched on.
+    pub(super) term: Term,
+}
+
+/// The term of a port's session affinity. It is told in the port's frontends also while affinity
+/// is off, so that it outlives the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Term {
+    /// Its number.
+    pub(super) number: u32,
+    /// Whether affinity surely is on.
+    pub(super) on: bool,
 }
 
 /// A backend index in use.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry<A> {
+pub(super) struct Entry {
     /// The index.
     pub(super) index: u32,
     /// Its generation.
     pub(super) generation: u32,
-    /// What the map surely holds there.
-    pub(super) known: Option<Backend<A>>,
+    /// Its [`backend`] flags.
+    pub(super) flags: u16,
+    /// Whether the map surely holds that.
+    pub(super) certain: bool,
 }
 
 /// A range of slots in use.
@@ -62,7 +86,7 @@ pub(super) struct Range {
     /// Where.
     pub(super) slots: Slots,
     /// The backend indices in it.
-    pub(super) content: Vec<u32>,
+    pub(super) content: Box<[u32]>,
     /// Whether the map surely holds them.
     pub(super) written: bool,
 }
@@ -70,9 +94,11 @@ pub(super) struct Range {
 /// What a frontend's entry may hold.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
-    /// The values it may have.
-    pub(super) values: Vec<Frontend>,
-    /// Whether it surely has the only one of them.
+    /// The value tried last.
+    pub(super) value: Frontend,
+    /// Earlier ones it may have instead.
+    pub(super) others: Vec<Frontend>,
+    /// Whether it surely has the value tried last.
     pub(super) certain: bool,
 }
 
@@ -83,6 +109,8 @@ pub(super) struct Strays<A> {
     pub(super) frontends: BTreeSet<FrontendKey<A>>,
     /// Live backends.
     pub(super) backends: BTreeMap<u32, Backend<A>>,
+    /// Source ranges.
+    pub(super) source_ranges: BTreeSet<(u32, Network<A>)>,
 }
 
 impl<A> Default for Strays<A> {
@@ -90,15 +118,45 @@ impl<A> Default for Strays<A> {
         Self {
             frontends: BTreeSet::new(),
             backends: BTreeMap::new(),
+            source_ranges: BTreeSet::new(),
         }
     }
 }
 
 impl Known {
+    /// An entry that has this value if `certain`, or perhaps none.
+    pub(super) const fn new(value: Frontend, certain: bool) -> Self {
+        Self {
+            value,
+            others: Vec::new(),
+            certain,
+        }
+    }
+
     pub(super) fn is(&self, value: &Frontend) -> bool {
-        self.certain && self.values == [*value]
+        self.certain && self.value == *value
+    }
+
+    /// Every value the entry may have.
+    pub(super) fn values(&self) -> impl Iterator<Item = &Frontend> {
+        self.others.iter().chain([&self.value])
     }
 }
+
+impl Entry {
+    /// The entry of an endpoint that has this index.
+    pub(super) const fn backend<A: Copy>(&self, endpoint: &Endpoint<A>) -> Backend<A> {
+        Backend {
+            addr: endpoint.addr,
+            port: WirePort::new(endpoint.port),
+            flags: self.flags,
+            generation: self.generation,
+        }
+    }
+}
+
+/// The flags that say which lists a backend is in.
+pub(super) const IN_LISTS: u16 = backend::IN_CLUSTER | backend::IN_LOCAL;
 
 impl<A> Port<A> {
     pub(super) const fn new(id: u32) -> Self {
@@ -108,7 +166,20 @@ impl<A> Port<A> {
             backends: BTreeMap::new(),
             ranges: Vec::new(),
             keys: BTreeSet::new(),
+            source_ranges: BTreeMap::new(),
+            term: Term {
+                number: 0,
+                on: false,
+            },
         }
+    }
+
+    /// Whether nothing in the maps is its own but its name.
+    pub(super) fn is_bare(&self) -> bool {
+        self.keys.is_empty()
+            && self.backends.is_empty()
+            && self.ranges.is_empty()
+            && self.source_ranges.is_empty()
     }
 }
 
@@ -122,23 +193,37 @@ impl<A: Ord> Realised<A> {
             frontends: BTreeMap::new(),
             slots: Pool::new(0, capacities.slots),
             backends: Pool::new(1, capacities.backends),
+            source_ranges: 0,
             generation: 0,
             strays: Strays::default(),
         }
     }
 
-    /// The slot ranges that packets of a port's clients may be led to.
-    pub(super) fn referenced(&self, port: &Port<A>) -> BTreeSet<(u32, u32)> {
-        let values = port
-            .keys
+    /// The values that frontends leading to a port may have.
+    pub(super) fn values(&self, port: &Port<A>) -> impl Iterator<Item = &Frontend> {
+        port.keys
             .iter()
             .filter_map(|key| self.frontends.get(key))
-            .flat_map(|known| &known.values)
-            .filter(|value| value.service == port.id);
-        values
-            .flat_map(|value| [value.inside, value.outside])
-            .filter(|slots| slots.count > 0)
-            .map(|slots| (slots.offset, slots.count))
+            .flat_map(Known::values)
+            .filter(|value| value.service == port.id)
+    }
+
+    /// The slot ranges that packets of a port's clients may be led to, each with the flag that
+    /// its backends are kept by.
+    pub(super) fn referenced(&self, port: &Port<A>) -> BTreeSet<(u32, u32, u16)> {
+        let list = |local: u32, flags: u32| match flags & local {
+            0 => backend::IN_CLUSTER,
+            _ => backend::IN_LOCAL,
+        };
+        let ranges = self.values(port).flat_map(|value| {
+            [
+                (value.inside, list(frontend::LOCAL_INSIDE, value.flags)),
+                (value.outside, list(frontend::LOCAL_OUTSIDE, value.flags)),
+            ]
+        });
+        ranges
+            .filter(|(slots, _)| slots.count > 0)
+            .map(|(slots, flag)| (slots.offset, slots.count, flag))
             .collect()
     }
 }

@@ -1,8 +1,10 @@
-//! Which endpoints a Service port uses on this node (SEMANTICS A8 to A13, C2 to C8).
+//! Which endpoints a Service port uses on this node (SEMANTICS A8 to A13, C2 to C12).
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
-use super::desired::PortKey;
+use lb_common::service::backend;
+
+use super::{desired::PortKey, node::NodeView};
 use crate::{
     maps::Family,
     model::{Endpoint as ModelEndpoint, EndpointSlice},
@@ -19,29 +21,54 @@ pub struct Endpoint<A> {
     pub local: bool,
 }
 
-/// An endpoint in a list, and its present condition.
+/// An endpoint that is used, and its present condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member<A> {
     /// The endpoint.
     pub endpoint: Endpoint<A>,
+    /// Takes new connections.
+    pub ready: bool,
     /// On its way out.
     pub terminating: bool,
+    /// The lists it is in, as [`backend`] flags.
+    pub lists: u16,
 }
 
-/// The endpoint lists of a Service port, each ordered by address and port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lists<A> {
-    /// For policy `Cluster`. Empty only if no node has a usable endpoint.
-    pub cluster: Vec<Member<A>>,
+/// One of the endpoint lists of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// No endpoint.
+    None,
+    /// For policy `Cluster`. Empty only if no node has a usable endpoint (C6).
+    Cluster,
     /// For policy `Local`.
-    pub local: Vec<Member<A>>,
+    Local,
 }
 
-impl<A> Default for Lists<A> {
-    fn default() -> Self {
-        Self {
-            cluster: Vec::new(),
-            local: Vec::new(),
+/// The endpoints a Service port uses, each in one list or both (C7), ordered by address and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lists<A>(Box<[Member<A>]>);
+
+impl<A> Lists<A> {
+    /// All endpoints in use.
+    pub fn all(&self) -> &[Member<A>] {
+        &self.0
+    }
+
+    /// Whether a list has no endpoint.
+    pub fn is_empty(&self, list: List) -> bool {
+        let mut members = self.0.iter();
+        !members.any(|member| member.lists & list.flag() != 0)
+    }
+}
+
+impl List {
+    /// The flag of [`backend`]s that are in the list.
+    pub const fn flag(self) -> u16 {
+        match self {
+            Self::None => 0,
+            Self::Cluster => backend::IN_CLUSTER,
+            Self::Local => backend::IN_LOCAL,
         }
     }
 }
@@ -50,71 +77,128 @@ impl<A> Default for Lists<A> {
 pub(super) fn select<'a, A: Family>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
     port: &PortKey,
-    node: &str,
+    node: &NodeView,
 ) -> Lists<A> {
-    let endpoints = endpoints::<A>(slices, port);
-    let is_local = |endpoint: &ModelEndpoint| endpoint.node.as_deref() == Some(node);
-    let list = |only_local: bool| {
-        let eligible = |endpoint: &ModelEndpoint| !only_local || is_local(endpoint);
-        let usable = usable(endpoints.values().copied().filter(|e| eligible(e)));
-        let chosen = endpoints
-            .iter()
-            .filter(|(_, endpoint)| eligible(endpoint) && usable(endpoint));
-        let members = chosen.filter_map(|((ip, port), endpoint)| {
-            Some(Member {
-                endpoint: Endpoint {
-                    addr: A::from_ip(*ip)?,
-                    port: *port,
-                    local: is_local(endpoint),
-                },
-                terminating: endpoint.terminating,
-            })
-        });
-        members.collect()
-    };
-    Lists {
-        cluster: list(false),
-        local: list(true),
+    let candidates = candidates::<A>(slices, port, node);
+    let any_ready = candidates.iter().any(Candidate::is_ready);
+    let any_local_ready = candidates.iter().any(|it| it.local && it.is_ready());
+    let nearby = Nearby::of(&candidates, node);
+    let members = candidates.iter().filter_map(|candidate| {
+        let in_cluster = candidate.is_usable(any_ready) && nearby.allows(candidate, node);
+        let in_local = candidate.local && candidate.is_usable(any_local_ready);
+        let flag = |is_in, list: List| if is_in { list.flag() } else { 0 };
+        let lists = flag(in_cluster, List::Cluster) | flag(in_local, List::Local);
+        let member = Member {
+            endpoint: Endpoint {
+                addr: A::from_ip(candidate.addr)?,
+                port: candidate.port,
+                local: candidate.local,
+            },
+            ready: candidate.is_ready(),
+            terminating: candidate.endpoint.terminating,
+            lists,
+        };
+        (lists != 0).then_some(member)
+    });
+    Lists(members.collect())
+}
+
+/// An endpoint that serves the port.
+struct Candidate<'a> {
+    addr: IpAddr,
+    port: u16,
+    local: bool,
+    endpoint: &'a ModelEndpoint,
+}
+
+impl Candidate<'_> {
+    const fn is_ready(&self) -> bool {
+        self.endpoint.ready
+    }
+
+    /// Ready ones are used; without any, those that still serve while they terminate (C4, C5).
+    const fn is_usable(&self, any_ready: bool) -> bool {
+        if any_ready {
+            self.endpoint.ready
+        } else {
+            self.endpoint.serving && self.endpoint.terminating
+        }
     }
 }
 
-type Endpoints<'a> = BTreeMap<(IpAddr, u16), &'a ModelEndpoint>;
-
-/// All endpoints of the family that serve the port, once each: of two with the same address and port
-/// the later one counts, unless it is terminating (A12).
-fn endpoints<'a, A: Family>(
+/// All endpoints of the family that serve the port, once each, ordered by address and port: of two
+/// with the same the later one counts, unless it is terminating (A12).
+fn candidates<'a, A: Family>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
     key: &PortKey,
-) -> Endpoints<'a> {
-    let mut endpoints = Endpoints::new();
+    node: &NodeView,
+) -> Vec<Candidate<'a>> {
+    let mut candidates = Vec::new();
     for slice in slices {
+        let of_family = |endpoint: &&ModelEndpoint| endpoint.addr.is_ipv6() == A::IS_V6;
         let numbers = slice.ports.iter().filter(|port| {
             port.name == key.name && port.protocol == key.protocol && port.port != 0
         });
         for number in numbers.map(|port| port.port) {
-            let of_family = |endpoint: &&ModelEndpoint| A::from_ip(endpoint.addr).is_some();
-            for endpoint in slice.endpoints.iter().filter(of_family) {
-                let same = endpoints.entry((endpoint.addr, number)).or_insert(endpoint);
-                if !endpoint.terminating {
-                    *same = endpoint;
-                }
-            }
+            let endpoints = slice.endpoints.iter().filter(of_family);
+            candidates.extend(endpoints.map(|endpoint| Candidate {
+                addr: endpoint.addr,
+                port: number,
+                local: endpoint.node.as_deref() == Some(&node.name),
+                endpoint,
+            }));
         }
     }
-    endpoints
+    candidates.sort_by_key(|candidate| (candidate.addr, candidate.port));
+    candidates.dedup_by(|later, kept| {
+        let same = (later.addr, later.port) == (kept.addr, kept.port);
+        if same && !later.endpoint.terminating {
+            (kept.local, kept.endpoint) = (later.local, later.endpoint);
+        }
+        same
+    });
+    candidates
 }
 
-/// Which of them are used: the ready ones; without any, those that still serve while they
-/// terminate (C4, C5).
-fn usable<'a>(
-    mut eligible: impl Iterator<Item = &'a ModelEndpoint>,
-) -> impl Fn(&ModelEndpoint) -> bool {
-    let any_ready = eligible.any(|endpoint| endpoint.ready);
-    move |endpoint| {
-        if any_ready {
-            endpoint.ready
-        } else {
-            endpoint.serving && endpoint.terminating
+/// How far topology lets traffic go. Hints count only if every ready endpoint has some, and one of
+/// them is for us (C10 to C12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nearby {
+    /// To endpoints for this node.
+    Node,
+    /// To endpoints for this node's zone.
+    Zone,
+    /// Anywhere.
+    All,
+}
+
+impl Nearby {
+    fn of(candidates: &[Candidate<'_>], node: &NodeView) -> Self {
+        let levels = [Self::Node, Self::Zone];
+        let fits = |level: &Self| {
+            let mut ready = candidates.iter().filter(|it| it.is_ready());
+            let hinted = ready.clone().all(|it| level.has_hint(it));
+            hinted && ready.any(|it| level.allows(it, node))
+        };
+        levels.into_iter().find(fits).unwrap_or(Self::All)
+    }
+
+    const fn has_hint(self, candidate: &Candidate<'_>) -> bool {
+        match self {
+            Self::Node => !candidate.endpoint.for_nodes.is_empty(),
+            Self::Zone => !candidate.endpoint.for_zones.is_empty(),
+            Self::All => true,
+        }
+    }
+
+    fn allows(self, candidate: &Candidate<'_>, node: &NodeView) -> bool {
+        let NodeView { name, zone, .. } = node;
+        match self {
+            Self::Node => candidate.endpoint.for_nodes.contains(name),
+            Self::Zone => zone
+                .as_ref()
+                .is_some_and(|zone| candidate.endpoint.for_zones.contains(zone)),
+            Self::All => true,
         }
     }
 }

@@ -1,20 +1,24 @@
 //! The pinned BPF maps.
 
-use std::{collections::BTreeMap, io, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+};
 
 use aya::{
     Pod,
-    maps::{HashMap, MapData, MapError},
+    maps::{HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
 };
 use lb_common::{
     Addr, Port, V4, V6, maps,
-    service::{Backend, Frontend, FrontendKey, ServiceName},
+    service::{Backend, Frontend, FrontendKey, ServiceName, SourceRange},
 };
 use rustix::io::Errno;
 
 use super::{
-    Capacities, Dump, Family, FamilyCapacities, FamilyDump, FamilyOp, LbMaps, Op, ReadError,
-    WriteError, absent::Absent, mmap::MappedArray,
+    Capacities, Dump, Family, FamilyCapacities, FamilyDump, FamilyOp, LbMaps, Network, Op,
+    ReadError, WriteError, absent::Absent, mmap::MappedArray,
 };
 use crate::pins::{OpenError, Pins};
 
@@ -91,14 +95,18 @@ struct KernelFamily<A> {
     capacity: u32,
     slots: MappedArray,
     backends: MappedArray,
+    source_ranges: LpmTrie<MapData, SourceRange<A>, u32>,
+    source_ranges_capacity: u32,
 }
 
 impl<A: Family> KernelFamily<A>
 where
     FrontendKey<A>: Pod,
+    SourceRange<A>: Pod,
 {
     fn open(pins: &Pins) -> Result<Self, KernelError> {
         let (frontends, capacity) = open_hash(pins, A::FRONTENDS)?;
+        let (source_ranges, source_ranges_capacity) = open_trie(pins, A::SOURCE_RANGES)?;
         let absent = open_absent::<A>(pins, &frontends)?;
         Ok(Self {
             frontends,
@@ -106,6 +114,8 @@ where
             capacity,
             slots: open_array(pins, A::SLOTS, 1)?,
             backends: open_array(pins, A::BACKENDS, size_of::<Backend<A>>() / 4)?,
+            source_ranges,
+            source_ranges_capacity,
         })
     }
 
@@ -123,6 +133,13 @@ where
                 .zip(backends)
                 .try_for_each(|(index, backend)| self.slots.store(index, 0, *backend)),
             FamilyOp::PutBackend(index, backend) => store_backend(&self.backends, *index, backend),
+            FamilyOp::PutSourceRange(service, network) => self
+                .source_ranges
+                .insert(&range_key(*service, network), &1, 0)
+                .map_err(io_error),
+            FamilyOp::DeleteSourceRange(service, network) => {
+                absent_is_gone(self.source_ranges.remove(&range_key(*service, network)))
+            }
         }
     }
 
@@ -136,6 +153,7 @@ where
                 .map(|index| self.slots.load(index, 0))
                 .collect(),
             backends: backends.collect(),
+            source_ranges: dump_ranges(&self.source_ranges)?,
         })
     }
 
@@ -144,8 +162,41 @@ where
             frontends: self.capacity,
             slots: self.slots.len(),
             backends: self.backends.len(),
+            source_ranges: self.source_ranges_capacity,
         }
     }
+}
+
+/// The trie compares the service id first, then the network.
+fn range_key<A: Addr>(service: u32, network: &Network<A>) -> Key<SourceRange<A>>
+where
+    SourceRange<A>: Pod,
+{
+    let bits = SourceRange::<A>::SERVICE_BITS + u32::from(network.prefix);
+    Key::new(bits, SourceRange::new(service, network.addr))
+}
+
+fn dump_ranges<A: Family>(
+    trie: &LpmTrie<MapData, SourceRange<A>, u32>,
+) -> Result<BTreeSet<(u32, Network<A>)>, ReadError>
+where
+    SourceRange<A>: Pod,
+{
+    let range = |key: Key<SourceRange<A>>| {
+        let SourceRange { service, addr } = key.data();
+        // Less than a whole service id would let clients into several services: no key of ours.
+        let prefix = key
+            .prefix_len()
+            .checked_sub(SourceRange::<A>::SERVICE_BITS)?;
+        let prefix = u8::try_from(prefix).ok()?;
+        Some((u32::from_be_bytes(service), Network { addr, prefix }))
+    };
+    let keys: Result<Vec<_>, _> = trie.keys().collect();
+    let keys = keys.map_err(|error| ReadError {
+        map: A::SOURCE_RANGES,
+        source: io_error(error),
+    })?;
+    Ok(keys.into_iter().filter_map(range).collect())
 }
 
 /// Stores the flags last: whoever sees a backend alive sees the rest of it too.
@@ -200,8 +251,22 @@ fn open_hash<K: Pod, V: Pod>(
     };
     let data = pins.open(map)?;
     let entries = data.info().map_err(shape)?.max_entries();
-    let hash = HashMap::try_from(aya::maps::Map::HashMap(data)).map_err(shape)?;
+    let hash = HashMap::try_from(Map::HashMap(data)).map_err(shape)?;
     Ok((hash, entries))
+}
+
+fn open_trie<K: Pod, V: Pod>(
+    pins: &Pins,
+    map: &'static str,
+) -> Result<(LpmTrie<MapData, K, V>, u32), KernelError> {
+    let shape = |source: MapError| KernelError::Shape {
+        map,
+        source: io_error(source),
+    };
+    let data = pins.open(map)?;
+    let entries = data.info().map_err(shape)?.max_entries();
+    let trie = LpmTrie::try_from(Map::LpmTrie(data)).map_err(shape)?;
+    Ok((trie, entries))
 }
 
 fn open_array(pins: &Pins, map: &'static str, words: usize) -> Result<MappedArray, KernelError> {

@@ -91,6 +91,19 @@ fn apply<A: Addr>(
             }
             put::<u32, Backend<A>>(&mut maps.backends, *index, *backend, capacity.backends)
         }
+        FamilyOp::PutSourceRange(service, network) => {
+            let key = (*service, *network);
+            let full = maps.source_ranges.len() >= capacity.source_ranges as usize;
+            if full && !maps.source_ranges.contains(&key) {
+                return Err(Errno::NOSPC);
+            }
+            maps.source_ranges.insert(key);
+            Ok(())
+        }
+        FamilyOp::DeleteSourceRange(service, network) => {
+            maps.source_ranges.remove(&(*service, *network));
+            Ok(())
+        }
     }
 }
 

@@ -9,12 +9,17 @@ mod kernel;
 mod memory;
 mod mmap;
 
-use std::{collections::BTreeMap, fmt, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+};
 
+use ipnet::IpNet;
 use lb_common::{
     Addr, V4, V6, maps,
     service::{Backend, Frontend, FrontendKey, ServiceName},
 };
+use rustix::io::Errno;
 
 pub use faulty::{Fault, Faulty};
 pub use kernel::{Kernel, KernelError};
@@ -32,6 +37,8 @@ pub trait Family: Addr {
     const SLOTS: &'static str;
     /// Name of its backend map.
     const BACKENDS: &'static str;
+    /// Name of its map of source ranges.
+    const SOURCE_RANGES: &'static str;
 
     /// The operation on the maps of this family.
     fn op(op: FamilyOp<Self>) -> Op;
@@ -45,6 +52,7 @@ impl Family for V4 {
     const ABSENT: &'static str = maps::ABSENT4;
     const SLOTS: &'static str = maps::SLOTS4;
     const BACKENDS: &'static str = maps::BACKENDS4;
+    const SOURCE_RANGES: &'static str = maps::SOURCE_RANGES4;
 
     fn op(op: FamilyOp<Self>) -> Op {
         Op::V4(op)
@@ -61,6 +69,7 @@ impl Family for V6 {
     const ABSENT: &'static str = maps::ABSENT6;
     const SLOTS: &'static str = maps::SLOTS6;
     const BACKENDS: &'static str = maps::BACKENDS6;
+    const SOURCE_RANGES: &'static str = maps::SOURCE_RANGES6;
 
     fn op(op: FamilyOp<Self>) -> Op {
         Op::V6(op)
@@ -95,6 +104,43 @@ pub enum FamilyOp<A> {
     WriteSlots(u32, Vec<u32>),
     /// Sets the backend at an index.
     PutBackend(u32, Backend<A>),
+    /// Lets clients of the network use the load balancer addresses of the service id.
+    PutSourceRange(u32, Network<A>),
+    /// Takes that back; it need not be there.
+    DeleteSourceRange(u32, Network<A>),
+}
+
+/// A network: its address, zero behind the prefix, and the length of the prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Network<A> {
+    /// Network address.
+    pub addr: A,
+    /// Length of the prefix.
+    pub prefix: u8,
+}
+
+impl<A: Addr> Network<A> {
+    /// This family's view of `network`; none if it is of the other family.
+    pub fn from_net(network: &IpNet) -> Option<Self> {
+        Some(Self {
+            addr: A::from_ip(network.network())?,
+            prefix: network.prefix_len(),
+        })
+    }
+
+    /// The network of one address.
+    pub fn host(addr: A) -> Self {
+        Self {
+            addr,
+            prefix: if A::IS_V6 { 128 } else { 32 },
+        }
+    }
+}
+
+impl<A: Addr> fmt::Display for Network<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr.to_ip(), self.prefix)
+    }
 }
 
 /// The service maps of a node.
@@ -127,6 +173,8 @@ pub struct FamilyDump<A> {
     pub slots: Vec<u32>,
     /// Backends ever set, those not alive included.
     pub backends: BTreeMap<u32, Backend<A>>,
+    /// Source ranges, by service id.
+    pub source_ranges: BTreeSet<(u32, Network<A>)>,
 }
 
 impl<A> Default for FamilyDump<A> {
@@ -135,6 +183,7 @@ impl<A> Default for FamilyDump<A> {
             frontends: BTreeMap::new(),
             slots: Vec::new(),
             backends: BTreeMap::new(),
+            source_ranges: BTreeSet::new(),
         }
     }
 }
@@ -159,6 +208,8 @@ pub struct FamilyCapacities {
     pub slots: u32,
     /// Backends.
     pub backends: u32,
+    /// Source ranges.
+    pub source_ranges: u32,
 }
 
 /// A write failed.
@@ -202,7 +253,12 @@ impl Op {
             map,
             key,
         } = self.target();
-        if source.raw_os_error() == Some(rustix::io::Errno::TOOBIG.raw_os_error()) {
+        // A hash map says the one, a trie the other.
+        let full = [Errno::TOOBIG, Errno::NOSPC].map(Errno::raw_os_error);
+        if source
+            .raw_os_error()
+            .is_some_and(|errno| full.contains(&errno))
+        {
             WriteError::Full { map, key }
         } else {
             WriteError::Failed {
@@ -231,6 +287,12 @@ impl<A: Family> FamilyOp<A> {
             Self::DeleteFrontend(key) => Target::new("delete", A::FRONTENDS, show_key(key)),
             Self::WriteSlots(offset, _) => Target::new("put", A::SLOTS, offset),
             Self::PutBackend(index, _) => Target::new("put", A::BACKENDS, index),
+            Self::PutSourceRange(service, network) => {
+                Target::new("put", A::SOURCE_RANGES, show_range(*service, network))
+            }
+            Self::DeleteSourceRange(service, network) => {
+                Target::new("delete", A::SOURCE_RANGES, show_range(*service, network))
+            }
         }
     }
 }
@@ -250,6 +312,10 @@ impl Target {
             key: key.to_string(),
         }
     }
+}
+
+fn show_range<A: Addr>(service: u32, network: &Network<A>) -> String {
+    format!("{service}, {network}")
 }
 
 /// A frontend key as people write it: `192.0.2.1:80/TCP`, or the address alone of a

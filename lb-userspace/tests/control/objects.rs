@@ -17,6 +17,7 @@ pub(crate) const FAMILY: FamilyCapacities = FamilyCapacities {
     frontends: 64,
     slots: 64,
     backends: 64,
+    source_ranges: 64,
 };
 
 pub(crate) fn name(name: &str) -> ObjectName {

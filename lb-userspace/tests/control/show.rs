@@ -30,18 +30,24 @@ fn show_family<A: Family>(dump: &Dump, out: &mut String) {
         .frontends
         .iter()
         .map(|(key, value)| {
-            let flags = [
-                (frontend::DROP_INSIDE, "inside"),
-                (frontend::DROP_OUTSIDE, "outside"),
-            ];
-            let dropped: Vec<_> = flags
-                .into_iter()
-                .filter(|(flag, _)| value.flags & flag != 0)
-                .map(|(_, name)| name)
-                .collect();
+            let flags = names(
+                value.flags,
+                &[
+                    (frontend::CLUSTER_IP, "cluster-ip"),
+                    (frontend::DROP_INSIDE, "drop-inside"),
+                    (frontend::DROP_OUTSIDE, "drop-outside"),
+                    (frontend::LOCAL_INSIDE, "local-inside"),
+                    (frontend::LOCAL_OUTSIDE, "local-outside"),
+                    (frontend::SOURCE_RANGES, "source-ranges"),
+                ],
+            );
+            let affinity = match (value.affinity.timeout(), value.affinity.term()) {
+                (0, 0) => String::new(),
+                (timeout, term) => format!(" affinity {timeout} s term {term}"),
+            };
             let sort = (key.addr.to_ip(), key.port.number(), key.proto);
             let line = format!(
-                "{:<22} service {} inside {} outside {} drop {dropped:?}",
+                "{:<22} service {} inside {} outside {} [{flags}]{affinity}",
                 show_key(key),
                 value.service,
                 show_slots::<A>(dump, value.inside),
@@ -55,24 +61,33 @@ fn show_family<A: Family>(dump: &Dump, out: &mut String) {
         writeln!(out, "{line}").unwrap();
     }
     for (index, found) in &maps.backends {
-        let flags = [
-            (backend::ALIVE, "alive"),
-            (backend::LOCAL, "local"),
-            (backend::TERMINATING, "terminating"),
-        ];
-        let flags: Vec<_> = flags
-            .into_iter()
-            .filter(|(flag, _)| found.flags & flag != 0)
-            .map(|(_, name)| name)
-            .collect();
+        let flags = names(
+            u32::from(found.flags),
+            &[
+                (u32::from(backend::ALIVE), "alive"),
+                (u32::from(backend::LOCAL), "local"),
+                (u32::from(backend::TERMINATING), "terminating"),
+                (u32::from(backend::IN_CLUSTER), "in-cluster"),
+                (u32::from(backend::IN_LOCAL), "in-local"),
+            ],
+        );
         let (addr, port) = (found.addr.to_ip(), found.port.number());
-        let (flags, generation) = (flags.join(" "), found.generation);
+        let generation = found.generation;
         writeln!(
             out,
             "backend {index}: {addr} {port} {flags} generation {generation}"
         )
         .unwrap();
     }
+    for (service, network) in &maps.source_ranges {
+        writeln!(out, "source range of service {service}: {network}").unwrap();
+    }
+}
+
+fn names(flags: u32, names: &[(u32, &str)]) -> String {
+    let set = names.iter().filter(|(flag, _)| flags & flag != 0);
+    let set: Vec<_> = set.map(|(_, name)| *name).collect();
+    set.join(" ")
 }
 
 /// The range, and the backend indices in it.

@@ -1,14 +1,18 @@
 //! The driver: random changes, a controller, and the comparison with the model.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
+use lb_common::{V4, V6, service::ServiceName};
 use lb_userspace::{
-    control::{Controller, NodePortAddresses, Settings},
+    control::{Controller, NodePortAddress, Settings},
     maps::{Fault, Faulty, LbMaps},
 };
 
 use crate::{
-    expected::{actual, expected},
+    expected::{actual, affinities, expected, health_checks},
     watched::Watched,
     world::{NODE, Random, World},
 };
@@ -33,14 +37,19 @@ struct Churn<M> {
     settings: Settings,
     now: Instant,
     faults: Faults,
+    /// Affinity of each family's service ids when the maps last were in line.
+    affinities: [Affinities; 2],
 }
+
+/// Name, timeout and term, by service id.
+type Affinities = BTreeMap<u32, (ServiceName, u32, u32)>;
 
 /// Makes `steps` random changes and compares the maps with the model after each (with faults: as
 /// soon as they are overcome), then takes everything away and finds the maps empty.
 pub(crate) fn churn<M: LbMaps>(maps: M, steps: usize, seed: u64, faults: Faults) {
     let now = Instant::now();
     let mut settings = Settings::new(NODE);
-    settings.node_port_addresses = NodePortAddresses::All;
+    settings.node_port_addresses = [NodePortAddress::All].into_iter().collect();
     settings.grace = GRACE;
     let watched = Watched::new(maps, now, GRACE);
     let mut churn = Churn {
@@ -50,6 +59,7 @@ pub(crate) fn churn<M: LbMaps>(maps: M, steps: usize, seed: u64, faults: Faults)
         settings,
         now,
         faults,
+        affinities: Default::default(),
     };
     for step in 0..steps {
         churn.step();
@@ -134,7 +144,7 @@ impl<M: LbMaps> Churn<M> {
         watched.frugal = true;
     }
 
-    fn compare(&self, step: usize) {
+    fn compare(&mut self, step: usize) {
         let dump = self.controller.maps().dump().unwrap();
         let wanted = expected(&self.world, &self.settings.node_port_addresses);
         let found = actual(&dump);
@@ -146,6 +156,42 @@ impl<M: LbMaps> Churn<M> {
             wanted.len(),
             "step {step}: frontends nobody asks for"
         );
+        assert_eq!(
+            self.controller.health_checks(),
+            &health_checks(&self.world),
+            "step {step}"
+        );
+        let found = [affinities::<V4>(&dump), affinities::<V6>(&dump)];
+        for (family, found) in found.into_iter().enumerate() {
+            self.compare_affinity(step, family, found, &dump.names);
+        }
+    }
+
+    /// Affinity that goes on keeps its term; switched on again it has a new one.
+    fn compare_affinity(
+        &mut self,
+        step: usize,
+        family: usize,
+        found: BTreeMap<u32, (u32, u32)>,
+        names: &BTreeMap<u32, ServiceName>,
+    ) {
+        let named = |(id, (timeout, term))| (id, (names[&id], timeout, term));
+        let found: Affinities = found.into_iter().map(named).collect();
+        for (id, (name, timeout, term)) in &found {
+            let Some((was, earlier, old)) = self.affinities[family].get(id) else {
+                continue;
+            };
+            // With faults it may have been switched off and on in between.
+            let seen = was == name && self.faults == Faults::None;
+            match (*earlier > 0, *timeout > 0) {
+                (false, true) if was == name => assert_ne!(term, old, "step {step}, service {id}"),
+                (true, true) | (_, false) if seen => {
+                    assert_eq!(term, old, "step {step}, service {id}");
+                }
+                _ => {}
+            }
+        }
+        self.affinities[family] = found;
     }
 
     /// A new controller takes over: nothing is written, and nothing has drifted.

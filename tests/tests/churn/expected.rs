@@ -6,14 +6,15 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use ipnet::IpNet;
 use lb_common::{
     V4, V6,
     service::{Frontend, Slots, backend, frontend, text},
 };
 use lb_userspace::{
-    control::NodePortAddresses,
+    control::{ByFamily, HealthCheck, NodePortAddresses},
     maps::{Dump, Family},
-    model::{Endpoint, Service, ServicePort, TrafficPolicy},
+    model::{Endpoint, ObjectName, Service, ServicePort, TrafficPolicy},
 };
 
 use crate::world::{NODE, World};
@@ -28,8 +29,15 @@ type Backends = BTreeSet<(SocketAddr, bool, bool)>;
 pub(crate) struct Leads {
     /// Namespace, Service, port, protocol.
     port: (String, String, String, u8),
+    cluster_ip: bool,
     drop_inside: bool,
     drop_outside: bool,
+    local_inside: bool,
+    local_outside: bool,
+    /// Networks it is open to; none if it is to all.
+    open_to: Option<BTreeSet<IpNet>>,
+    /// Seconds a client is remembered.
+    affinity: u32,
     inside: Backends,
     outside: Backends,
 }
@@ -52,7 +60,8 @@ pub(crate) fn expected(world: &World, setting: &NodePortAddresses) -> Frontends 
                     continue;
                 };
                 if number == 0 {
-                    let row = leads(service, port, &[], &[], false);
+                    let mut row = leads(service, port, &[], &[], false);
+                    row.cluster_ip = true;
                     frontends.entry((*cluster_ip, 0, 0)).or_insert(row);
                 }
                 for (key, row) in rows(world, setting, service, port, *cluster_ip) {
@@ -73,7 +82,8 @@ fn rows(
 ) -> Vec<(Key, Leads)> {
     let all = endpoints(world, service, port, cluster_ip.is_ipv6());
     let is_local = |endpoint: &&(SocketAddr, Endpoint)| endpoint.1.node.as_deref() == Some(NODE);
-    let cluster = chosen(all.clone());
+    let zone = world.node.as_ref().and_then(|node| node.zone.as_deref());
+    let cluster = nearby(chosen(all.clone()), zone);
     let local = chosen(all.iter().filter(is_local).cloned().collect());
     let pick = |policy| match policy {
         TrafficPolicy::Cluster => &cluster,
@@ -85,7 +95,11 @@ fn rows(
     let proto = port.protocol.number();
     let mut inner = leads(service, port, internal, internal, elsewhere);
     inner.drop_inside = internal.is_empty() && elsewhere;
-    let outer = leads(service, port, &cluster, external, elsewhere);
+    inner.cluster_ip = true;
+    inner.local_inside = service.internal_policy == TrafficPolicy::Local;
+    inner.local_outside = inner.local_inside;
+    let mut outer = leads(service, port, &cluster, external, elsewhere);
+    outer.local_outside = service.external_policy == TrafficPolicy::Local;
     let mut rows = vec![((cluster_ip, port.port, proto), inner)];
     for ip in service.external_ips.iter().chain(&service.ingress_ips) {
         rows.push(((*ip, port.port, proto), outer.clone()));
@@ -97,7 +111,33 @@ fn rows(
         }
     }
     rows.retain(|((ip, ..), _)| ip.is_ipv6() == cluster_ip.is_ipv6());
+    for ((ip, number, _), row) in &mut rows {
+        if service.ingress_ips.contains(ip) && *number == port.port {
+            row.open_to = open_to(world, service, ip.is_ipv6());
+        }
+    }
     rows
+}
+
+/// Networks whose clients may use the load balancer addresses of a family; none if all may.
+fn open_to(world: &World, service: &Service, v6: bool) -> Option<BTreeSet<IpNet>> {
+    let family = |ip: &&IpAddr| ip.is_ipv6() == v6;
+    let ranges = service.source_ranges.iter();
+    let mut ranges: BTreeSet<IpNet> = ranges
+        .filter(|range| family(&&range.addr()))
+        .copied()
+        .collect();
+    if ranges.is_empty() || ranges.iter().any(|range| range.prefix_len() == 0) {
+        return None;
+    }
+    let node = world.node.clone().unwrap_or_default().addresses;
+    let mut known = node.iter().chain(&world.own).filter(family);
+    let primary = known.find(|ip| !ip.is_loopback());
+    if primary.is_some_and(|ip| ranges.iter().any(|range| range.contains(ip))) {
+        let own = service.ingress_ips.iter().filter(family);
+        ranges.extend(own.map(|ip| IpNet::from(*ip)));
+    }
+    Some(ranges)
 }
 
 fn leads(
@@ -121,8 +161,13 @@ fn leads(
             port.name.clone(),
             port.protocol.number(),
         ),
+        cluster_ip: false,
         drop_inside: false,
         drop_outside: outside.is_empty() && elsewhere,
+        local_inside: false,
+        local_outside: false,
+        open_to: None,
+        affinity: service.affinity.unwrap_or(0),
         inside: backends(inside),
         outside: backends(outside),
     }
@@ -172,6 +217,25 @@ fn chosen(all: Vec<(SocketAddr, Endpoint)>) -> Vec<(SocketAddr, Endpoint)> {
         .collect()
 }
 
+/// Those of the chosen ones that topology leaves.
+fn nearby(chosen: Vec<(SocketAddr, Endpoint)>, zone: Option<&str>) -> Vec<(SocketAddr, Endpoint)> {
+    type Hints = fn(&Endpoint) -> &Vec<String>;
+    let levels: [(Hints, Option<&str>); 2] = [
+        (|endpoint| &endpoint.for_nodes, Some(NODE)),
+        (|endpoint| &endpoint.for_zones, zone),
+    ];
+    let ready = chosen.iter().any(|(_, endpoint)| endpoint.ready);
+    for (hints, here) in levels.into_iter().filter(|_| ready) {
+        let is_here = |hint: &String| Some(hint.as_str()) == here;
+        let near = chosen.iter().filter(|(_, e)| hints(e).iter().any(is_here));
+        let near: Vec<_> = near.cloned().collect();
+        if !near.is_empty() && chosen.iter().all(|(_, e)| !hints(e).is_empty()) {
+            return near;
+        }
+    }
+    chosen
+}
+
 /// What the maps say. Everything in them must be of use to some frontend.
 pub(crate) fn actual(dump: &Dump) -> Frontends {
     let mut frontends = Frontends::new();
@@ -193,11 +257,15 @@ fn follow<A: Family>(dump: &Dump, frontends: &mut Frontends, names: &mut BTreeSe
         assert_eq!(name.family, A::NUMBER);
         names.insert(value.service);
         let Frontend {
+            service,
             flags,
             inside,
             outside,
-            ..
+            affinity,
         } = *value;
+        let has = |flag| flags & flag != 0;
+        let ranges = maps.source_ranges.iter().filter(|(id, _)| *id == service);
+        let ranges = ranges.map(|(_, network)| network.to_string().parse().unwrap());
         let mut backends = |slots: Slots| -> Backends {
             let range = slots.offset as usize..(slots.offset + slots.count) as usize;
             let indices = &maps.slots[range];
@@ -220,8 +288,13 @@ fn follow<A: Family>(dump: &Dump, frontends: &mut Frontends, names: &mut BTreeSe
                 text(&name.port).to_owned(),
                 name.proto,
             ),
-            drop_inside: flags & frontend::DROP_INSIDE != 0,
-            drop_outside: flags & frontend::DROP_OUTSIDE != 0,
+            cluster_ip: has(frontend::CLUSTER_IP),
+            drop_inside: has(frontend::DROP_INSIDE),
+            drop_outside: has(frontend::DROP_OUTSIDE),
+            local_inside: has(frontend::LOCAL_INSIDE),
+            local_outside: has(frontend::LOCAL_OUTSIDE),
+            open_to: has(frontend::SOURCE_RANGES).then(|| ranges.collect()),
+            affinity: affinity.timeout(),
             inside: backends(inside),
             outside: backends(outside),
         };
@@ -233,6 +306,11 @@ fn follow<A: Family>(dump: &Dump, frontends: &mut Frontends, names: &mut BTreeSe
         .filter(|(_, b)| b.flags & backend::ALIVE != 0);
     let live: BTreeSet<u32> = live.map(|(index, _)| *index).collect();
     assert_eq!(live, used, "the live backends are those in use");
+    let restricted = maps.frontends.values();
+    let restricted = restricted.filter(|value| value.flags & frontend::SOURCE_RANGES != 0);
+    let restricted: BTreeSet<u32> = restricted.map(|value| value.service).collect();
+    let ranged: BTreeSet<u32> = maps.source_ranges.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ranged, restricted, "ranges stand where they are asked for");
 }
 
 fn resolve<A: Family>(found: &lb_common::service::Backend<A>) -> (SocketAddr, bool, bool) {
@@ -240,4 +318,41 @@ fn resolve<A: Family>(found: &lb_common::service::Backend<A>) -> (SocketAddr, bo
     let has = |flag| found.flags & flag != 0;
     let socket = SocketAddr::new(found.addr.to_ip(), found.port.number());
     (socket, has(backend::LOCAL), has(backend::TERMINATING))
+}
+
+/// The session affinity of each service id, the same in all its frontends: timeout and term.
+pub(crate) fn affinities<A: Family>(dump: &Dump) -> BTreeMap<u32, (u32, u32)> {
+    let mut affinities = BTreeMap::new();
+    for value in A::of(dump).frontends.values() {
+        let told = (value.affinity.timeout(), value.affinity.term());
+        let known = affinities.entry(value.service).or_insert(told);
+        assert_eq!(*known, told, "affinity of service {}", value.service);
+    }
+    affinities
+}
+
+/// What load balancers are told: port, and ready endpoints of this node by family.
+pub(crate) fn health_checks(world: &World) -> BTreeMap<ObjectName, HealthCheck> {
+    let services = world.services.values();
+    let asked = services.filter(|service| service.health_check_node_port != 0);
+    let check = |service: &Service| HealthCheck {
+        port: service.health_check_node_port,
+        local_endpoints: ByFamily {
+            v4: ready_here(world, service, false),
+            v6: ready_here(world, service, true),
+        },
+    };
+    asked
+        .map(|service| (service.name.clone(), check(service)))
+        .collect()
+}
+
+fn ready_here(world: &World, service: &Service, v6: bool) -> Option<usize> {
+    let mut cluster_ips = service.cluster_ips.iter();
+    cluster_ips.find(|ip| ip.is_ipv6() == v6)?;
+    let ports = service.ports.iter();
+    let all = ports.flat_map(|port| endpoints(world, service, port, v6));
+    let here = all.filter(|(_, e)| e.ready && e.node.as_deref() == Some(NODE));
+    let addresses: BTreeSet<IpAddr> = here.map(|(socket, _)| socket.ip()).collect();
+    Some(addresses.len())
 }

@@ -8,11 +8,11 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, MapData},
+    maps::{Array, HashMap, LpmTrie, MapData},
 };
 use lb_common::{
     V4, V6, maps,
-    service::{ABSENT_BITS, Backend, Frontend, FrontendKey, ServiceName},
+    service::{ABSENT_BITS, Backend, Frontend, FrontendKey, ServiceName, SourceRange},
 };
 use lb_userspace::{
     maps::{Capacities, Family, FamilyCapacities, Kernel},
@@ -22,6 +22,8 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, 
 
 /// `BPF_F_MMAPABLE` of linux/bpf.h.
 const MMAPABLE: u32 = 1 << 10;
+/// `BPF_F_NO_PREALLOC`, without which there is no trie.
+const NO_PREALLOC: u32 = 1;
 
 /// Pinned maps.
 pub(crate) struct Pinned {
@@ -64,6 +66,7 @@ fn pin_family<A: Family>(pins: &Pins, capacities: FamilyCapacities)
 where
     FrontendKey<A>: Pod,
     Backend<A>: Pod,
+    SourceRange<A>: Pod,
 {
     HashMap::<MapData, FrontendKey<A>, Frontend>::create(capacities.frontends, 0)
         .unwrap()
@@ -80,5 +83,9 @@ where
     Array::<MapData, Backend<A>>::create(capacities.backends, MMAPABLE)
         .unwrap()
         .pin(pins.map(A::BACKENDS))
+        .unwrap();
+    LpmTrie::<MapData, SourceRange<A>, u32>::create(capacities.source_ranges, NO_PREALLOC)
+        .unwrap()
+        .pin(pins.map(A::SOURCE_RANGES))
         .unwrap();
 }

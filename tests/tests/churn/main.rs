@@ -19,6 +19,7 @@ const FAMILY: FamilyCapacities = FamilyCapacities {
     frontends: 512,
     slots: 1024,
     backends: 1024,
+    source_ranges: 1024,
 };
 const CAPACITIES: Capacities = Capacities {
     v4: FAMILY,

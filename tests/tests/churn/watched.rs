@@ -9,7 +9,7 @@ use std::{
 
 use lb_common::{
     V4, V6,
-    service::{Backend, Slots, backend, text},
+    service::{Backend, Frontend, Slots, backend, frontend, text},
 };
 use lb_userspace::{
     maps::{
@@ -67,7 +67,12 @@ impl<M: LbMaps> LbMaps for Watched<M> {
         match op {
             Op::V4(op) => self.v4.permit(op, &before.v4, due, self.frugal),
             Op::V6(op) => self.v6.permit(op, &before.v6, due, self.frugal),
-            Op::PutName(..) | Op::DeleteName(_) => {}
+            Op::PutName(id, _) => {
+                let ranges = |maps: usize| assert_eq!(maps, 0, "{id} has another port's ranges");
+                ranges(ranges_of(&before.v4, *id));
+                ranges(ranges_of(&before.v6, *id));
+            }
+            Op::DeleteName(_) => {}
         }
         self.inner.apply(op)?;
         self.shadow.apply(op)?;
@@ -118,6 +123,11 @@ impl LastUse {
             |last: Option<Instant>| last.is_none_or(|last| due.is_some_and(|due| last <= due));
         match op {
             FamilyOp::PutFrontend(key, value) => {
+                let open = value.flags & frontend::SOURCE_RANGES == 0;
+                assert!(
+                    open || ranges_of(maps, value.service) > 0,
+                    "closed to everybody"
+                );
                 assert!(
                     !frugal || maps.frontends.get(key) != Some(value),
                     "written for nothing"
@@ -154,6 +164,20 @@ impl LastUse {
                     "a backend is reused too early"
                 );
             }
+            FamilyOp::PutSourceRange(service, network) => {
+                let there = maps.source_ranges.contains(&(*service, *network));
+                assert!(!frugal || !there, "written for nothing");
+            }
+            FamilyOp::DeleteSourceRange(service, network) => {
+                let there = maps.source_ranges.contains(&(*service, *network));
+                assert!(!frugal || there, "deleted for nothing");
+                let last = ranges_of(maps, *service) == 1 && there;
+                let mut values = maps.frontends.values();
+                let closed = |value: &Frontend| {
+                    value.service == *service && value.flags & frontend::SOURCE_RANGES != 0
+                };
+                assert!(!last || !values.any(closed), "closed to everybody");
+            }
         }
     }
 
@@ -173,7 +197,16 @@ impl LastUse {
                 .expect("a frontend's service has a name");
             let owner = ObjectName::new(text(&name.namespace), text(&name.name));
             let own = allowed.get(&owner).unwrap_or(&none);
-            for Slots { offset, count } in [value.inside, value.outside] {
+            let lists = [
+                (value.inside, frontend::LOCAL_INSIDE),
+                (value.outside, frontend::LOCAL_OUTSIDE),
+            ];
+            for (Slots { offset, count }, local) in lists {
+                let list = if value.flags & local == 0 {
+                    backend::IN_CLUSTER
+                } else {
+                    backend::IN_LOCAL
+                };
                 for slot in offset as usize..(offset + count) as usize {
                     let index = maps.slots[slot] as usize;
                     self.slots[slot] = Some(now);
@@ -184,10 +217,16 @@ impl LastUse {
                         0,
                         "{owner} has a dead backend"
                     );
+                    assert_ne!(backend.flags & list, 0, "{owner} would not keep a client");
                     let socket = SocketAddr::new(backend.addr.to_ip(), backend.port.number());
                     assert!(own.contains(&socket), "{owner} leads to {socket}");
                 }
             }
         }
     }
+}
+
+fn ranges_of<A>(maps: &FamilyDump<A>, service: u32) -> usize {
+    let ranges = maps.source_ranges.iter();
+    ranges.filter(|(id, _)| *id == service).count()
 }

@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use ipnet::IpNet;
 use lb_userspace::model::{
     Batch, Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Protocol, Service,
     ServicePort, ServiceType, TrafficPolicy,
@@ -80,8 +81,10 @@ impl World {
             15..19 => self.change_endpoint(random),
             _ => {
                 let addresses = random.some(&ips(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]));
+                let zone = random.pick(&[None, Some("a"), Some("b")]);
                 Change::Node((!random.one_in(4)).then_some(Node {
                     addresses,
+                    zone: zone.map(str::to_owned),
                     ..Node::default()
                 }))
             }
@@ -158,7 +161,7 @@ impl World {
             Some(service) if !random.one_in(4) => service.clone(),
             _ => new_service(name.clone(), random),
         };
-        match random.below(5) {
+        match random.below(8) {
             0 => service.internal_policy = policy(random),
             1 => service.external_policy = policy(random),
             2 => {
@@ -169,6 +172,9 @@ impl World {
                 service.ingress_ips =
                     random.some(&ips(&["198.51.100.1", "192.0.2.9", "2001:db8::a"]));
             }
+            4 => service.affinity = random.pick(&[None, Some(60), Some(10_800)]),
+            5 => service.source_ranges = source_ranges(random),
+            6 => service.health_check_node_port = random.pick(&[0, 0, 31_000, 31_001]),
             _ => service.ports = ports(random),
         }
         Change::Service(name, Some(service))
@@ -180,9 +186,10 @@ impl World {
             return replace_slice(random);
         };
         if let Some(last) = slice.endpoints.last_mut() {
-            let addr = last.addr;
-            *last = endpoint(v6, random);
-            last.addr = addr;
+            *last = Endpoint {
+                addr: last.addr,
+                ..endpoint(v6, random.pick(HINTS), random)
+            };
         }
         Change::Slice(name, Some(slice))
     }
@@ -202,6 +209,7 @@ fn replace_slice(random: &mut Random) -> Change {
         protocol,
         port: random.pick(&port_numbers),
     };
+    let hints = random.pick(HINTS);
     let ports = [
         ("", Protocol::Tcp),
         ("dns", Protocol::Udp),
@@ -214,7 +222,9 @@ fn replace_slice(random: &mut Random) -> Change {
             .into_iter()
             .map(|(name, proto)| port(name, proto, random))
             .collect(),
-        endpoints: (0..random.below(6)).map(|_| endpoint(v6, random)).collect(),
+        endpoints: (0..random.below(6))
+            .map(|_| endpoint(v6, hints, random))
+            .collect(),
     };
     Change::Slice(name, Some(slice))
 }
@@ -229,7 +239,40 @@ fn slice_name(random: &mut Random) -> (ObjectName, bool) {
     )
 }
 
-fn endpoint(v6: bool, random: &mut Random) -> Endpoint {
+/// Zones and nodes that endpoints of a slice are for.
+type Hints = (&'static [&'static str], &'static [&'static str]);
+const HINTS: &[Hints] = &[
+    (&[], &[]),
+    (&[], &[]),
+    (&["a", "b"], &[]),
+    (&["a"], &["there", NODE]),
+];
+
+/// Some of the hints; mostly one of each kind, for a single endpoint without any voids all.
+fn hints(of: &[&str], random: &mut Random) -> Vec<String> {
+    let few = usize::from(!of.is_empty() && !random.one_in(12));
+    (0..few).map(|_| random.pick(of).to_owned()).collect()
+}
+
+fn source_ranges(random: &mut Random) -> Vec<IpNet> {
+    let ranges = [
+        "10.0.0.0/8",
+        "10.0.0.0/8",
+        "192.0.2.0/24",
+        "198.51.100.0/24",
+        "2001:db8::/32",
+        "2001:db8:1::/48",
+        if random.one_in(4) {
+            "0.0.0.0/0"
+        } else {
+            "192.0.2.0/24"
+        },
+    ];
+    let some = random.some(&ranges);
+    some.iter().map(|range| range.parse().unwrap()).collect()
+}
+
+fn endpoint(v6: bool, (zones, nodes): Hints, random: &mut Random) -> Endpoint {
     let host = random.below(12);
     let addr = if v6 {
         format!("2001:db8:1::{host:x}")
@@ -249,8 +292,8 @@ fn endpoint(v6: bool, random: &mut Random) -> Endpoint {
         },
         serving: !random.one_in(4),
         terminating,
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
+        for_zones: hints(zones, random),
+        for_nodes: hints(nodes, random),
     }
 }
 

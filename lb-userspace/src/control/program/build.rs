@@ -1,22 +1,19 @@
 //! Steps that add.
 
-use std::collections::btree_map::Entry as Place;
+use std::{collections::btree_map::Entry as Place, sync::Arc};
 
-use lb_common::{
-    Port as WirePort,
-    service::{Affinity, Backend, Frontend, FrontendKey, ServiceName, Slots, backend},
-};
+use lb_common::service::{Affinity, Frontend, FrontendKey, ServiceName, Slots, backend, frontend};
 
 use super::{ProgramError, Writer};
 use crate::{
     control::{
-        desired::{List, PortId, Target},
+        desired::{PortId, PortPlan, Target},
         family::Desired,
         pool::Pool,
-        realised::{Entry, Known, Port, Range, Realised, next},
-        select::Member,
+        realised::{Entry, IN_LISTS, Known, Port, Range, Realised, Term, next},
+        select::{List, Member},
     },
-    maps::{Family, FamilyOp, LbMaps, Op, WriteError},
+    maps::{Family, FamilyOp, LbMaps, Network, Op, WriteError},
 };
 
 /// Step 1. A port that has won no frontend needs nothing.
@@ -26,40 +23,101 @@ pub(in crate::control) fn build<A: Family, M: LbMaps>(
     id: &PortId,
     writer: &mut Writer<'_, M>,
 ) -> Result<(), ProgramError> {
-    let won = desired.won(id);
-    if won.is_empty() {
+    let Some(plan) = desired.plan(id) else {
+        return Ok(());
+    };
+    let won = Won::of(desired, plan);
+    if won.targets.is_empty() {
         return Ok(());
     }
-    name_port(realised, id, writer)?;
-    let mut list = |list| {
-        if used(&won, list) {
-            write_list(realised, id, desired.members(id, list), writer)
-        } else {
-            Ok(Slots::default())
-        }
-    };
-    let ranges = (list(List::Cluster)?, list(List::Local)?);
-    publish(realised, id, &won, ranges, writer)
+    let service = name_port(realised, &plan.id, writer)?;
+    for network in won.source_ranges() {
+        put_source_range(realised, id, *network, writer)?;
+    }
+    let (cluster, local) = put_backends(realised, &won, writer)?;
+    let cluster = put_range(realised, id, cluster, writer)?;
+    let local = put_range(realised, id, local, writer)?;
+    let affinity = affinity(realised, id, plan.affinity);
+    let mut result = Ok(());
+    for (key, target) in &won.targets {
+        let slots = |list| match list {
+            List::None => Slots::default(),
+            List::Cluster => cluster,
+            List::Local => local,
+        };
+        let value = Frontend {
+            service,
+            flags: target.flags,
+            inside: slots(target.inside),
+            outside: slots(target.outside),
+            affinity,
+        };
+        // One that cannot be put does not hold up the others.
+        let put = put_frontend(realised, id, *key, value, writer);
+        result = result.and(put);
+    }
+    Ok(result?)
 }
 
-fn used<K>(won: &[(K, Target)], list: List) -> bool {
-    won.iter()
-        .any(|(_, target)| target.inside == list || target.outside == list)
+/// What a port has a right to have in the maps.
+pub(super) struct Won<'a, A> {
+    plan: &'a PortPlan<A>,
+    /// Its frontends that no other port has a better claim to.
+    targets: Vec<(FrontendKey<A>, Target)>,
+}
+
+impl<'a, A: Family> Won<'a, A> {
+    pub(super) fn of(desired: &Desired<A>, plan: &'a PortPlan<A>) -> Self {
+        let targets = plan.targets.iter().copied();
+        let targets = targets.filter(|(key, _)| desired.wants(&plan.id, key));
+        Self {
+            targets: targets.collect(),
+            plan,
+        }
+    }
+
+    /// The networks that have to be known for its frontends, in order.
+    pub(super) fn source_ranges(&self) -> &'a [Network<A>] {
+        if self.is_restricted() {
+            &self.plan.source_ranges
+        } else {
+            &[]
+        }
+    }
+
+    /// Whether one of its frontends is open to some networks only.
+    pub(super) fn is_restricted(&self) -> bool {
+        let mut targets = self.targets.iter();
+        targets.any(|(_, target)| target.flags & frontend::SOURCE_RANGES != 0)
+    }
+
+    /// The endpoints its frontends lead to, each with the lists they lead to it by as
+    /// [`backend`] flags.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&'a Member<A>, u16)> {
+        let targets = self.targets.iter();
+        let used = targets.fold(0, |flags, (_, target)| {
+            flags | target.inside.flag() | target.outside.flag()
+        });
+        let members = self.plan.lists.all().iter();
+        members
+            .map(move |member| (member, member.lists & used))
+            .filter(|(_, lists)| *lists != 0)
+    }
 }
 
 fn name_port<A: Family, M: LbMaps>(
     realised: &mut Realised<A>,
-    id: &PortId,
+    id: &Arc<PortId>,
     writer: &mut Writer<'_, M>,
-) -> Result<(), ProgramError> {
+) -> Result<u32, ProgramError> {
     let Realised { ports, by_id, .. } = realised;
-    let port = match ports.entry(id.clone()) {
+    let port = match ports.entry(Arc::clone(id)) {
         Place::Occupied(port) => port.into_mut(),
         Place::Vacant(place) => {
             let number = writer.ids.allocate_one();
             let number =
                 number.ok_or_else(|| ProgramError::exhausted(1, "service ids", writer.ids))?;
-            by_id.insert(number, id.clone());
+            by_id.insert(number, Arc::clone(id));
             place.insert(Port::new(number))
         }
     };
@@ -67,7 +125,7 @@ fn name_port<A: Family, M: LbMaps>(
         writer.apply(&Op::PutName(port.id, name::<A>(id)))?;
         port.named = true;
     }
-    Ok(())
+    Ok(port.id)
 }
 
 /// The name a service id has in the maps.
@@ -83,132 +141,150 @@ pub(in crate::control) fn name<A: Family>(id: &PortId) -> ServiceName {
     )
 }
 
-/// Writes the backends of a list and a range of slots that leads to them, unless they are there.
-fn write_list<A: Family, M: LbMaps>(
+fn put_source_range<A: Family, M: LbMaps>(
     realised: &mut Realised<A>,
     id: &PortId,
-    members: &[Member<A>],
+    network: Network<A>,
     writer: &mut Writer<'_, M>,
-) -> Result<Slots, ProgramError> {
+) -> Result<(), WriteError> {
+    let Some(port) = realised.ports.get_mut(id) else {
+        return Ok(());
+    };
+    let known = port.source_ranges.entry(network);
+    realised.source_ranges += usize::from(matches!(known, Place::Vacant(_)));
+    let certain = known.or_insert(false);
+    if !*certain {
+        writer.apply(&A::op(FamilyOp::PutSourceRange(port.id, network)))?;
+        *certain = true;
+        realised.strays.source_ranges.remove(&(port.id, network));
+    }
+    Ok(())
+}
+
+/// Writes the backends in use. Returns the indices in the cluster list and in the local one.
+fn put_backends<A: Family, M: LbMaps>(
+    realised: &mut Realised<A>,
+    won: &Won<'_, A>,
+    writer: &mut Writer<'_, M>,
+) -> Result<(Vec<u32>, Vec<u32>), ProgramError> {
     let Realised {
         ports,
-        slots,
         backends,
         generation,
         strays,
         ..
     } = realised;
-    let Some(port) = ports.get_mut(id).filter(|_| !members.is_empty()) else {
-        return Ok(Slots::default());
+    let (mut cluster, mut local) = (Vec::new(), Vec::new());
+    let Some(port) = ports.get_mut(&won.plan.id) else {
+        return Ok((cluster, local));
     };
-    let mut content = Vec::with_capacity(members.len());
-    for member in members {
+    for (member, lists) in won.members() {
         let entry = match port.backends.entry(member.endpoint) {
             Place::Occupied(entry) => entry.into_mut(),
             Place::Vacant(place) => {
-                let missing = members.len() - content.len();
                 let index = backends.allocate_one();
                 let index =
-                    index.ok_or_else(|| ProgramError::exhausted(missing, "backends", backends))?;
+                    index.ok_or_else(|| ProgramError::exhausted(1, "backends", backends))?;
                 place.insert(Entry {
                     index,
                     generation: next(generation),
-                    known: None,
+                    flags: 0,
+                    certain: false,
                 })
             }
         };
-        put_backend(entry, live(member, entry.generation), writer)?;
+        // A list it has left is kept until no frontend leads there: `release` narrows it.
+        let flags = live(member) | lists | entry.flags & IN_LISTS;
+        put_backend(member, entry, flags, writer)?;
         strays.backends.remove(&entry.index);
-        content.push(entry.index);
+        cluster.extend((lists & backend::IN_CLUSTER != 0).then_some(entry.index));
+        local.extend((lists & backend::IN_LOCAL != 0).then_some(entry.index));
     }
-    write_range::<A, M>(&mut port.ranges, slots, content, writer)
+    Ok((cluster, local))
 }
 
-fn live<A: Family>(member: &Member<A>, generation: u32) -> Backend<A> {
-    let Member {
-        endpoint,
-        terminating,
-    } = member;
-    let flag = |condition, flag| if condition { flag } else { 0 };
-    Backend {
-        addr: endpoint.addr,
-        port: WirePort::new(endpoint.port),
-        flags: backend::ALIVE
-            | flag(endpoint.local, backend::LOCAL)
-            | flag(*terminating, backend::TERMINATING),
-        generation,
+const fn live<A>(member: &Member<A>) -> u16 {
+    let mut flags = backend::ALIVE;
+    if member.endpoint.local {
+        flags |= backend::LOCAL;
     }
+    if member.terminating {
+        flags |= backend::TERMINATING;
+    }
+    flags
 }
 
 fn put_backend<A: Family, M: LbMaps>(
-    entry: &mut Entry<A>,
-    value: Backend<A>,
+    member: &Member<A>,
+    entry: &mut Entry,
+    flags: u16,
     writer: &mut Writer<'_, M>,
 ) -> Result<(), WriteError> {
-    if entry.known == Some(value) {
+    if entry.certain && entry.flags == flags {
         return Ok(());
     }
-    entry.known = None;
+    entry.certain = false;
+    entry.flags = flags;
+    let value = entry.backend(&member.endpoint);
     writer.apply(&A::op(FamilyOp::PutBackend(entry.index, value)))?;
-    entry.known = Some(value);
+    entry.certain = true;
     Ok(())
 }
 
-fn write_range<A: Family, M: LbMaps>(
-    ranges: &mut Vec<Range>,
-    pool: &mut Pool,
+/// A range of slots that leads to these backends, written unless it is there.
+fn put_range<A: Family, M: LbMaps>(
+    realised: &mut Realised<A>,
+    id: &PortId,
     content: Vec<u32>,
     writer: &mut Writer<'_, M>,
 ) -> Result<Slots, ProgramError> {
-    let found = ranges.iter().position(|range| range.content == content);
+    let Realised { ports, slots, .. } = realised;
+    let Some(port) = ports.get_mut(id).filter(|_| !content.is_empty()) else {
+        return Ok(Slots::default());
+    };
+    let ranges = &mut port.ranges;
+    let found = ranges.iter().position(|range| *range.content == *content);
     let at = found.unwrap_or(ranges.len());
     if found.is_none() {
-        let slots = pool.allocate(content.len() as u32);
-        let slots = slots.ok_or_else(|| ProgramError::exhausted(content.len(), "slots", pool))?;
-        ranges.push(Range {
-            slots,
-            content,
-            written: false,
-        });
+        let range = new_range(slots, &content)?;
+        ranges.push(range);
     }
     let range = &mut ranges[at];
     if !range.written {
-        let op = FamilyOp::WriteSlots(range.slots.offset, range.content.clone());
-        writer.apply(&A::op(op))?;
+        writer.apply(&A::op(FamilyOp::WriteSlots(range.slots.offset, content)))?;
         range.written = true;
     }
     Ok(range.slots)
 }
 
-/// Puts every frontend that differs; one that cannot be put does not hold up the others.
-fn publish<A: Family, M: LbMaps>(
-    realised: &mut Realised<A>,
-    id: &PortId,
-    won: &[(FrontendKey<A>, Target)],
-    (cluster, local): (Slots, Slots),
-    writer: &mut Writer<'_, M>,
-) -> Result<(), ProgramError> {
-    let Some(service) = realised.ports.get(id).map(|port| port.id) else {
-        return Ok(());
+fn new_range(pool: &mut Pool, content: &[u32]) -> Result<Range, ProgramError> {
+    let slots = pool.allocate(content.len() as u32);
+    let slots = slots.ok_or_else(|| ProgramError::exhausted(content.len(), "slots", pool))?;
+    Ok(Range {
+        slots,
+        content: content.into(),
+        written: false,
+    })
+}
+
+/// The affinity of a port's frontends. Switched on, it starts a term that nobody is remembered
+/// from (F5).
+fn affinity<A: Family>(realised: &mut Realised<A>, id: &PortId, timeout: u32) -> Affinity {
+    let Some(port) = realised.ports.get_mut(id) else {
+        return Affinity::NONE;
     };
-    let slots = |list| match list {
-        List::None => Slots::default(),
-        List::Cluster => cluster,
-        List::Local => local,
+    let Term { number, on } = port.term;
+    let number = if timeout > 0 && !on {
+        number.wrapping_add(1)
+    } else {
+        number
     };
-    let mut result = Ok(());
-    for (key, target) in won {
-        let value = Frontend {
-            service,
-            flags: target.flags,
-            inside: slots(target.inside),
-            outside: slots(target.outside),
-            affinity: Affinity::NONE,
-        };
-        let put = put_frontend(realised, id, *key, value, writer);
-        result = result.and(put);
-    }
-    Ok(result?)
+    let affinity = Affinity::new(timeout, number);
+    port.term = Term {
+        number: affinity.term(),
+        on: timeout > 0,
+    };
+    affinity
 }
 
 fn put_frontend<A: Family, M: LbMaps>(
@@ -229,14 +305,12 @@ fn put_frontend<A: Family, M: LbMaps>(
     if result.is_ok() {
         forget(realised, &key);
     }
-    let known = realised.frontends.entry(key).or_insert(Known {
-        values: Vec::new(),
-        certain: false,
-    });
-    if !known.values.contains(&value) {
-        known.values.push(value);
+    let mut known = Known::new(value, result.is_ok());
+    if let Some(earlier) = realised.frontends.remove(&key) {
+        let others = earlier.values().filter(|other| **other != value);
+        known.others = others.copied().collect();
     }
-    known.certain = result.is_ok();
+    realised.frontends.insert(key, known);
     if let Some(port) = realised.ports.get_mut(id) {
         port.keys.insert(key);
     }
@@ -253,11 +327,10 @@ pub(super) fn forget<A: Family>(realised: &mut Realised<A>, key: &FrontendKey<A>
         ..
     } = realised;
     strays.frontends.remove(key);
-    for value in frontends
-        .remove(key)
-        .into_iter()
-        .flat_map(|known| known.values)
-    {
+    let Some(known) = frontends.remove(key) else {
+        return;
+    };
+    for value in known.values() {
         if let Some(port) = by_id.get(&value.service).and_then(|id| ports.get_mut(id)) {
             port.keys.remove(key);
         }

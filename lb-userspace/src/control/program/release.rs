@@ -1,22 +1,25 @@
 //! Steps that remove.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use lb_common::{
-    Port as WirePort,
-    service::{Backend, FrontendKey},
+use lb_common::service::{FrontendKey, Slots, frontend};
+
+use super::{
+    ProgramError, Writer,
+    build::{Won, forget},
 };
-
-use super::{ProgramError, Writer, build::forget};
 use crate::{
     control::{
         desired::PortId,
         family::Desired,
-        realised::{Entry, Port, Realised, next},
+        realised::{Entry, IN_LISTS, Port, Range, Realised, next},
         select::Endpoint,
     },
     maps::{Family, FamilyOp, LbMaps, Op, WriteError},
 };
+
+/// Slot ranges that frontends lead to: offset, count and a flag of the list.
+type Referenced = BTreeSet<(u32, u32, u16)>;
 
 /// Step 2. A frontend that another port has won is left for that one to overwrite.
 pub(in crate::control) fn unpublish<A: Family, M: LbMaps>(
@@ -64,23 +67,22 @@ pub(in crate::control) fn release<A: Family, M: LbMaps>(
     id: &PortId,
     writer: &mut Writer<'_, M>,
 ) -> Result<bool, ProgramError> {
-    let Some(mut port) = realised.ports.remove(id) else {
+    let Some((id, mut port)) = realised.ports.remove_entry(id) else {
         return Ok(false);
     };
-    let result = release_parts(desired, realised, id, &mut port, writer);
-    let empty = port.keys.is_empty() && port.backends.is_empty() && port.ranges.is_empty();
-    if result.is_ok() && empty {
+    let result = release_parts(desired, realised, &id, &mut port, writer);
+    if result.is_ok() && port.is_bare() {
         port.named = false;
         if let Err(error) = writer.apply(&Op::DeleteName(port.id)) {
-            realised.ports.insert(id.clone(), port);
+            realised.ports.insert(id, port);
             return Err(error.into());
         }
         realised.by_id.remove(&port.id);
         writer.ids.retire_one(port.id, writer.due);
         return Ok(false);
     }
-    let waits = port.keys.iter().any(|key| !desired.wants(id, key));
-    realised.ports.insert(id.clone(), port);
+    let waits = port.keys.iter().any(|key| !desired.wants(&id, key));
+    realised.ports.insert(id, port);
     result.map(|()| waits)
 }
 
@@ -91,61 +93,151 @@ fn release_parts<A: Family, M: LbMaps>(
     port: &mut Port<A>,
     writer: &mut Writer<'_, M>,
 ) -> Result<(), ProgramError> {
+    let won = desired.plan(id).map(|plan| Won::of(desired, plan));
     let referenced = realised.referenced(port);
-    let unused = port.ranges.extract_if(.., |range| {
-        !referenced.contains(&(range.slots.offset, range.slots.count))
-    });
+    release_ranges(realised, port, &referenced, writer);
+    let backends = release_backends(realised, port, won.as_ref(), &referenced, writer);
+    let source_ranges = release_source_ranges(realised, port, won.as_ref(), writer);
+    Ok(backends.and(source_ranges)?)
+}
+
+/// Gives back the slots that no frontend leads to.
+fn release_ranges<A: Family, M: LbMaps>(
+    realised: &mut Realised<A>,
+    port: &mut Port<A>,
+    referenced: &Referenced,
+    writer: &Writer<'_, M>,
+) {
+    let unused = port
+        .ranges
+        .extract_if(.., |range| lists(referenced, range) == 0);
     for range in unused {
         realised.slots.retire(range.slots, writer.due);
     }
-
-    let needed = needed(desired, id, port);
-    let mut result = Ok(());
-    port.backends.retain(|endpoint, entry| {
-        if needed.contains(&entry.index) {
-            return true;
-        }
-        let killed = kill(endpoint, entry, realised, writer);
-        let keep = killed.is_err();
-        result = std::mem::replace(&mut result, Ok(())).and(killed);
-        keep
-    });
-    Ok(result?)
 }
 
-/// The backend indices that a packet may be led to, or may be as soon as what failed succeeds.
-fn needed<A: Family>(desired: &Desired<A>, id: &PortId, port: &Port<A>) -> BTreeSet<u32> {
-    let mut needed: BTreeSet<u32> = BTreeSet::new();
-    needed.extend(port.ranges.iter().flat_map(|range| &range.content));
-    for (_, target) in desired.won(id) {
-        for list in [target.inside, target.outside] {
-            let members = desired.members(id, list).iter();
-            let entries = members.filter_map(|member| port.backends.get(&member.endpoint));
-            needed.extend(entries.map(|entry| entry.index));
+/// Kills the backends that no packet may be led to, and takes the others out of the lists that no
+/// frontend leads to.
+fn release_backends<A: Family, M: LbMaps>(
+    realised: &mut Realised<A>,
+    port: &mut Port<A>,
+    won: Option<&Won<'_, A>>,
+    referenced: &Referenced,
+    writer: &mut Writer<'_, M>,
+) -> Result<(), WriteError> {
+    let needed = needed(port, won, referenced);
+    let mut result = Ok(());
+    port.backends.retain(|endpoint, entry| {
+        let needed = needed.get(&entry.index);
+        let done = match needed {
+            Some(lists) => narrow(endpoint, entry, *lists, writer),
+            None => kill(endpoint, entry, realised, writer),
+        };
+        let keep = needed.is_some() || done.is_err();
+        result = std::mem::replace(&mut result, Ok(())).and(done);
+        keep
+    });
+    result
+}
+
+/// The backend indices that a packet may be led to, or may be as soon as what failed succeeds, with
+/// the lists they are in.
+fn needed<A: Family>(
+    port: &Port<A>,
+    won: Option<&Won<'_, A>>,
+    referenced: &Referenced,
+) -> HashMap<u32, u16> {
+    let mut needed = HashMap::with_capacity(port.backends.len());
+    for range in &port.ranges {
+        let lists = lists(referenced, range);
+        for index in &range.content {
+            *needed.entry(*index).or_default() |= lists;
+        }
+    }
+    for (member, lists) in won.into_iter().flat_map(Won::members) {
+        if let Some(entry) = port.backends.get(&member.endpoint) {
+            *needed.entry(entry.index).or_default() |= lists;
         }
     }
     needed
+}
+
+/// The lists a range is referred to as.
+fn lists(referenced: &Referenced, range: &Range) -> u16 {
+    let Slots { offset, count } = range.slots;
+    let uses = referenced.range((offset, count, 0)..=(offset, count, u16::MAX));
+    uses.fold(0, |lists, (_, _, list)| lists | list)
+}
+
+/// Takes a backend out of all lists but these.
+fn narrow<A: Family, M: LbMaps>(
+    endpoint: &Endpoint<A>,
+    entry: &mut Entry,
+    lists: u16,
+    writer: &mut Writer<'_, M>,
+) -> Result<(), WriteError> {
+    let flags = entry.flags & (!IN_LISTS | lists);
+    if entry.flags == flags {
+        return Ok(());
+    }
+    entry.flags = flags;
+    entry.certain = false;
+    let value = entry.backend(endpoint);
+    writer.apply(&A::op(FamilyOp::PutBackend(entry.index, value)))?;
+    entry.certain = true;
+    Ok(())
 }
 
 /// Ends a backend: no new flow finds it, and flows that remember its generation have lost it. Its
 /// address stays for packets that have just been given the index.
 fn kill<A: Family, M: LbMaps>(
     endpoint: &Endpoint<A>,
-    entry: &mut Entry<A>,
+    entry: &mut Entry,
     realised: &mut Realised<A>,
     writer: &mut Writer<'_, M>,
 ) -> Result<(), WriteError> {
     entry.generation = next(&mut realised.generation);
-    entry.known = None;
-    let dead = Backend {
-        addr: endpoint.addr,
-        port: WirePort::new(endpoint.port),
-        flags: 0,
-        generation: entry.generation,
-    };
+    entry.flags = 0;
+    entry.certain = false;
+    let dead = entry.backend(endpoint);
     writer.apply(&A::op(FamilyOp::PutBackend(entry.index, dead)))?;
     realised.backends.retire_one(entry.index, writer.due);
     Ok(())
+}
+
+/// Takes back the source ranges a port does not ask for: those of frontends that are open to all
+/// by now, or behind ranges that are all there.
+fn release_source_ranges<A: Family, M: LbMaps>(
+    realised: &mut Realised<A>,
+    port: &mut Port<A>,
+    won: Option<&Won<'_, A>>,
+    writer: &mut Writer<'_, M>,
+) -> Result<(), WriteError> {
+    let wanted = won.map_or(&[][..], Won::source_ranges);
+    let complete = won.is_some_and(Won::is_restricted)
+        && wanted
+            .iter()
+            .all(|network| port.source_ranges.get(network) == Some(&true));
+    let mut values = realised.values(port);
+    let enforced = values.any(|value| value.flags & frontend::SOURCE_RANGES != 0);
+    drop(values);
+    if enforced && !complete {
+        return Ok(());
+    }
+    let mut result = Ok(());
+    port.source_ranges.retain(|network, certain| {
+        if wanted.binary_search(network).is_ok() {
+            return true;
+        }
+        let op = FamilyOp::DeleteSourceRange(port.id, *network);
+        let deleted = writer.apply(&A::op(op));
+        *certain = false;
+        let keep = deleted.is_err();
+        realised.source_ranges -= usize::from(!keep);
+        result = std::mem::replace(&mut result, Ok(())).and(deleted);
+        keep
+    });
+    result
 }
 
 /// Removes what was found in the maps and belongs to no port. A stray frontend that a port has
@@ -165,6 +257,13 @@ pub(in crate::control) fn remove_strays<A: Family, M: LbMaps>(
         backend.generation = next(&mut realised.generation);
         if let Err(error) = writer.apply(&A::op(FamilyOp::PutBackend(index, backend))) {
             realised.strays.backends.insert(index, backend);
+            result = result.and(Err(error.into()));
+        }
+    }
+    for (service, network) in std::mem::take(&mut realised.strays.source_ranges) {
+        let op = FamilyOp::DeleteSourceRange(service, network);
+        if let Err(error) = writer.apply(&A::op(op)) {
+            realised.strays.source_ranges.insert((service, network));
             result = result.and(Err(error.into()));
         }
     }
