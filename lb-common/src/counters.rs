@@ -1,6 +1,6 @@
 //! What the programs count.
 
-use crate::assert_layout;
+use crate::{Tick, assert_layout};
 
 /// Per service, on each CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,18 @@ pub struct ServiceCounters {
 }
 
 assert_layout!(ServiceCounters = 32);
+
+/// How many rejects a CPU may still answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Allowance {
+    /// As of `granted`.
+    pub left: u32,
+    /// When it last grew.
+    pub granted: Tick,
+}
+
+assert_layout!(Allowance = 8);
 
 macro_rules! reasons {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
@@ -42,7 +54,7 @@ macro_rules! reasons {
 reasons! {
     /// Passed: neither IPv4 nor IPv6.
     NotIp = "pass-not-ip",
-    /// Passed: neither TCP nor UDP.
+    /// Passed: neither TCP nor UDP nor SCTP, and not for a cluster IP.
     OtherProtocol = "pass-other-protocol",
     /// Passed: headers cut short, or lengths that contradict each other.
     Malformed = "pass-malformed",
@@ -66,8 +78,8 @@ reasons! {
     NoLocalBackend = "drop-no-local-backend",
     /// Dropped: the client is in none of the service's source ranges.
     SourceRange = "drop-source-range",
-    /// Dropped: a TCP segment in mid-stream of no known flow.
-    NoFlow = "drop-tcp-without-flow",
+    /// Dropped: a TCP segment or SCTP packet in mid-stream of no known flow.
+    NoFlow = "drop-without-flow",
     /// Dropped: every probed port was taken.
     PortsExhausted = "drop-snat-ports-exhausted",
     /// Dropped: the flow table took no row.
@@ -78,6 +90,8 @@ reasons! {
     NoSource = "drop-no-source-address",
     /// Dropped: time to live ran out.
     TimeToLive = "drop-ttl-exceeded",
+    /// Dropped: more is rejected than this node answers.
+    TooManyRejects = "drop-too-many-rejects",
     /// Dropped: a reply could not be built in the packet's buffer.
     NoRoom = "drop-no-room-for-reply",
     /// Dropped: a slot or backend index outside its map.

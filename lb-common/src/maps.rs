@@ -41,6 +41,8 @@ pub const AFFINITY6: &str = "AFFINITY6";
 pub const SOURCE_RANGES4: &str = "SOURCE_RANGES4";
 /// prefix length, `SourceRange<V6>` → u32 (1), LPM trie: who may use load balancer addresses.
 pub const SOURCE_RANGES6: &str = "SOURCE_RANGES6";
+/// 0 → `Allowance`, per-CPU array of one: how many rejects are still answered.
+pub const ALLOWANCE: &str = "ALLOWANCE";
 /// 0 → `Config`, array of one.
 pub const CONFIG: &str = "CONFIG";
 /// interface index → `config::link` flags, hash.

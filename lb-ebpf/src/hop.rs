@@ -7,10 +7,10 @@ use lb_common::{
     flow::{Flow, Hop, Route},
 };
 
-use crate::{Fib, FibQuery, Hook, Reach, Tables, Verdict, parse::Datagram};
+use crate::{Fib, FibQuery, Hook, Reach, Tables, parse::Datagram, verdict::Fate};
 
-/// The verdict for a packet of this flow, with the flow's hop made fresh if it needs one. `Err` is
-/// a verdict that leaves the packet as it is.
+/// What becomes of a packet of this flow, with the flow's hop made fresh if it needs one. `Err` is
+/// a fate that leaves the packet as it is.
 #[inline(always)]
 pub(crate) fn destination<A: Addr, T: Tables<A>>(
     hook: Hook,
@@ -18,14 +18,14 @@ pub(crate) fn destination<A: Addr, T: Tables<A>>(
     flow: &mut Flow<A>,
     tables: &T,
     now: Tick,
-) -> Result<Verdict, Verdict> {
+) -> Result<Fate, Fate> {
     match flow.route() {
-        Route::Stack => Ok(Verdict::Deliver),
-        Route::Hairpin => Ok(Verdict::Reflect),
+        Route::Stack => Ok(Fate::DELIVER),
+        Route::Hairpin => Ok(Fate::REFLECT),
         Route::Forward => {
             if datagram.ttl <= 1 {
                 tables.count(Reason::TimeToLive);
-                return Err(Verdict::Drop);
+                return Err(Fate::DROP);
             }
             let epoch = tables.config().map_or(0, |config| config.epoch);
             let query = FibQuery {
@@ -35,7 +35,7 @@ pub(crate) fn destination<A: Addr, T: Tables<A>>(
             };
             if !is_fresh(&flow.hop, epoch, now) && !resolve(flow, &query, tables, epoch, now) {
                 tables.count(Reason::NoRoute);
-                return Err(Verdict::Drop);
+                return Err(Fate::DROP);
             }
             by_way_of(hook, flow, tables)
         }
@@ -49,23 +49,19 @@ fn is_fresh(hop: &Hop, epoch: u32, now: Tick) -> bool {
 
 /// How this hook can send by way of a flow's hop: XDP leaves to tc what it cannot reach.
 #[inline(always)]
-fn by_way_of<A: Addr, T: Tables<A>>(
-    hook: Hook,
-    flow: &Flow<A>,
-    tables: &T,
-) -> Result<Verdict, Verdict> {
+fn by_way_of<A: Addr, T: Tables<A>>(hook: Hook, flow: &Flow<A>, tables: &T) -> Result<Fate, Fate> {
     let ifindex = flow.hop.ifindex;
     if hook.xdp {
         if flow.link & link::XDP_TARGET == 0 {
             tables.count(Reason::NeedsStack);
-            return Err(Verdict::Pass);
+            return Err(Fate::PASS);
         }
-        return Ok(Verdict::Transmit { ifindex });
+        return Ok(Fate::transmit(ifindex));
     }
     Ok(if flow.link & link::DIRECT == 0 {
-        Verdict::Resolve { ifindex }
+        Fate::resolve(ifindex)
     } else {
-        Verdict::Transmit { ifindex }
+        Fate::transmit(ifindex)
     })
 }
 

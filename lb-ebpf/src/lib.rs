@@ -9,8 +9,10 @@
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![forbid(unsafe_code)]
 
+mod allowance;
 mod checksum;
 mod choice;
+mod crc32c;
 mod hop;
 mod open;
 mod packet;
@@ -23,7 +25,9 @@ mod socket;
 mod tables;
 mod verdict;
 
+pub use allowance::take as take_allowance;
 pub use checksum::{Sum, update_checksum};
+pub use crc32c::sctp_checksum_change;
 pub use packet::{Packet, TransportChecksum};
 pub use pipeline::process;
 pub use reject::reject;

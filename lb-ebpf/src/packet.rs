@@ -1,5 +1,7 @@
 //! A packet as the pipeline sees it.
 
+use crate::sctp_checksum_change;
+
 /// Where a transport checksum is, and how its protocol treats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransportChecksum {
@@ -75,8 +77,17 @@ pub trait Packet: Sized {
     /// packet ends before it.
     fn adjust_checksum(&mut self, at: TransportChecksum, addr_delta: u16, port_delta: u16) -> bool;
 
-    /// Whether the checksum at this offset is still to be completed by hardware: then it holds
-    /// the sum of the pseudo header only (`CHECKSUM_PARTIAL`).
+    /// Says what [`sctp_checksum_change`] says.
+    ///
+    /// Through the packet because of the verifier: it walks every round of every call of a function,
+    /// unless the function is one it checks apart.
+    #[inline(always)]
+    fn sctp_checksum_change(ports: u32, length: u16) -> u32 {
+        sctp_checksum_change(ports, length)
+    }
+
+    /// Whether the checksum at this offset is still to be completed by hardware (`CHECKSUM_PARTIAL`):
+    /// then it holds the sum of the pseudo header only, or nothing yet in SCTP, which has none.
     fn checksum_is_partial(&mut self, offset: usize) -> bool;
 
     /// Cuts or grows the packet at its end to this length. False if that cannot be.

@@ -1,8 +1,8 @@
 //! Headers: from bytes to a 5-tuple, or the reason why not.
 //!
 //! Layouts: Ethernet (IEEE 802.3), at most one VLAN tag (802.1Q), IPv4 (RFC 791), IPv6 and its
-//! extension headers (RFC 8200), TCP (RFC 9293), UDP (RFC 768). What is not understood to the last
-//! bit is passed untouched.
+//! extension headers (RFC 8200), TCP (RFC 9293), UDP (RFC 768), SCTP (RFC 9260). What is not understood
+//! to the last bit is passed untouched.
 
 use lb_common::{
     Addr, Port, V4, V6,
@@ -24,6 +24,13 @@ pub(crate) const IPV6: usize = 40;
 pub(crate) const TCP: usize = 20;
 /// Length of a UDP header.
 pub(crate) const UDP: usize = 8;
+/// Length of SCTP's common header, and of the first chunk's own.
+pub(crate) const SCTP: usize = 16;
+/// The chunk that asks for an association (RFC 9260, 3.3.2).
+const SCTP_INIT: u16 = 1;
+/// Bytes of an offending transport header that an ICMP error quotes: ports, and enough for the
+/// sender to find its socket (RFC 792).
+pub(crate) const QUOTE: usize = 8;
 
 /// Extension headers that are stepped over; senders use one or two.
 const MAX_EXTENSIONS: usize = 4;
@@ -52,7 +59,8 @@ pub(crate) enum Network {
     Ipv6(usize),
 }
 
-/// A TCP segment or UDP datagram.
+/// A TCP segment, UDP datagram or SCTP packet; or another packet, without ports, that somebody waits
+/// for an answer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Datagram<A> {
     /// The tuple, in the form it is looked up by.
@@ -65,15 +73,17 @@ pub(crate) struct Datagram<A> {
     pub(crate) length: u16,
     /// TTL or hop limit.
     pub(crate) ttl: u8,
-    /// Zero for UDP.
+    /// Flags of a TCP segment. An SCTP packet that asks for an association is a SYN; zero for all
+    /// others.
     pub(crate) tcp_flags: u8,
 }
 
 impl<A: Addr> Datagram<A> {
-    /// Whether it may begin a flow: any UDP datagram, a TCP segment with SYN and no ACK.
+    /// Whether it may begin a flow: any UDP datagram, a TCP segment with SYN and no ACK, an SCTP
+    /// packet that asks for an association.
     #[inline(always)]
     pub(crate) fn opens(&self) -> bool {
-        self.key.proto != proto::TCP
+        self.key.proto == proto::UDP
             || self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
     }
 }
@@ -126,16 +136,21 @@ fn own_vlan(tci: u16) -> Result<(), Reason> {
     }
 }
 
-/// The network header of an untagged frame without IPv4 options or IPv6 extensions: nearly every
-/// one. Told apart first, so that the compiler knows all its offsets.
+/// The network header of an untagged TCP or UDP frame without IPv4 options or IPv6 extensions:
+/// nearly every one. Told apart first, so that the compiler knows all its offsets.
 #[inline(always)]
 pub(crate) fn usual<P: Packet>(pkt: &P) -> Option<Network> {
     if pkt.stripped_vlan().is_some() {
         return None;
     }
-    let frame = pkt.bytes::<{ ETHERNET + 7 }>(0)?;
+    let frame = pkt.bytes::<{ ETHERNET + 10 }>(0)?;
     match P::load16(frame, 12) {
-        ethertype::IPV4 if frame[ETHERNET] == 0x45 => Some(Network::Ipv4(ETHERNET)),
+        ethertype::IPV4
+            if frame[ETHERNET] == 0x45
+                && matches!(frame[ETHERNET + 9], proto::TCP | proto::UDP) =>
+        {
+            Some(Network::Ipv4(ETHERNET))
+        }
         ethertype::IPV6 if matches!(frame[ETHERNET + 6], proto::TCP | proto::UDP) => {
             Some(Network::Ipv6(ETHERNET))
         }
@@ -157,7 +172,7 @@ pub(crate) fn ipv4_header_length<P: Packet>(pkt: &P, l3: usize) -> Result<usize,
 
 /// An IPv4 header of the given length.
 #[inline(always)]
-pub(crate) fn ipv4<P: Packet>(
+pub(crate) fn ipv4<P: Packet, const USUAL: bool>(
     pkt: &P,
     l3: usize,
     header_length: usize,
@@ -172,7 +187,7 @@ pub(crate) fn ipv4<P: Packet>(
         return Err(Reason::Fragment);
     }
     let proto = header[9];
-    if total_length < header_length + transport_minimum(proto)? {
+    if total_length < header_length + transport_minimum::<USUAL>(proto)? {
         return Err(Reason::Malformed);
     }
     let transport = Transport {
@@ -183,12 +198,15 @@ pub(crate) fn ipv4<P: Packet>(
     Ok((header, transport))
 }
 
+/// Least length of what an IP header is followed by. The usual layouts know TCP and UDP only.
 #[inline(always)]
-fn transport_minimum(proto: u8) -> Result<usize, Reason> {
+fn transport_minimum<const USUAL: bool>(proto: u8) -> Result<usize, Reason> {
     match proto {
         proto::TCP => Ok(TCP),
         proto::UDP => Ok(UDP),
-        _ => Err(Reason::OtherProtocol),
+        _ if USUAL => Err(Reason::OtherProtocol),
+        proto::SCTP => Ok(SCTP),
+        _ => Ok(0),
     }
 }
 
@@ -244,10 +262,9 @@ pub(crate) fn extensions(pkt: &impl Packet, first: Transport) -> Result<Transpor
         }
     }
     match proto {
-        proto::TCP | proto::UDP => Ok(Transport { l4, length, proto }),
         HOP_BY_HOP | DESTINATION | ROUTING => Err(Reason::HeaderChain),
         FRAGMENT => Err(Reason::Fragment),
-        _ => Err(Reason::OtherProtocol),
+        _ => Ok(Transport { l4, length, proto }),
     }
 }
 
@@ -257,33 +274,77 @@ const PACKET_MAX_L4: usize = 220;
 
 /// The ports, and the flags of a TCP segment.
 #[inline(always)]
-fn ports<P: Packet>(pkt: &P, transport: Transport) -> Result<(Port, Port, u8), Reason> {
+fn ports<P: Packet, const USUAL: bool>(
+    pkt: &P,
+    transport: Transport,
+) -> Result<(Port, Port, u8), Reason> {
     let Transport { l4, proto, .. } = transport;
-    if proto == proto::TCP {
-        let tcp = pkt.bytes::<TCP>(l4).ok_or(Reason::Malformed)?;
-        // The data offset may not point into the fixed header.
-        if tcp[12] >> 4 < 5 {
-            return Err(Reason::Malformed);
+    match proto {
+        proto::TCP => {
+            let tcp = pkt.bytes::<TCP>(l4).ok_or(Reason::Malformed)?;
+            // The data offset may not point into the fixed header.
+            if tcp[12] >> 4 < 5 {
+                return Err(Reason::Malformed);
+            }
+            let (sport, dport) = (P::load16(tcp, 0), P::load16(tcp, 2));
+            Ok((Port::from_word(sport), Port::from_word(dport), tcp[13]))
         }
-        let (sport, dport) = (P::load16(tcp, 0), P::load16(tcp, 2));
-        Ok((Port::from_word(sport), Port::from_word(dport), tcp[13]))
+        proto::UDP => {
+            let udp = pkt.bytes::<UDP>(l4).ok_or(Reason::Malformed)?;
+            let (sport, dport) = (P::load16(udp, 0), P::load16(udp, 2));
+            Ok((Port::from_word(sport), Port::from_word(dport), 0))
+        }
+        _ if USUAL => Err(Reason::OtherProtocol),
+        proto::SCTP => sctp_ports(pkt, l4),
+        _ => awaits_answer(pkt, transport).map(|()| (Port::default(), Port::default(), 0)),
+    }
+}
+
+/// The ports of an SCTP packet, and whether it asks for an association: such a chunk is alone.
+#[inline(always)]
+fn sctp_ports<P: Packet>(pkt: &P, l4: usize) -> Result<(Port, Port, u8), Reason> {
+    let sctp = pkt.bytes::<SCTP>(l4).ok_or(Reason::Malformed)?;
+    let (sport, dport) = (P::load16(sctp, 0), P::load16(sctp, 2));
+    // The chunk's type is followed by its flags, of which this one has none.
+    let init = u16::from_be(P::load16(sctp, 12)) >> 8 == SCTP_INIT;
+    let flags = if init { tcp_flag::SYN } else { 0 };
+    Ok((Port::from_word(sport), Port::from_word(dport), flags))
+}
+
+/// Whether the sender of a packet without ports is to be told if nobody is there. ICMP has errors,
+/// which are never answered, and much that is a network's own affair: of it only pings are.
+#[inline(always)]
+fn awaits_answer<P: Packet>(pkt: &P, transport: Transport) -> Result<(), Reason> {
+    const ECHO: u16 = 8;
+    const ECHO6: u16 = 128;
+    let Transport { l4, length, proto } = transport;
+    let kind = pkt
+        .bytes::<QUOTE>(l4)
+        .map_or(0, |bytes| u16::from_be(P::load16(bytes, 0)) >> 8);
+    let awaits = match proto {
+        // Not a protocol, but what a whole address is kept under.
+        0 => false,
+        proto::ICMP => kind == ECHO,
+        proto::ICMPV6 => kind == ECHO6,
+        _ => true,
+    };
+    if awaits && length >= QUOTE {
+        Ok(())
     } else {
-        let udp = pkt.bytes::<UDP>(l4).ok_or(Reason::Malformed)?;
-        let (sport, dport) = (P::load16(udp, 0), P::load16(udp, 2));
-        Ok((Port::from_word(sport), Port::from_word(dport), 0))
+        Err(Reason::OtherProtocol)
     }
 }
 
 /// The datagram of an IPv4 packet whose transport header is at the given place.
 #[inline(always)]
-pub(crate) fn datagram4<P: Packet>(
+pub(crate) fn datagram4<P: Packet, const USUAL: bool>(
     pkt: &P,
     l3: usize,
     header: &[u8; IPV4],
     transport: Transport,
     direction: Direction,
 ) -> Result<Datagram<V4>, Reason> {
-    let (sport, dport, tcp_flags) = ports(pkt, transport)?;
+    let (sport, dport, tcp_flags) = ports::<P, USUAL>(pkt, transport)?;
     let src = (words::<P, _, _>(header, 12), sport);
     let dst = (words::<P, _, _>(header, 16), dport);
     Ok(Datagram {
@@ -298,17 +359,17 @@ pub(crate) fn datagram4<P: Packet>(
 
 /// The datagram of an IPv6 packet whose transport header is at the given place.
 #[inline(always)]
-pub(crate) fn datagram6<P: Packet>(
+pub(crate) fn datagram6<P: Packet, const USUAL: bool>(
     pkt: &P,
     l3: usize,
     header: &[u8; IPV6],
     transport: Transport,
     direction: Direction,
 ) -> Result<Datagram<V6>, Reason> {
-    if transport.length < transport_minimum(transport.proto)? {
+    if transport.length < transport_minimum::<USUAL>(transport.proto)? {
         return Err(Reason::Malformed);
     }
-    let (sport, dport, tcp_flags) = ports(pkt, transport)?;
+    let (sport, dport, tcp_flags) = ports::<P, USUAL>(pkt, transport)?;
     let src = (words::<P, _, _>(header, 8), sport);
     let dst = (words::<P, _, _>(header, 24), dport);
     Ok(Datagram {
@@ -321,27 +382,33 @@ pub(crate) fn datagram6<P: Packet>(
     })
 }
 
+/// Whether services have the protocol.
+#[inline(always)]
+pub(crate) fn has_ports(proto: u8) -> bool {
+    matches!(proto, proto::TCP | proto::UDP | proto::SCTP)
+}
+
 /// The datagram of an IPv4 packet, whatever its layout.
 #[inline(always)]
-pub(crate) fn ipv4_datagram(
-    pkt: &impl Packet,
+pub(crate) fn ipv4_datagram<P: Packet>(
+    pkt: &P,
     l3: usize,
     direction: Direction,
 ) -> Result<Datagram<V4>, Reason> {
-    let (header, transport) = ipv4(pkt, l3, ipv4_header_length(pkt, l3)?)?;
-    datagram4(pkt, l3, header, transport, direction)
+    let (header, transport) = ipv4::<P, false>(pkt, l3, ipv4_header_length(pkt, l3)?)?;
+    datagram4::<P, false>(pkt, l3, header, transport, direction)
 }
 
 /// The datagram of an IPv6 packet, whatever its layout.
 #[inline(always)]
-pub(crate) fn ipv6_datagram(
-    pkt: &impl Packet,
+pub(crate) fn ipv6_datagram<P: Packet>(
+    pkt: &P,
     l3: usize,
     direction: Direction,
 ) -> Result<Datagram<V6>, Reason> {
     let (header, first) = ipv6(pkt, l3)?;
     let transport = extensions(pkt, first)?;
-    datagram6(pkt, l3, header, transport, direction)
+    datagram6::<P, false>(pkt, l3, header, transport, direction)
 }
 
 /// An address as words.

@@ -14,6 +14,7 @@ use crate::{
     open::{self, Opening},
     parse::{self, Datagram, ETHERNET, IPV4, Network},
     rewrite, rows,
+    verdict::Fate,
 };
 
 /// Decides what becomes of a packet, and rewrites it accordingly.
@@ -27,15 +28,16 @@ where
     F: Flows<V4> + Flows<V6>,
     T: Tables<V4> + Tables<V6>,
 {
-    let verdict = match parse::usual(pkt) {
+    let fate = match parse::usual(pkt) {
         Some(Network::Ipv4(_)) => usual_ipv4(hook, pkt, flows, tables),
         Some(Network::Ipv6(_)) => usual_ipv6(hook, pkt, flows, tables),
         None => unusual(hook, pkt, flows, tables),
     };
-    verdict.unwrap_or_else(|reason| {
+    let fate = fate.unwrap_or_else(|reason| {
         Tables::<V4>::count(tables, reason);
-        Verdict::Pass
-    })
+        Fate::PASS
+    });
+    fate.verdict()
 }
 
 #[inline(always)]
@@ -44,9 +46,9 @@ fn usual_ipv4<P: Packet, F: Flows<V4>, T: Tables<V4>>(
     pkt: &mut P,
     flows: &mut F,
     tables: &T,
-) -> Result<Verdict, Reason> {
-    let (header, transport) = parse::ipv4(pkt, ETHERNET, IPV4)?;
-    let datagram = parse::datagram4(pkt, ETHERNET, header, transport, hook.direction)?;
+) -> Result<Fate, Reason> {
+    let (header, transport) = parse::ipv4::<P, true>(pkt, ETHERNET, IPV4)?;
+    let datagram = parse::datagram4::<P, true>(pkt, ETHERNET, header, transport, hook.direction)?;
     Ok(translate(hook, pkt, &datagram, flows, tables))
 }
 
@@ -56,15 +58,15 @@ fn usual_ipv6<P: Packet, F: Flows<V6>, T: Tables<V6>>(
     pkt: &mut P,
     flows: &mut F,
     tables: &T,
-) -> Result<Verdict, Reason> {
+) -> Result<Fate, Reason> {
     let (header, transport) = parse::ipv6(pkt, ETHERNET)?;
-    let datagram = parse::datagram6(pkt, ETHERNET, header, transport, hook.direction)?;
+    let datagram = parse::datagram6::<P, true>(pkt, ETHERNET, header, transport, hook.direction)?;
     Ok(translate(hook, pkt, &datagram, flows, tables))
 }
 
 /// Every other layout: the same steps, with offsets found while the packet is read.
 #[inline(always)]
-fn unusual<P, F, T>(hook: Hook, pkt: &mut P, flows: &mut F, tables: &T) -> Result<Verdict, Reason>
+fn unusual<P, F, T>(hook: Hook, pkt: &mut P, flows: &mut F, tables: &T) -> Result<Fate, Reason>
 where
     P: Packet,
     F: Flows<V4> + Flows<V6>,
@@ -73,12 +75,33 @@ where
     match parse::network(pkt)? {
         Network::Ipv4(l3) => {
             let datagram = parse::ipv4_datagram(pkt, l3, hook.direction)?;
-            Ok(translate(hook, pkt, &datagram, flows, tables))
+            unusual_datagram(hook, pkt, &datagram, flows, tables)
         }
         Network::Ipv6(l3) => {
             let datagram = parse::ipv6_datagram(pkt, l3, hook.direction)?;
-            Ok(translate(hook, pkt, &datagram, flows, tables))
+            unusual_datagram(hook, pkt, &datagram, flows, tables)
         }
+    }
+}
+
+#[inline(always)]
+fn unusual_datagram<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
+    hook: Hook,
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    flows: &mut F,
+    tables: &T,
+) -> Result<Fate, Reason> {
+    if parse::has_ports(datagram.key.proto) {
+        return Ok(translate(hook, pkt, datagram, flows, tables));
+    }
+    if hook.direction == Direction::Egress {
+        return Err(Reason::OtherProtocol);
+    }
+    // No service has the protocol; but nobody else may answer for a cluster IP.
+    match claim(&datagram.key, tables) {
+        Claim::ClusterIp => Ok(settle(open::unclaimed(&datagram.key.dst, tables))),
+        Claim::Frontend(_) | Claim::Nobody => Err(Reason::OtherProtocol),
     }
 }
 
@@ -90,24 +113,24 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     datagram: &Datagram<A>,
     flows: &mut F,
     tables: &T,
-) -> Verdict {
+) -> Fate {
     if let Some(flow) = flows.get(&datagram.key)
         && keeps_backend(datagram, flow, tables)
     {
         let now = tables.now();
         let due = now.since(flow.seen) >= Tick::PER_SECOND;
-        let verdict = follow(hook, pkt, datagram, flow, tables, now);
+        let fate = follow(hook, pkt, datagram, flow, tables, now);
         if due {
             flow.seen = now;
             if flow.half() == Half::Request {
                 rows::renew(&datagram.key, flows);
             }
         }
-        return verdict;
+        return fate;
     }
     if hook.direction == Direction::Egress {
         tables.count(Reason::NotService);
-        return Verdict::Pass;
+        return Fate::PASS;
     }
     let opening = match claim(&datagram.key, tables) {
         Claim::Frontend(frontend) => {
@@ -120,16 +143,22 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
             Opening::Passed
         }
     };
+    if opening == Opening::Opened
+        && let Some(Staged { request, .. }) = flows.staged()
+    {
+        return follow(hook, pkt, datagram, request, tables, tables.now());
+    }
+    settle(opening)
+}
+
+/// What becomes of a packet that opened no flow.
+#[inline(always)]
+fn settle(opening: Opening) -> Fate {
     match opening {
-        Opening::Opened => match flows.staged() {
-            Some(Staged { request, .. }) => {
-                follow(hook, pkt, datagram, request, tables, tables.now())
-            }
-            None => Verdict::Drop,
-        },
-        Opening::Passed => Verdict::Pass,
-        Opening::Dropped => Verdict::Drop,
-        Opening::Rejected => Verdict::Reject,
+        Opening::Passed => Fate::PASS,
+        // A flow that was opened and cannot be followed: the maps are broken.
+        Opening::Dropped | Opening::Opened => Fate::DROP,
+        Opening::Rejected => Fate::REJECT,
     }
 }
 
@@ -163,17 +192,17 @@ fn follow<A: Addr, P: Packet, T: Tables<A>>(
     flow: &mut Flow<A>,
     tables: &T,
     now: Tick,
-) -> Verdict {
-    let verdict = match hop::destination(hook, datagram, flow, tables, now) {
-        Ok(verdict) => verdict,
-        Err(verdict) => return verdict,
+) -> Fate {
+    let fate = match hop::destination(hook, datagram, flow, tables, now) {
+        Ok(fate) => fate,
+        Err(fate) => return fate,
     };
     let length = pkt.len();
-    if rewrite::rewrite(pkt, datagram, flow, verdict).is_none() {
+    if rewrite::rewrite(pkt, datagram, flow, fate.act).is_none() {
         // The headers were read a moment ago: they are there.
         tables.count(Reason::Malformed);
-        return Verdict::Drop;
+        return Fate::DROP;
     }
     tables.count_packet(flow.service, length);
-    verdict
+    fate
 }

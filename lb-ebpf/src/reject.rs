@@ -6,13 +6,10 @@ use lb_common::{Addr, V4, V6, counters::Reason, flow::Direction, proto};
 
 use crate::{
     Packet, Sum, Tables, Verdict,
-    parse::{self, Datagram, IPV4, IPV6, Network, TCP, tcp_flag},
+    parse::{self, Datagram, IPV4, IPV6, Network, QUOTE, TCP, tcp_flag},
     rewrite,
 };
 
-/// Bytes of an offending transport header that an ICMP error quotes: ports, and enough for the
-/// sender to find its socket (RFC 792).
-const QUOTE: usize = 8;
 /// Length of an ICMP or ICMPv6 error's own header.
 const ICMP: usize = 8;
 /// TTL and hop limit of what this node sends.
@@ -26,6 +23,10 @@ where
     P: Packet,
     T: Tables<V4> + Tables<V6>,
 {
+    if !Tables::<V4>::may_reject(tables) {
+        Tables::<V4>::count(tables, Reason::TooManyRejects);
+        return Verdict::Drop;
+    }
     let built = match parse::network(pkt) {
         Ok(Network::Ipv4(l3)) => {
             parse::ipv4_datagram(pkt, l3, Direction::Ingress).and_then(|it| answer(pkt, &it))
@@ -129,7 +130,9 @@ fn unreachable<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Optio
     let ip = if A::IS_V6 { IPV6 } else { IPV4 };
     let icmp = datagram.l3 + ip;
     let length = ICMP + ip + QUOTE;
-    let partial = pkt.checksum_is_partial(rewrite::transport_checksum(datagram).offset);
+    // An SCTP checksum left to hardware needs no care: it is left only for a link that has none.
+    let partial = datagram.key.proto == proto::UDP
+        && pkt.checksum_is_partial(rewrite::transport_checksum(datagram).offset);
     // Hardware will write where options or extensions have the checksum now: into the quote.
     if partial && datagram.l4 != icmp {
         return None;

@@ -7,11 +7,15 @@ use lb_common::{
 };
 
 use crate::{
-    Packet, Sum, TransportChecksum, Verdict, checksum,
+    Packet, Sum, TransportChecksum, checksum,
     parse::{Datagram, IPV4, IPV6},
+    verdict::Act,
 };
 
-/// Rewrites a packet as its flow says, MACs included where `verdict` sends it out. None if the
+/// Offset of the checksum in SCTP's common header (RFC 9260, 3.1).
+const SCTP_CHECKSUM: usize = 8;
+
+/// Rewrites a packet as its flow says, MACs included where `act` sends it out. None if the
 /// packet is shorter than it was when parsed.
 ///
 /// The checksum comes last: bringing it into line may move the bytes.
@@ -20,16 +24,12 @@ pub(crate) fn rewrite<A: Addr, P: Packet>(
     pkt: &mut P,
     datagram: &Datagram<A>,
     flow: &Flow<A>,
-    verdict: Verdict,
+    act: Act,
 ) -> Option<()> {
-    match verdict {
-        Verdict::Transmit { .. } => write_macs(pkt, flow.hop.macs)?,
-        Verdict::Reflect => exchange_macs(pkt)?,
-        Verdict::Pass
-        | Verdict::Deliver
-        | Verdict::Resolve { .. }
-        | Verdict::Reject
-        | Verdict::Drop => {}
+    match act {
+        Act::Transmit => write_macs(pkt, flow.hop.macs)?,
+        Act::Reflect => exchange_macs(pkt)?,
+        Act::Pass | Act::Deliver | Act::Resolve | Act::Reject | Act::Drop => {}
     }
     // What the stack routes is aged by the stack.
     let aged = flow.route() == Route::Forward;
@@ -38,6 +38,20 @@ pub(crate) fn rewrite<A: Addr, P: Packet>(
     } else {
         ipv4(pkt, datagram.l3, flow, aged)?;
     }
+    if datagram.key.proto == proto::SCTP {
+        sctp(pkt, datagram, flow.sport, flow.dport)
+    } else {
+        tcp_or_udp(pkt, datagram, flow)
+    }
+}
+
+/// Writes the ports of a TCP or UDP packet, and its checksum.
+#[inline(always)]
+fn tcp_or_udp<A: Addr, P: Packet>(
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    flow: &Flow<A>,
+) -> Option<()> {
     ports(pkt, datagram.l4, flow.sport, flow.dport)?;
     let mut at = transport_checksum(datagram);
     if P::HARDWARE_CHECKSUMS {
@@ -47,7 +61,32 @@ pub(crate) fn rewrite<A: Addr, P: Packet>(
         .then_some(())
 }
 
-/// Where a datagram's checksum is.
+/// Writes the ports of an SCTP packet. Its checksum covers them, but no pseudo header: most
+/// packets keep it.
+#[inline(always)]
+fn sctp<A: Addr, P: Packet>(
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    sport: Port,
+    dport: Port,
+) -> Option<()> {
+    let l4 = datagram.l4;
+    let before = P::load32(pkt.bytes::<4>(l4)?, 0);
+    ports(pkt, l4, sport, dport)?;
+    let change = before ^ P::load32(pkt.bytes::<4>(l4)?, 0);
+    let checksum = l4 + SCTP_CHECKSUM;
+    // One that is left to hardware is computed when the packet is sent.
+    if change == 0 || P::HARDWARE_CHECKSUMS && pkt.checksum_is_partial(checksum) {
+        return Some(());
+    }
+    let change = P::sctp_checksum_change(change, datagram.length);
+    let field = pkt.bytes_mut::<4>(checksum)?;
+    let sum = P::load32(field, 0) ^ change;
+    P::store32(field, 0, sum);
+    Some(())
+}
+
+/// Where a TCP or UDP checksum is.
 #[inline(always)]
 pub(crate) fn transport_checksum<A: Addr>(datagram: &Datagram<A>) -> TransportChecksum {
     let udp = datagram.key.proto == proto::UDP;

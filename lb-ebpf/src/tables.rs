@@ -121,6 +121,8 @@ pub trait Tables<A: Addr> {
     fn now(&self) -> Tick;
     /// A uniformly distributed number.
     fn random(&self) -> u32;
+    /// Whether one more reject may be answered, see [`take_allowance`](crate::take_allowance).
+    fn may_reject(&self) -> bool;
     /// Counts a packet that was not translated.
     fn count(&self, reason: Reason);
     /// Counts a translated packet of this length.

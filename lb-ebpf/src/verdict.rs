@@ -77,3 +77,69 @@ pub enum Verdict {
     /// Discard it.
     Drop,
 }
+
+/// What becomes of a packet, as long as it is not settled: a [`Verdict`] taken apart.
+///
+/// The payload of an enum is undefined in its other variants. A verdict is merged from many paths,
+/// and on the way from one to the end its interface would be whatever lies on the stack there; the
+/// verifier refuses to have that read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fate {
+    pub(crate) act: Act,
+    ifindex: u32,
+}
+
+/// The variants of [`Verdict`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Pass,
+    Deliver,
+    Transmit,
+    Resolve,
+    Reflect,
+    Reject,
+    Drop,
+}
+
+impl Fate {
+    pub(crate) const PASS: Self = Self::here(Act::Pass);
+    pub(crate) const DELIVER: Self = Self::here(Act::Deliver);
+    pub(crate) const REFLECT: Self = Self::here(Act::Reflect);
+    pub(crate) const REJECT: Self = Self::here(Act::Reject);
+    pub(crate) const DROP: Self = Self::here(Act::Drop);
+
+    #[inline(always)]
+    const fn here(act: Act) -> Self {
+        Self { act, ifindex: 0 }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn transmit(ifindex: u32) -> Self {
+        Self {
+            act: Act::Transmit,
+            ifindex,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn resolve(ifindex: u32) -> Self {
+        Self {
+            act: Act::Resolve,
+            ifindex,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn verdict(self) -> Verdict {
+        let Self { act, ifindex } = self;
+        match act {
+            Act::Pass => Verdict::Pass,
+            Act::Deliver => Verdict::Deliver,
+            Act::Transmit => Verdict::Transmit { ifindex },
+            Act::Resolve => Verdict::Resolve { ifindex },
+            Act::Reflect => Verdict::Reflect,
+            Act::Reject => Verdict::Reject,
+            Act::Drop => Verdict::Drop,
+        }
+    }
+}

@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use lb_ebpf::{Hook, Verdict, process, reject};
+use lb_ebpf::{Hook, Verdict, process, reject, sctp_checksum_change};
 
 use crate::{
     tables::{FlowTables, KernelTables},
@@ -127,4 +127,15 @@ unsafe extern "C" fn reject_tc(skb: *mut __sk_buff) -> i32 {
         Verdict::Reflect => unsafe { bpf_redirect(tables.ifindex, 0) as i32 },
         _ => TC_ACT_SHOT,
     }
+}
+
+/// What an SCTP checksum changes by. A function of its own like [`reject_xdp`].
+///
+/// # Safety
+///
+/// None is needed; the verifier checks it for whatever numbers.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sctp_change(ports: u32, length: u16) -> u32 {
+    sctp_checksum_change(ports, length)
 }

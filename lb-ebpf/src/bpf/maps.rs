@@ -9,7 +9,7 @@ use aya_ebpf::{
 use lb_common::{
     Jiffy, V4, V6,
     config::Config,
-    counters::{Reason, ServiceCounters},
+    counters::{Allowance, Reason, ServiceCounters},
     flow::{Flow, FlowKey, Staged},
     maps::{
         AFFINITY_MAX, BACKENDS_MAX, FLOWS_MAX, FRONTENDS_MAX, LINKS_MAX, SERVICES_MAX, SLOTS_MAX,
@@ -76,6 +76,8 @@ pub(crate) static AFFINITY6: Affinities<V6> = Affinities::new();
 pub(crate) static SOURCE_RANGES4: SourceRanges<V4> = SourceRanges::new();
 #[btf_map]
 pub(crate) static SOURCE_RANGES6: SourceRanges<V6> = SourceRanges::new();
+#[btf_map]
+pub(crate) static ALLOWANCE: PerCpuArray<Allowance, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static CONFIG: Array<Config, 1, MMAPABLE> = Array::new();
 #[btf_map]

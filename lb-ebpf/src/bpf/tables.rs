@@ -18,7 +18,7 @@ use lb_common::{
     flow::{Flow, FlowKey, Half, Macs, Staged},
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, SourceRange},
 };
-use lb_ebpf::{Entry, Fib, FibQuery, Flows, InsertError, Reach, Tables};
+use lb_ebpf::{Entry, Fib, FibQuery, Flows, InsertError, Reach, Tables, take_allowance};
 
 use crate::maps;
 
@@ -263,6 +263,15 @@ macro_rules! family {
             fn random(&self) -> u32 {
                 // SAFETY: the helper takes nothing.
                 unsafe { bpf_get_prandom_u32() }
+            }
+
+            #[inline(always)]
+            fn may_reject(&self) -> bool {
+                let now = Tables::<$addr>::now(self);
+                maps::ALLOWANCE.get_ptr_mut(0).is_some_and(|allowance| {
+                    // SAFETY: a per-CPU value; programs of one CPU do not run at the same time.
+                    take_allowance(unsafe { &mut *allowance }, now)
+                })
             }
 
             #[inline(always)]

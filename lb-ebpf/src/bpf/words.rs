@@ -109,6 +109,12 @@ macro_rules! access_methods {
         }
 
         #[inline(always)]
+        fn sctp_checksum_change(ports: u32, length: u16) -> u32 {
+            // SAFETY: it takes numbers only.
+            unsafe { $crate::entry::sctp_change(ports, length) }
+        }
+
+        #[inline(always)]
         fn store16<const N: usize>(bytes: &mut [u8; N], at: usize, word: u16) {
             $crate::words::store16(bytes, at, word);
         }

@@ -106,9 +106,9 @@ impl World {
 
 /// Worlds of both families and protocols.
 fn worlds() -> impl Iterator<Item = World> {
-    Family::BOTH
-        .into_iter()
-        .flat_map(|family| [proto::TCP, proto::UDP].map(|protocol| World::new(family, protocol)))
+    Family::BOTH.into_iter().flat_map(|family| {
+        [proto::TCP, proto::UDP, proto::SCTP].map(|protocol| World::new(family, protocol))
+    })
 }
 
 #[test]

@@ -6,7 +6,7 @@ use proptest::{collection::vec, option, prelude::*, sample};
 
 use crate::support::{
     family::{Family, at},
-    frame::{Frame, flag},
+    frame::{Frame, chunk, flag},
     layout::layouts,
     node::Node,
     packet::HostPacket,
@@ -27,7 +27,7 @@ fn node() -> Node {
     for family in Family::BOTH {
         let local = node.local(at(family.local_pod(1), 8080));
         let remote = node.remote(at(family.remote_pod(1), 8080));
-        for proto in [proto::TCP, proto::UDP] {
+        for proto in [proto::TCP, proto::UDP, proto::SCTP] {
             let both = [local, remote];
             node.serve(at(family.service(1), 80), proto, &both, &both);
             node.serve(at(family.service(2), 80), proto, &[], &[]);
@@ -38,7 +38,7 @@ fn node() -> Node {
 }
 
 fn protocols() -> impl Strategy<Value = u8> {
-    sample::select(&[proto::TCP, proto::UDP])
+    sample::select(&[proto::TCP, proto::UDP, proto::SCTP])
 }
 
 /// Packets between anybody who matters, in any layout the pipeline understands.
@@ -71,6 +71,10 @@ fn frames() -> impl Strategy<Value = Frame> {
             ];
             let frame = match protocol {
                 proto::TCP => Frame::tcp(party[from], party[to], flags),
+                proto::SCTP if flags == flag::SYN => {
+                    Frame::sctp(party[from], party[to], chunk::INIT)
+                }
+                proto::SCTP => Frame::sctp(party[from], party[to], chunk::DATA),
                 _ => Frame::udp(party[from], party[to]),
             };
             layout.apply(frame)
@@ -175,12 +179,13 @@ fn assert_translated(before: &[u8], after: &[u8]) {
     } else {
         (7, 8..40)
     };
+    let width = if headers.proto == proto::SCTP { 4 } else { 2 };
     let may_change = |at: usize| {
         at < 12
             || at == headers.l3 + ttl
             || (headers.l3 + addresses.start..headers.l3 + addresses.end).contains(&at)
             || (headers.l4..headers.l4 + 4).contains(&at)
-            || (field..field + 2).contains(&at)
+            || (field..field + width).contains(&at)
     };
     assert_eq!(before.len(), after.len());
     for (at, (old, new)) in before.iter().zip(after).enumerate() {
@@ -235,7 +240,7 @@ proptest! {
 #[test]
 fn packets_cut_anywhere_are_passed() {
     for family in Family::BOTH {
-        for protocol in [proto::TCP, proto::UDP] {
+        for protocol in [proto::TCP, proto::UDP, proto::SCTP] {
             let client = at(family.client(1), 4000);
             let frame = Frame::first(protocol, client, at(family.service(1), 80));
             let whole = frame.build();

@@ -48,7 +48,7 @@ struct Wanted {
 
 fn wanted() -> impl Strategy<Value = Wanted> {
     let backends = || vec(0..BACKENDS, 0..6);
-    let protocols = sample::select(&[proto::TCP, proto::UDP]);
+    let protocols = sample::select(&[proto::TCP, proto::UDP, proto::SCTP]);
     let families = sample::select(&Family::BOTH);
     (
         families,
@@ -109,7 +109,7 @@ struct Attempt {
 }
 
 fn attempts() -> impl Strategy<Value = Attempt> {
-    let protocols = sample::select(&[proto::TCP, proto::UDP]);
+    let protocols = sample::select(&[proto::TCP, proto::UDP, proto::SCTP]);
     let families = sample::select(&Family::BOTH);
     let hooks = sample::select(&HOOKS);
     (hooks, families, 1_u16..4, 80_u16..82, protocols, 1_u16..).prop_map(

@@ -36,6 +36,11 @@ fn datagram(family: Family) -> Frame {
     Frame::udp(client(family), service(family))
 }
 
+/// For nobody's cluster IP.
+fn elsewhere(family: Family) -> Frame {
+    Frame::udp(client(family), at(family.client(2), 80))
+}
+
 fn segment(family: Family) -> Frame {
     Frame::tcp(client(family), service(family), flag::SYN)
 }
@@ -44,7 +49,7 @@ fn node() -> Node {
     let mut node = Node::new();
     for family in Family::BOTH {
         let index = node.local(backend(family));
-        for protocol in [proto::TCP, proto::UDP] {
+        for protocol in [proto::TCP, proto::UDP, proto::SCTP] {
             node.serve(service(family), protocol, &[index], &[index]);
         }
     }
@@ -236,14 +241,14 @@ fn ipv6_chains_that_hide_the_transport_are_passed() {
         Reason::Fragment,
     );
 
-    let authenticated = with(|it| {
+    let authenticated = extended(elsewhere(Family::V6), |it| {
         it.auth = Some(IpAuthHeader::new(IpNumber::default(), 1, 1, &[0; 4]).unwrap());
     });
     assert_passed("authenticated", &authenticated, Reason::OtherProtocol);
     for (name, next) in [("encrypted", 50), ("nothing", 59), ("mobility", 135)] {
         assert_passed(
             name,
-            patched(&frame, &[(L3 + 6, next)]),
+            patched(&elsewhere(Family::V6), &[(L3 + 6, next)]),
             Reason::OtherProtocol,
         );
     }
@@ -308,12 +313,12 @@ fn other_protocols_are_passed() {
             Reason::NotIp,
         );
     }
-    for other in [proto::ICMP, proto::SCTP, 47, 50, 255] {
-        let packet = patched(&datagram(Family::V4), &[(L3 + 9, other)]);
+    for other in [proto::ICMP, 47, 50, 255] {
+        let packet = patched(&elsewhere(Family::V4), &[(L3 + 9, other)]);
         assert_passed("IPv4", packet, Reason::OtherProtocol);
     }
-    for other in [proto::ICMPV6, proto::SCTP, 4, 41, 255] {
-        let packet = patched(&datagram(Family::V6), &[(L3 + 6, other)]);
+    for other in [proto::ICMPV6, 4, 41, 255] {
+        let packet = patched(&elsewhere(Family::V6), &[(L3 + 6, other)]);
         assert_passed("IPv6", packet, Reason::OtherProtocol);
     }
 }

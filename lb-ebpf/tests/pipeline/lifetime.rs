@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 const HOOK: Hook = Hook::TC_EXTERNAL_INGRESS;
-const PROTOCOLS: [u8; 2] = [proto::TCP, proto::UDP];
+const PROTOCOLS: [u8; 3] = [proto::TCP, proto::UDP, proto::SCTP];
 /// Comfortably more than the second after which rows are renewed.
 const A_WHILE: Duration = Duration::from_millis(1100);
 

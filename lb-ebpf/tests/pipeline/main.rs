@@ -15,5 +15,6 @@ mod rows;
 mod sides;
 mod sockets;
 mod source_ranges;
+mod strays;
 mod support;
 mod translation;

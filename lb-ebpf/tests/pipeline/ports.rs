@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 const HOOK: Hook = Hook::XDP_EXTERNAL;
-const PROTOCOLS: [u8; 2] = [proto::TCP, proto::UDP];
+const PROTOCOLS: [u8; 3] = [proto::TCP, proto::UDP, proto::SCTP];
 
 fn service(family: Family) -> SocketAddr {
     at(family.service(1), 80)

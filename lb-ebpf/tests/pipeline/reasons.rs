@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use lb_common::{
+    V4,
     config::link,
-    counters::Reason,
+    counters::{Allowance, Reason},
     proto,
     service::{Backend, frontend},
 };
-use lb_ebpf::{Hook, Reach, Verdict};
+use lb_ebpf::{Hook, Reach, Tables, Verdict};
 
 use crate::support::{
     family::{Family, at},
@@ -18,6 +19,9 @@ use crate::support::{
     packet::HostPacket,
     tables::{EXTERNAL, Way},
 };
+
+/// A protocol without ports.
+const ESP: u8 = 50;
 
 /// A packet on a node where something is the matter.
 struct Case {
@@ -85,10 +89,13 @@ fn case(reason: Reason, family: Family) -> Case {
     let datagram = Frame::udp(client(family), service);
     match reason {
         Reason::NotIp => whole.bytes(|bytes| bytes[12..14].copy_from_slice(&[0x08, 0x06])),
-        Reason::OtherProtocol => whole.bytes(|bytes| match family {
-            Family::V4 => bytes[14 + 9] = proto::SCTP,
-            Family::V6 => bytes[14 + 6] = proto::SCTP,
-        }),
+        Reason::OtherProtocol => {
+            let elsewhere = Frame::udp(client(family), at(family.client(2), 80));
+            whole.packet(&elsewhere).bytes(|bytes| match family {
+                Family::V4 => bytes[14 + 9] = ESP,
+                Family::V6 => bytes[14 + 6] = ESP,
+            })
+        }
         Reason::Malformed => whole.bytes(|bytes| bytes.truncate(30)),
         Reason::Fragment => whole.bytes(|bytes| match family {
             Family::V4 => bytes[14 + 6] = 0x20,
@@ -134,6 +141,14 @@ fn case(reason: Reason, family: Family) -> Case {
             (config.v4.node, config.v6.node) = ([0; 1], [0; 4]);
         }),
         Reason::TimeToLive => whole.packet(&Frame { ttl: 1, ..datagram }),
+        Reason::TooManyRejects => whole.node(|node| {
+            node.serve(service, proto::UDP, &[], &[]);
+            let now = Tables::<V4>::now(&node.tables);
+            node.tables.allowance.set(Allowance {
+                left: 0,
+                granted: now,
+            });
+        }),
         Reason::NoRoom => {
             let bare = Frame {
                 payload: Vec::new(),

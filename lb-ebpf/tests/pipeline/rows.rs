@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 const HOOK: Hook = Hook::TC_EXTERNAL_INGRESS;
-const PROTOCOLS: [u8; 2] = [proto::TCP, proto::UDP];
+const PROTOCOLS: [u8; 3] = [proto::TCP, proto::UDP, proto::SCTP];
 /// Comfortably more than the second after which rows are renewed.
 const A_WHILE: Duration = Duration::from_millis(1100);
 
@@ -154,7 +154,7 @@ fn a_flow_that_lost_its_tuple_ends() {
             assert_eq!(wire::addresses(&bytes).0, two);
 
             let (verdict, bytes) = node.see(HOOK, &Frame::next(protocol, client, one));
-            if protocol == proto::TCP {
+            if protocol != proto::UDP {
                 assert_eq!(verdict, Verdict::Drop);
                 assert_eq!(node.count(Reason::NoFlow), 1);
             } else {

@@ -66,7 +66,7 @@ struct Exchange {
 fn exchanges() -> impl Strategy<Value = Exchange> {
     let families = prop::sample::select(&Family::BOTH);
     let courses = prop::sample::select(&COURSES);
-    let protocols = prop::sample::select(&[proto::TCP, proto::UDP]);
+    let protocols = prop::sample::select(&[proto::TCP, proto::UDP, proto::SCTP]);
     let ports = (1_u16.., 1_u16.., 1_u16..);
     (
         families,

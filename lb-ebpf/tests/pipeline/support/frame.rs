@@ -8,7 +8,9 @@ use etherparse::{
 };
 use lb_common::proto;
 
-/// A TCP segment or UDP datagram in an Ethernet frame.
+use super::wire;
+
+/// A TCP segment, UDP datagram or SCTP packet in an Ethernet frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) macs: [u8; 12],
@@ -34,6 +36,16 @@ pub(crate) enum Segment {
         /// Else the field is zero.
         checksum: bool,
     },
+    Sctp {
+        /// Type of its only chunk.
+        chunk: u8,
+    },
+}
+
+/// Types of SCTP chunks.
+pub(crate) mod chunk {
+    pub(crate) const DATA: u8 = 0;
+    pub(crate) const INIT: u8 = 1;
 }
 
 /// TCP flags.
@@ -81,21 +93,28 @@ impl Frame {
         Self::new(src, dst, Segment::Tcp(header))
     }
 
+    /// An SCTP packet with a chunk of this type.
+    pub(crate) fn sctp(src: SocketAddr, dst: SocketAddr, chunk: u8) -> Self {
+        Self::new(src, dst, Segment::Sctp { chunk })
+    }
+
     /// What begins a flow of this protocol.
     pub(crate) fn first(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Self {
-        if protocol == proto::TCP {
-            Self::tcp(src, dst, flag::SYN)
-        } else {
-            Self::udp(src, dst)
+        match protocol {
+            proto::TCP => Self::tcp(src, dst, flag::SYN),
+            proto::UDP => Self::udp(src, dst),
+            proto::SCTP => Self::sctp(src, dst, chunk::INIT),
+            other => panic!("no flow is of protocol {other}"),
         }
     }
 
     /// What goes on with a flow.
     pub(crate) fn next(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Self {
-        if protocol == proto::TCP {
-            Self::tcp(src, dst, flag::ACK)
-        } else {
-            Self::udp(src, dst)
+        match protocol {
+            proto::TCP => Self::tcp(src, dst, flag::ACK),
+            proto::UDP => Self::udp(src, dst),
+            proto::SCTP => Self::sctp(src, dst, chunk::DATA),
+            other => panic!("no flow is of protocol {other}"),
         }
     }
 
@@ -103,6 +122,7 @@ impl Frame {
         match self.segment {
             Segment::Tcp(_) => proto::TCP,
             Segment::Udp { .. } => proto::UDP,
+            Segment::Sctp { .. } => proto::SCTP,
         }
     }
 
@@ -129,6 +149,11 @@ impl Frame {
                     .write(&mut bytes, &self.payload)
                     .unwrap();
             }
+            Segment::Sctp { chunk } => {
+                let packet = self.sctp_packet(*chunk);
+                ip.write(&mut bytes, IpNumber(proto::SCTP), &packet)
+                    .unwrap();
+            }
             Segment::Udp { checksum } => {
                 ip.udp(sport, dport)
                     .write(&mut bytes, &self.payload)
@@ -140,6 +165,29 @@ impl Frame {
             }
         }
         bytes
+    }
+
+    /// Common header, one chunk, and the payload in it.
+    fn sctp_packet(&self, chunk: u8) -> Vec<u8> {
+        let tag = if chunk == chunk::INIT {
+            0
+        } else {
+            0x1000_0000_u32
+        };
+        let length = 4 + self.payload.len() as u16;
+        let mut packet = [
+            &self.src.port().to_be_bytes()[..],
+            &self.dst.port().to_be_bytes(),
+            &tag.to_be_bytes(),
+            &[0; 4],
+            &[chunk, 0],
+            &length.to_be_bytes(),
+            &self.payload,
+        ]
+        .concat();
+        let sum = wire::crc32c(&packet);
+        packet[8..12].copy_from_slice(&sum.to_le_bytes());
+        packet
     }
 
     fn ip_headers(&self) -> IpHeaders {

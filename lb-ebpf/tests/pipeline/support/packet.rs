@@ -1,5 +1,6 @@
 //! A packet as a byte vector.
 
+use lb_common::proto;
 use lb_ebpf::{Packet, TransportChecksum, update_checksum};
 
 use super::{
@@ -46,13 +47,17 @@ impl HostPacket {
         let mut packet = Self::new(frame.build());
         let headers = Headers::find(&packet.bytes).unwrap();
         let field = headers.checksum_field().unwrap();
-        // The sum itself, not its complement.
+        // The sum itself, not its complement; SCTP has no pseudo header, and nothing.
         let sum = !headers.pseudo_sum().ones_complement();
         packet.partial = Some(Partial {
             start: headers.l4,
             field,
         });
-        packet.bytes[field..field + 2].copy_from_slice(&sum.to_ne_bytes());
+        if frame.protocol() == proto::SCTP {
+            packet.bytes[field..field + 4].fill(0);
+        } else {
+            packet.bytes[field..field + 2].copy_from_slice(&sum.to_ne_bytes());
+        }
         packet
     }
 
@@ -81,7 +86,13 @@ impl HostPacket {
     /// The packet as it arrives: with its checksum completed, as `skb_checksum_help` does.
     pub(crate) fn on_wire(self) -> Vec<u8> {
         let mut bytes = self.bytes;
-        if let Some(Partial { start, field }) = self.partial {
+        let Some(Partial { start, field }) = self.partial else {
+            return bytes;
+        };
+        if Headers::find(&bytes).is_some_and(|headers| headers.proto == proto::SCTP) {
+            let sum = wire::crc32c(&bytes[start..]);
+            bytes[field..field + 4].copy_from_slice(&sum.to_le_bytes());
+        } else {
             let sum = wire::sum(&bytes[start..]).to_ones_complement_with_no_zero();
             bytes[field..field + 2].copy_from_slice(&sum.to_ne_bytes());
         }

@@ -9,12 +9,12 @@ use std::{
 use lb_common::{
     Addr, Tick, V4, V6,
     config::{Config, FamilyConfig, link},
-    counters::{Reason, ServiceCounters},
+    counters::{Allowance, Reason, ServiceCounters},
     flow::Macs,
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered},
     socket::Cookie,
 };
-use lb_ebpf::{Fib, FibQuery, Reach, Tables};
+use lb_ebpf::{Fib, FibQuery, Reach, Tables, take_allowance};
 
 use super::family::{Family, words};
 
@@ -100,6 +100,7 @@ pub(crate) struct HostTables {
     pub(crate) memories: Cell<u32>,
     /// Addresses the FIB was asked for, in order.
     pub(crate) fib_asked: RefCell<Vec<IpAddr>>,
+    pub(crate) allowance: Cell<Allowance>,
     pub(crate) reasons: RefCell<BTreeMap<Reason, u64>>,
     pub(crate) services: RefCell<BTreeMap<u32, ServiceCounters>>,
 }
@@ -118,6 +119,7 @@ impl HostTables {
             frontend_lookups: Cell::new(0),
             memories: Cell::new(0),
             fib_asked: RefCell::default(),
+            allowance: Cell::default(),
             reasons: RefCell::default(),
             services: RefCell::default(),
         }
@@ -251,6 +253,13 @@ impl<A: HasServices> Tables<A> for HostTables {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((mixed ^ (mixed >> 31)) >> 32) as u32
+    }
+
+    fn may_reject(&self) -> bool {
+        let mut allowance = self.allowance.get();
+        let may = take_allowance(&mut allowance, Tables::<A>::now(self));
+        self.allowance.set(allowance);
+        may
     }
 
     fn count(&self, reason: Reason) {

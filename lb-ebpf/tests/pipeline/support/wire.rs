@@ -68,6 +68,7 @@ impl<'a> Headers<'a> {
             proto::TCP => 16,
             proto::UDP => 6,
             proto::ICMP | proto::ICMPV6 => 2,
+            proto::SCTP => 8,
             _ => return None,
         };
         (self.l4 + within + 2 <= self.end).then_some(self.l4 + within)
@@ -86,6 +87,11 @@ impl<'a> Headers<'a> {
         let Some(field) = self.checksum_field() else {
             return false;
         };
+        if self.proto == proto::SCTP {
+            let mut packet = self.bytes[self.l4..self.end].to_vec();
+            packet[8..12].fill(0);
+            return crc32c(&packet).to_le_bytes() == self.bytes[field..field + 4];
+        }
         let absent = self.proto == proto::UDP && self.bytes[field..field + 2] == [0; 2];
         let pseudo = if self.proto == proto::ICMP {
             Sum16BitWords::new()
@@ -106,6 +112,20 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 /// The sum of bytes.
 pub(crate) fn sum(bytes: &[u8]) -> Sum16BitWords {
     Sum16BitWords::new().add_slice(bytes)
+}
+
+/// The checksum of SCTP as RFC 9260 defines it, bit by bit.
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    const REFLECTED: u32 = 0x82f6_3b78;
+    let mut register = u32::MAX;
+    for byte in bytes {
+        register ^= u32::from(*byte);
+        for _ in 0..8 {
+            let carry = (register & 1).wrapping_neg();
+            register = register >> 1 ^ REFLECTED & carry;
+        }
+    }
+    !register
 }
 
 /// Whether this is the sum of something together with its checksum.
@@ -143,6 +163,10 @@ pub(crate) fn addresses(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
     let (sport, dport) = match parse(bytes).transport {
         Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
         Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port()),
+        None if headers.proto == proto::SCTP => {
+            let port = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+            (port(headers.l4), port(headers.l4 + 2))
+        }
         other => panic!("{other:?} has no ports"),
     };
     (
