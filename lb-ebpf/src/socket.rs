@@ -175,6 +175,9 @@ fn backend<A: Addr, S: Sockets<A>, T: Tables<A>>(
     }
     let to = (led.addr, led.port);
     remember(call, to, &led, sockets)?;
+    if known.is_none() {
+        tables.count_flow(led.service);
+    }
     Ok(to)
 }
 
@@ -250,7 +253,6 @@ fn choose<A: Addr, T: Tables<A>>(
     };
     choice::admit(&client, frontend, tables)?;
     let chosen = choice::choose(&client, frontend, tables)?;
-    tables.count_flow(frontend.service);
     Ok(SocketPeer {
         addr: chosen.backend.addr,
         port: chosen.backend.port,

@@ -13,6 +13,7 @@ mod refusals;
 mod rejects;
 mod rows;
 mod sides;
+mod sockets;
 mod source_ranges;
 mod support;
 mod translation;

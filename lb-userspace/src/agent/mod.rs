@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::start(cli.log_level());
     let done = match cli.command {
-        Command::Run(args) => match Options::try_from(args) {
+        Command::Run(args) => match Options::try_from(*args) {
             Ok(options) => run::run(options).map_err(|error| error.to_string()),
             Err(error) => error.exit(),
         },

@@ -76,7 +76,7 @@ impl Cli {
 pub(super) enum Command {
     /// Run on this node until told to stop (SIGTERM, SIGINT).
     #[command(after_help = EXAMPLES)]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Detach every program and remove every map that an agent left behind.
     Cleanup(CleanupArgs),
 }
@@ -267,7 +267,7 @@ mod tests {
             .into_iter()
             .chain(args.split_whitespace());
         match Cli::try_parse_from(args)?.command {
-            Command::Run(args) => args.try_into(),
+            Command::Run(args) => (*args).try_into(),
             Command::Cleanup(_) => unreachable!("run was asked for"),
         }
     }

@@ -351,7 +351,7 @@ impl<'a> Collector<'a> {
             Half::Reply => ("reply", stands_for, named),
         };
         Socket {
-            socket: key.socket.number(),
+            cookie: key.socket.number(),
             protocol: protocol(key.proto),
             service_address,
             backend_address,
@@ -407,7 +407,7 @@ fn order(flow: &Flow) -> (&str, HostPort, HostPort, &str) {
 /// What led sockets are sorted by: their whole key.
 fn socket_order(socket: &Socket) -> (u64, &str, HostPort, HostPort, &str) {
     (
-        socket.socket,
+        socket.cookie,
         &socket.protocol,
         socket.service_address,
         socket.backend_address,

@@ -333,7 +333,7 @@ pub(super) struct Flow {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Socket {
     /// The kernel's number of the socket.
-    pub(super) socket: u64,
+    pub(super) cookie: u64,
     pub(super) protocol: String,
     pub(super) service_address: HostPort,
     pub(super) backend_address: HostPort,

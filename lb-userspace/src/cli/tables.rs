@@ -276,7 +276,7 @@ fn sockets(rows: &[Socket], detail: Detail) -> Vec<String> {
         columns,
         rows.iter().map(|socket| {
             let mut cells = vec![
-                socket.socket.to_string(),
+                socket.cookie.to_string(),
                 socket.protocol.clone(),
                 socket.service_address.to_string(),
                 socket.backend_address.to_string(),

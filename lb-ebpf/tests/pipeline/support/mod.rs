@@ -7,5 +7,6 @@ pub(crate) mod frame;
 pub(crate) mod layout;
 pub(crate) mod node;
 pub(crate) mod packet;
+pub(crate) mod sockets;
 pub(crate) mod tables;
 pub(crate) mod wire;

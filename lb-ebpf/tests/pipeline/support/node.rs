@@ -16,6 +16,7 @@ use super::{
     family::{Family, endpoint, words},
     flows::HostFlows,
     packet::HostPacket,
+    sockets::HostSockets,
     tables::{HasServices, HostTables, Way},
 };
 
@@ -24,6 +25,7 @@ use super::{
 pub(crate) struct Node {
     pub(crate) flows: HostFlows,
     pub(crate) tables: HostTables,
+    pub(crate) sockets: HostSockets,
     services: u32,
 }
 
@@ -32,6 +34,7 @@ impl Node {
         Self {
             flows: HostFlows::new(),
             tables: HostTables::new(),
+            sockets: HostSockets::default(),
             services: 0,
         }
     }

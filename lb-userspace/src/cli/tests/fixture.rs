@@ -240,7 +240,7 @@ pub(super) fn flows() -> Vec<Flow> {
 
 pub(super) fn sockets() -> Vec<Socket> {
     let request = Socket {
-        socket: 4711,
+        cookie: 4711,
         protocol: "UDP".to_owned(),
         service_address: at("10.96.0.10", 53),
         backend_address: at("10.0.1.5", 5353),

@@ -1,0 +1,174 @@
+//! The tables of led sockets as hash maps, and a process that has sockets.
+
+use std::{collections::HashMap, net::SocketAddr};
+
+use lb_common::{
+    Addr, V4, V6,
+    config::flags,
+    socket::{Cookie, SocketKey, SocketPeer},
+};
+use lb_ebpf::{
+    Answer, Call, InsertError, Operation, Outcome, Sockets, lead, lead_v6, service, service_v6,
+};
+
+use super::{
+    family::{Family, at, endpoint},
+    node::Node,
+};
+
+/// Both families' tables.
+#[derive(Clone, Default)]
+pub(crate) struct HostSockets {
+    v4: HashMap<SocketKey<V4>, SocketPeer<V4>>,
+    v6: HashMap<SocketKey<V6>, SocketPeer<V6>>,
+    /// How often rows were written.
+    pub(crate) writes: u32,
+    /// Whether no row is taken.
+    pub(crate) busy: bool,
+}
+
+impl HostSockets {
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Loses every row, as a table that evicts may.
+    pub(crate) fn evict(&mut self) {
+        self.v4.clear();
+        self.v6.clear();
+    }
+
+    /// Loses the rows that say which service a backend stands for.
+    pub(crate) fn evict_replies(&mut self) {
+        self.v4
+            .retain(|key, _| key.half() == lb_common::flow::Half::Request);
+        self.v6
+            .retain(|key, _| key.half() == lb_common::flow::Half::Request);
+    }
+}
+
+macro_rules! family {
+    ($addr:ty, $table:ident) => {
+        impl Sockets<$addr> for HostSockets {
+            fn get(&self, key: &SocketKey<$addr>) -> Option<&SocketPeer<$addr>> {
+                self.$table.get(key)
+            }
+
+            fn insert(
+                &mut self,
+                key: &SocketKey<$addr>,
+                peer: &SocketPeer<$addr>,
+            ) -> Result<(), InsertError> {
+                if self.busy {
+                    return Err(InsertError::Busy);
+                }
+                self.writes += 1;
+                self.$table.insert(*key, *peer);
+                Ok(())
+            }
+        }
+    };
+}
+
+family!(V4, v4);
+family!(V6, v6);
+
+/// The network namespace of the node.
+pub(crate) const NODE: Cookie = Cookie::new(0x1_0000_0007);
+
+/// A socket of a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Socket {
+    pub(crate) number: u64,
+    pub(crate) netns: Cookie,
+    pub(crate) protocol: u8,
+    /// An IPv6 socket that names IPv4 addresses.
+    pub(crate) mapped: bool,
+}
+
+impl Socket {
+    /// A socket in the node's namespace.
+    pub(crate) fn new(number: u64, protocol: u8) -> Self {
+        Self {
+            number,
+            netns: NODE,
+            protocol,
+            mapped: false,
+        }
+    }
+
+    /// Connects, or sends; yields what the kernel is told and where the call goes on to.
+    pub(crate) fn call(
+        self,
+        node: &mut Node,
+        operation: Operation,
+        to: SocketAddr,
+    ) -> (Answer, SocketAddr) {
+        let (sockets, tables) = (&mut node.sockets, &node.tables);
+        match Family::of(self.named(to).ip()) {
+            Family::V4 => told(&lead(operation, &self.to::<V4>(to), sockets, tables)),
+            Family::V6 => {
+                let (answer, peer) = told(&lead_v6(operation, &self.to::<V6>(to), sockets, tables));
+                (answer, at(peer.ip().to_canonical(), peer.port()))
+            }
+        }
+    }
+
+    pub(crate) fn connect(self, node: &mut Node, to: SocketAddr) -> (Answer, SocketAddr) {
+        self.call(node, Operation::Connect, to)
+    }
+
+    pub(crate) fn send(self, node: &mut Node, to: SocketAddr) -> (Answer, SocketAddr) {
+        self.call(node, Operation::Send, to)
+    }
+
+    /// Whom the process is told it talks to when that is `peer`.
+    pub(crate) fn told(self, node: &Node, peer: SocketAddr) -> SocketAddr {
+        let (sockets, tables) = (&node.sockets, &node.tables);
+        let named = self.named(peer);
+        let told = match Family::of(named.ip()) {
+            Family::V4 => service(&self.to::<V4>(peer), sockets, tables).map(host),
+            Family::V6 => service_v6(&self.to::<V6>(peer), sockets, tables).map(host),
+        };
+        let told = told.unwrap_or(named);
+        assert_eq!(Family::of(told.ip()), Family::of(named.ip()));
+        at(told.ip().to_canonical(), told.port())
+    }
+
+    /// An address as this socket has it.
+    fn named(self, addr: SocketAddr) -> SocketAddr {
+        match addr {
+            SocketAddr::V4(addr) if self.mapped => {
+                at(addr.ip().to_ipv6_mapped().into(), addr.port())
+            }
+            SocketAddr::V4(_) | SocketAddr::V6(_) => addr,
+        }
+    }
+
+    fn to<A: Addr>(self, addr: SocketAddr) -> Call<A> {
+        Call {
+            socket: Cookie::new(self.number),
+            netns: self.netns,
+            proto: self.protocol,
+            peer: endpoint(self.named(addr)),
+        }
+    }
+}
+
+fn told<A: Addr>(outcome: &Outcome<A>) -> (Answer, SocketAddr) {
+    (outcome.answer, host(outcome.peer))
+}
+
+fn host<A: Addr>((addr, port): (A, lb_common::Port)) -> SocketAddr {
+    at(addr.to_ip(), port.number())
+}
+
+/// A node whose own sockets are led, to node ports on loopback addresses too.
+pub(crate) fn node() -> Node {
+    let mut node = Node::new();
+    let config = node.tables.config.as_mut().unwrap();
+    config.netns = NODE;
+    config.flags |= flags::LOCALHOST_NODE_PORTS;
+    node
+}
