@@ -21,7 +21,7 @@ use lb_common::{
     maps::{self, STATUS_SIZE},
     proto,
     service::{Affinity, Backend, Frontend, FrontendKey, ServiceName, Slots, backend, frontend},
-    socket::Cookie,
+    socket::{Cookie, SocketKey, SocketPeer},
 };
 use lb_userspace::{
     cli::{Cli, Paint},
@@ -128,6 +128,7 @@ impl Node {
                 maps::SLOTS4,
                 maps::BACKENDS4,
                 maps::FLOWS4,
+                maps::SOCKETS4,
             ],
             1,
             [
@@ -144,6 +145,7 @@ impl Node {
                 maps::SLOTS6,
                 maps::BACKENDS6,
                 maps::FLOWS6,
+                maps::SOCKETS6,
             ],
             2,
             [
@@ -169,10 +171,11 @@ impl Node {
         self.write_status(&serde_json::to_vec(&status()?)?)
     }
 
-    /// A Service with a local and a remote backend, and a connection to the remote one.
+    /// A Service with a local and a remote backend, a connection to the remote one, and a socket
+    /// that was led to the local one.
     fn create_family<A: Addr>(
         &self,
-        [frontends, slots, backends, flows]: [&str; 4],
+        [frontends, slots, backends, flows, sockets]: [&str; 5],
         service: u32,
         addresses: [&str; 5],
     ) -> Result<()>
@@ -181,6 +184,8 @@ impl Node {
         Backend<A>: Pod,
         FlowKey<A>: Pod,
         Flow<A>: Pod,
+        SocketKey<A>: Pod,
+        SocketPeer<A>: Pod,
     {
         let [cluster, local, remote, client, node] = addresses.map(address);
         let (cluster, local, remote, client, node) = (cluster?, local?, remote?, client?, node?);
@@ -224,7 +229,8 @@ impl Node {
         let here = endpoint(local, backend::ALIVE | backend::LOCAL);
         let there = endpoint(remote, backend::ALIVE | backend::TERMINATING);
         self.array(backends, ENTRIES, &[Backend::default(), here, there])?;
-        self.hash(flows, &connection(service, client, node, remote))
+        self.hash(flows, &connection(service, client, node, remote))?;
+        self.hash(sockets, &led_socket(service, cluster, local))
     }
 
     fn hash<K: Pod, V: Pod>(&self, name: &str, rows: &[(K, V)]) -> Result<()> {
@@ -324,6 +330,27 @@ fn on_two_cpus<V: Copy + Default>(add: impl Fn(&mut V, u64)) -> Result<Vec<V>> {
     add(&mut values[0], 5);
     add(&mut values[cpus - 1], 7);
     Ok(values)
+}
+
+/// Both rows of a socket that sent to the Service's cluster IP.
+fn led_socket<A: Addr>(service: u32, cluster: A, backend: A) -> [(SocketKey<A>, SocketPeer<A>); 2] {
+    let (cluster, backend) = ((cluster, Port::new(80)), (backend, Port::new(8080)));
+    [
+        (Half::Request, cluster, backend),
+        (Half::Reply, backend, cluster),
+    ]
+    .map(|(half, named, (addr, port))| {
+        let key = SocketKey::new(half, Cookie::new(4711), proto::UDP, named);
+        let peer = SocketPeer {
+            addr,
+            port,
+            zero: 0,
+            service,
+            backend: 1,
+            generation: 5,
+        };
+        (key, peer)
+    })
 }
 
 fn service_counts() -> Result<Vec<(u32, Vec<ServiceCounters>)>> {
