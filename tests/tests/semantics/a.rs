@@ -35,7 +35,8 @@ fn a1_another_proxys_service(world: &mut World) -> Result<()> {
 fn a15_service_without_selector(world: &mut World) -> Result<()> {
     world.given(
         "{apiVersion: v1, kind: Service, metadata: {name: web},
-          spec: {ipFamilyPolicy: RequireDualStack, clusterIPs: [10.96.1.1, 'fd00:96::101'],
+          spec: {ipFamilyPolicy: RequireDualStack, clusterIP: 10.96.1.1,
+                 clusterIPs: [10.96.1.1, 'fd00:96::101'],
                  ports: [{port: 80}]}}",
     )?;
     world.endpoints("web", &["pod-1", "pod-3"])?;
