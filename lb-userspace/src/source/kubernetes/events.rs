@@ -43,6 +43,9 @@ const CONTROLLER: &str = "fairlead.dev/lb-agent";
 const NOTE_MAX: usize = 1024;
 const INSTANCE_MAX: usize = 128;
 
+/// What is left for an object's name in that of its Event.
+const SUBJECT_MAX: usize = 220;
+
 /// How an Event is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventType {
@@ -100,13 +103,13 @@ impl Event {
     }
 
     /// Node ports are served on more addresses than the option may seem to say (B7).
-    pub fn node_port_addresses(node: &str, note: String) -> Self {
-        Self::on_node(node, "NodePortAddresses", "Configure", note)
+    pub fn node_port_addresses(node_name: &str, note: String) -> Self {
+        Self::on_node(node_name, "NodePortAddresses", "Configure", note)
     }
 
     /// A map is nearly full.
-    pub fn nearly_full(node: &str, note: String) -> Self {
-        Self::on_node(node, "MapNearlyFull", "Program", note)
+    pub fn nearly_full(node_name: &str, note: String) -> Self {
+        Self::on_node(node_name, "MapNearlyFull", "Program", note)
     }
 
     fn on_service(
@@ -124,9 +127,9 @@ impl Event {
         }
     }
 
-    fn on_node(node: &str, reason: &'static str, action: &'static str, note: String) -> Self {
+    fn on_node(node_name: &str, reason: &'static str, action: &'static str, note: String) -> Self {
         Self {
-            regarding: Regarding::Node(node.to_owned()),
+            regarding: Regarding::Node(node_name.to_owned()),
             kind: EventType::Warning,
             reason,
             action,
@@ -220,9 +223,16 @@ fn object(event: &Event, instance: &str, now: Timestamp) -> v1::Event {
         },
     };
     let namespace = regarding.namespace.as_deref();
+    let subject = regarding.name.as_deref().unwrap_or_default();
+    // As others name theirs: nothing else happens to an object in the same nanosecond.
+    let name = format!(
+        "{}.{:x}",
+        shortened(subject, SUBJECT_MAX),
+        now.as_nanosecond()
+    );
     v1::Event {
         metadata: ObjectMeta {
-            generate_name: regarding.name.as_ref().map(|name| format!("{name}.")),
+            name: Some(name),
             namespace: Some(namespace.unwrap_or(DEFAULT_NAMESPACE).to_owned()),
             ..ObjectMeta::default()
         },

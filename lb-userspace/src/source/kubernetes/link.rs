@@ -127,7 +127,8 @@ impl Link {
         Ok(client)
     }
 
-    fn is_down(&self) -> bool {
+    /// Whether the last attempt did not reach the server.
+    pub(super) fn is_down(&self) -> bool {
         self.state().next.is_some()
     }
 
