@@ -79,6 +79,7 @@ async fn serve(options: Options) -> Result<(), RunError> {
     let mut kernel = Kernel::new()?;
     let table = kernel.monitor.read().await?;
     let mut batches = source(&options);
+    recorder(&options).publish(kubernetes::Event::starting(&options.node_name));
     let mut node = Node::new(options, &pins, loaded, table)?;
     node.publish();
     loop {
@@ -113,6 +114,14 @@ fn source(options: &Options) -> mpsc::Receiver<Batch> {
         )),
     };
     receiver
+}
+
+/// Who hears of events.
+fn recorder(options: &Options) -> kubernetes::Recorder {
+    match &options.source {
+        Source::Manifests(_) => kubernetes::Recorder::silent(),
+        Source::Kubernetes(access) => kubernetes::Recorder::new(access.clone(), &options.node_name),
+    }
 }
 
 /// The kernel's side of the loop.

@@ -11,6 +11,7 @@
 mod assembly;
 mod backoff;
 mod convert;
+mod events;
 mod failure;
 mod follow;
 mod kind;
@@ -23,6 +24,7 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 
+pub use events::{Event, EventType, Recorder, Regarding};
 pub use watch::watch;
 
 /// Where the API server is, and who we are there.

@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use lb_userspace::{
-    model::{Batch, Change},
-    source::kubernetes::{Access, Options, watch},
+    model::{Batch, Change, ObjectName},
+    source::kubernetes::{Access, Event, Options, Recorder, watch},
 };
 use tests::{
     checks::Check,
@@ -42,6 +42,7 @@ pub(crate) fn checks() -> Vec<Check<World>> {
         Check::new("source::c13_node", node),
         Check::new("source::k14_without_rights", without_rights),
         Check::new("source::k14_token_rotated", token_rotated),
+        Check::new("source::k15_events", events),
         Check::new("source::slow_server", slow_server),
         Check::new("source::silent_server", silent_server),
         Check::new("source::connection_cut", connection_cut),
@@ -299,17 +300,7 @@ fn service_networks(world: &mut World) -> Result<()> {
          spec: {cidrs: [10.98.0.0/24]}}",
     )?;
     told.until_has("Networks", "10.98.0.0/24")?;
-    control.kubectl(&["delete", "servicecidr", "more", "--wait=false"], "")?;
-    control.kubectl(
-        &[
-            "patch",
-            "servicecidr",
-            "more",
-            "--type=merge",
-            "--patch={\"metadata\":{\"finalizers\":null}}",
-        ],
-        "",
-    )?;
+    delete(control, "servicecidr", "more")?;
     told.until(SOON, |told| {
         ensure!(
             !told.objects["Networks"].contains("10.98"),
@@ -405,6 +396,38 @@ fn token_rotated(world: &mut World) -> Result<()> {
     control.rotate_token(&account)?;
     told.until_has("Service default/kubernetes", &port(443))?;
     told.until_well(SOON)
+}
+
+/// Events are there to be seen, each once; they need no rights but a proxy's.
+fn events(world: &mut World) -> Result<()> {
+    let control = &world.control;
+    let access = Access {
+        kubeconfig: Some(control.kubeconfig(PROXY, None, ADDRESS)?),
+        server: None,
+    };
+    let service = ObjectName::new("default", "kubernetes");
+    control.inside().run(async {
+        let recorder = Recorder::new(access, "source-node");
+        for _ in 0..2 {
+            recorder.publish(Event::starting("source-node"));
+            recorder.publish(Event::health_check_failed(&service, "in use".to_owned()));
+        }
+    })?;
+    let columns = "--output=custom-columns=:regarding.name,:reason,:action,:type,:note";
+    let wanted = [
+        "kubernetes FailedToStartServiceHealthcheck Listen Warning in use",
+        "source-node Starting StartKubeProxy Normal Fairlead",
+    ];
+    eventually(SOON, || {
+        let seen = control.kubectl(&["get", "events.v1.events.k8s.io", columns], "")?;
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let lines: Vec<String> = seen.lines().map(words).collect();
+        for wanted in wanted {
+            let found = lines.iter().filter(|line| line.starts_with(wanted)).count();
+            ensure!(found == 1, "{found} of {wanted:?} in {lines:?}");
+        }
+        Ok(())
+    })
 }
 
 /// Slow is not dead.

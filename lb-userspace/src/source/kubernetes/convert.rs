@@ -55,7 +55,7 @@ pub(super) enum Value {
     Slice(model::EndpointSlice),
     /// Our Node.
     Node(model::Node),
-    /// What one ServiceCIDR holds.
+    /// What one `ServiceCIDR` holds.
     Networks(BTreeSet<IpNet>),
 }
 

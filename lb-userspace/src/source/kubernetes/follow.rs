@@ -35,9 +35,11 @@ const PAGE: u32 = 500;
 /// Longest silence in the middle of a list.
 const LIST_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Seconds after which the server is to end a watch, at least and at most: that it does shows that
-/// it lives, and nodes are not to ask again all at once.
-const WATCH: (u32, u32) = (240, 290);
+/// When the server is to end a watch: that it does shows that it lives.
+const WATCH: Duration = Duration::from_mins(4);
+
+/// By how much that differs, as nodes are not to ask again all at once.
+const WATCH_SPREAD: Duration = Duration::from_secs(50);
 
 /// What it may be late.
 const WATCH_LATE: Duration = Duration::from_secs(15);
@@ -126,10 +128,9 @@ impl Follower {
                 self.tell::<T>().await;
             }
         }
-        let (least, most) = WATCH;
-        let seconds = least + (f64::from(most - least) * chance().0).round() as u32;
-        let end = Instant::now() + Duration::from_secs(seconds.into()) + WATCH_LATE;
-        let mut events = self.open::<T>(seconds).await?;
+        let length = WATCH + WATCH_SPREAD.mul_f64(chance().0);
+        let end = Instant::now() + length + WATCH_LATE;
+        let mut events = self.open::<T>(length).await?;
         if !self.listing {
             self.recovered::<T>().await;
         }
@@ -164,19 +165,19 @@ impl Follower {
             for object in page.items.iter().flatten() {
                 self.ledger.put(object.convert(self.rules));
             }
-            match page.metadata.next.filter(|next| !next.is_empty()) {
-                Some(next) => params = params.continue_token(&next),
-                None => {
-                    self.ended(page.metadata.resource_version);
-                    return Ok(());
-                }
-            }
+            let Some(next) = page.metadata.next.filter(|next| !next.is_empty()) else {
+                self.ended(page.metadata.resource_version);
+                return Ok(());
+            };
+            params = params.continue_token(&next);
         }
     }
 
     /// Asks for events: those since the list, or the list itself before them.
-    async fn open<T: Object>(&self, seconds: u32) -> Result<Events<T>, Failure> {
-        let params = T::KIND.watch(&self.node_name).timeout(seconds);
+    async fn open<T: Object>(&self, length: Duration) -> Result<Events<T>, Failure> {
+        let params = T::KIND
+            .watch(&self.node_name)
+            .timeout(length.as_secs() as u32);
         let params = if self.listing {
             params.initial_events()
         } else {
@@ -275,7 +276,9 @@ impl Follower {
             self.report(Report::Hopeless(T::KIND)).await;
         }
         let since = self.since.get_or_insert_with(now_text).clone();
-        if self.failures > 1 || matches!(failure, Failure::Refused { .. }) {
+        // That a stream broke is no trouble yet; that it cannot be opened again is.
+        let refused = matches!(failure, Failure::Refused { .. } | Failure::Unreadable(_));
+        if refused || self.failures > 1 || self.link.is_down() {
             let trouble = Trouble {
                 since,
                 server: self.link.server(),

@@ -22,7 +22,7 @@ pub(super) enum Kind {
     EndpointSlice,
     /// Our own Node
     Node,
-    /// ServiceCIDRs
+    /// `ServiceCIDRs`
     ServiceCidr,
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Ledger {
     started: SystemTime,
     hasher: RandomState,
     told: HashMap<ObjectName, Told>,
-    /// What each ServiceCIDR holds; few, and told as one set.
+    /// What each `ServiceCIDR` holds; few, and told as one set.
     networks: BTreeMap<ObjectName, BTreeSet<IpNet>>,
     told_networks: Option<BTreeSet<IpNet>>,
     remarks: BTreeMap<ObjectName, Vec<String>>,

@@ -24,8 +24,8 @@ use super::{
     failure::Failure,
 };
 
-/// How long the server may take until it begins to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the server may take until it begins to answer, the making of a connection included.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The longest that a server can ask to be left alone.
 const LONGEST_REST: Duration = Duration::from_secs(30);
@@ -127,7 +127,8 @@ impl Link {
         Ok(client)
     }
 
-    fn is_down(&self) -> bool {
+    /// Whether the last attempt did not reach the server.
+    pub(super) fn is_down(&self) -> bool {
         self.state().next.is_some()
     }
 

@@ -5,13 +5,9 @@
 //! `== list of KIND: title` one of a kind; `== broken list of KIND: title` one that does not end;
 //! `== watch: title` single events. There, an object under `deleted:` is deleted.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, fmt::Write, path::PathBuf, time::SystemTime};
 
+use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -91,8 +87,8 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        // 2026-01-01T00:00:00Z
-        let started = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+        let started: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let started = SystemTime::from(started);
         let ledgers = Kind::ALL.map(|kind| (kind, Ledger::new(kind, started)));
         Self {
             ledgers: ledgers.into(),
@@ -108,7 +104,9 @@ impl Server {
         let begun = self.ledgers.iter_mut().filter(|(kind, _)| listed(**kind));
         begun.for_each(|(_, ledger)| ledger.begin());
         let documents: Vec<Value> = serde_saphyr::from_multiple(objects).unwrap();
-        documents.into_iter().for_each(|object| self.event(object));
+        for object in documents {
+            self.event(object);
+        }
         if !what.starts_with("broken") {
             self.ledgers.values_mut().for_each(Ledger::finish);
         }

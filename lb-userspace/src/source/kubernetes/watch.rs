@@ -17,7 +17,7 @@ const REPORTS: usize = 64;
 /// Sends what the API server holds, then what changes, until the receiver is dropped.
 ///
 /// The first batch that is not [`Batch::unseen`] is complete: it is sent when Services and
-/// EndpointSlices are all known, and the Node and ServiceCIDRs as well unless the server will not
+/// `EndpointSlices` are all known, and the Node and `ServiceCIDRs` as well unless the server will not
 /// give them. A change is sent at once; what comes while the receiver is busy is sent as one.
 pub async fn watch(options: Options, out: mpsc::Sender<Batch>) {
     let (reports, mut incoming) = mpsc::channel(REPORTS);

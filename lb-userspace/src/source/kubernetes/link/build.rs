@@ -38,7 +38,7 @@ const PROBES: u32 = 2;
 
 /// How long what was sent, or a probe of HTTP/2, may be without an answer. A slow server takes
 /// seconds to one.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A client, and the address of its server.
 ///
