@@ -23,19 +23,34 @@ pub struct Config {
     pub v6: FamilyConfig<V6>,
 }
 
-assert_layout!(Config = 20 + 20 + 80);
+assert_layout!(Config = 20 + 52 + 208);
 
 /// Flags of a [`Config`].
 pub mod flags {
     /// Traffic to cluster IPs gets the node's address as source, whoever the client
     /// (`masqueradeAll`).
     pub const MASQUERADE_ALL: u32 = 1 << 0;
-    /// Only clients in [`FamilyConfig::pod_net`](super::FamilyConfig::pod_net) are inside the
+    /// Only clients in [`FamilyConfig::pods`](super::FamilyConfig::pods) are inside the
     /// cluster, on whatever interface they are seen; else those on pod interfaces are.
     pub const PODS_BY_ADDRESS: u32 = 1 << 1;
     /// Node ports are served on the node's loopback addresses too, to its own processes.
     pub const LOCALHOST_NODE_PORTS: u32 = 1 << 2;
 }
+
+/// A network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Network<A> {
+    /// Its address; zero if there is none.
+    pub net: A,
+    /// Its mask.
+    pub mask: A,
+}
+
+assert_layout!(Network<V4> = 8, Network<V6> = 32);
+
+/// Most networks of cluster IPs in one family.
+pub const CLUSTER_NETS_MAX: usize = 4;
 
 /// Facts of one address family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,17 +58,16 @@ pub mod flags {
 pub struct FamilyConfig<A> {
     /// The node's own address, source of hairpinned packets; zero when it has none.
     pub node: A,
-    /// Network of the service cluster IPs; zero when there is none.
-    pub cluster_net: A,
-    /// Its mask.
-    pub cluster_mask: A,
+    /// Holds all of `cluster_nets`: what is not of it is no cluster IP, and that is all most
+    /// packets ask.
+    pub cluster_cover: Network<A>,
+    /// Networks of the service cluster IPs.
+    pub cluster_nets: [Network<A>; CLUSTER_NETS_MAX],
     /// Network of the pods that are inside; only with [`flags::PODS_BY_ADDRESS`].
-    pub pod_net: A,
-    /// Its mask.
-    pub pod_mask: A,
+    pub pods: Network<A>,
 }
 
-assert_layout!(FamilyConfig<V4> = 20, FamilyConfig<V6> = 80);
+assert_layout!(FamilyConfig<V4> = 52, FamilyConfig<V6> = 208);
 
 /// What the programs may do with an interface: the value of `LINKS`, keyed by interface index.
 pub mod link {

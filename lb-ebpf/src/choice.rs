@@ -2,7 +2,7 @@
 
 use lb_common::{
     Addr, Tick,
-    config::{FamilyConfig, flags},
+    config::{CLUSTER_NETS_MAX, FamilyConfig, Network, flags},
     counters::Reason,
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots, backend, frontend},
 };
@@ -51,19 +51,25 @@ fn is_cluster_ip<A: Addr, T: Tables<A>>(addr: &A, tables: &T) -> bool {
         .is_some_and(|config| is_of_cluster_net(addr, config))
 }
 
-/// Whether an address is of the cluster IPs' network, if there is one: a configuration that was
-/// never written must not claim every packet.
+/// Whether an address is of one of the cluster IPs' networks, if there are any: a configuration
+/// that was never written must not claim every packet.
 #[inline(always)]
 fn is_of_cluster_net<A: Addr>(addr: &A, config: &FamilyConfig<A>) -> bool {
-    is_of_net(addr, &config.cluster_net, &config.cluster_mask)
+    has(&config.cluster_cover, addr) && is_of_any(addr, &config.cluster_nets)
 }
 
-/// Whether a network is given, and the address is of it.
+#[inline(never)]
+fn is_of_any<A: Addr>(addr: &A, nets: &[Network<A>; CLUSTER_NETS_MAX]) -> bool {
+    nets.iter()
+        .any(|network| network.net != A::default() && has(network, addr))
+}
+
+/// Whether an address is of a network.
 #[inline(always)]
-fn is_of_net<A: Addr>(addr: &A, net: &A, mask: &A) -> bool {
-    let masks = mask.words().iter();
-    let mut words = addr.words().iter().zip(net.words()).zip(masks);
-    *net != A::default() && words.all(|((word, net), mask)| word & mask == *net)
+fn has<A: Addr>(network: &Network<A>, addr: &A) -> bool {
+    let bits = network.net.words().iter().zip(network.mask.words());
+    let mut words = addr.words().iter().zip(bits);
+    words.all(|(word, (net, mask))| word & mask == *net)
 }
 
 /// A cluster IP that has no such port: if the address is in use the client is told, else not;
@@ -96,7 +102,9 @@ impl<'c, A: Addr> Client<'c, A> {
     pub(crate) fn seen<T: Tables<A>>(addr: &'c A, side: Side, tables: &T) -> Self {
         let side = if has_flag::<A, T>(flags::PODS_BY_ADDRESS, tables) {
             match tables.family_config() {
-                Some(config) if is_of_net(addr, &config.pod_net, &config.pod_mask) => Side::Inside,
+                Some(FamilyConfig { pods, .. }) if pods.net != A::default() && has(pods, addr) => {
+                    Side::Inside
+                }
                 _ => Side::Outside,
             }
         } else {

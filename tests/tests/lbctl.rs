@@ -15,7 +15,7 @@ use aya::{
 use clap::Parser;
 use lb_common::{
     Addr, Port, Tick, V4, V6,
-    config::{Config, FamilyConfig, link},
+    config::{Config, FamilyConfig, Network, link},
     counters::{Reason, ServiceCounters},
     flow::{Direction, Flow, FlowKey, Half, Hop, Route},
     maps::{self, STATUS_SIZE},
@@ -306,21 +306,24 @@ fn config() -> Result<Config> {
         snat_last: 65_535,
         flags: 0,
         netns: Cookie::NONE,
-        v4: FamilyConfig {
-            node: address("192.0.2.1")?,
-            cluster_net: address("10.96.0.0")?,
-            cluster_mask: address("255.255.0.0")?,
-            pod_net: address("0.0.0.0")?,
-            pod_mask: address("0.0.0.0")?,
-        },
-        v6: FamilyConfig {
-            node: address("2001:db8::1")?,
-            cluster_net: address("::")?,
-            cluster_mask: address("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")?,
-            pod_net: address("::")?,
-            pod_mask: address("::")?,
-        },
+        v4: family_config("192.0.2.1", Some(("10.96.0.0", "255.255.0.0")))?,
+        v6: family_config("2001:db8::1", None)?,
     })
+}
+
+fn family_config<A: Addr>(node: &str, cluster: Option<(&str, &str)>) -> Result<FamilyConfig<A>> {
+    let mut config = FamilyConfig {
+        node: address(node)?,
+        ..FamilyConfig::default()
+    };
+    if let Some((net, mask)) = cluster {
+        config.cluster_cover = Network {
+            net: address(net)?,
+            mask: address(mask)?,
+        };
+        config.cluster_nets[0] = config.cluster_cover;
+    }
+    Ok(config)
 }
 
 /// Counted on the first and on the last CPU, which may be the same.

@@ -18,3 +18,4 @@ mod source_ranges;
 mod strays;
 mod support;
 mod translation;
+mod untranslated;

@@ -2,7 +2,13 @@
 
 use std::net::SocketAddr;
 
-use lb_common::{counters::Reason, proto, service::frontend};
+use lb_common::{
+    Addr,
+    config::{CLUSTER_NETS_MAX, FamilyConfig, Network},
+    counters::Reason,
+    proto,
+    service::frontend,
+};
 use lb_ebpf::{Hook, Verdict};
 
 use crate::support::{
@@ -96,14 +102,50 @@ fn without_a_cluster_network_nothing_is_dropped_as_unallocated() {
         {
             let mut node = node(family);
             let config = node.tables.config.as_mut().unwrap();
-            (config.v4.cluster_net, config.v4.cluster_mask) = ([0; 1], [mask; 1]);
-            (config.v6.cluster_net, config.v6.cluster_mask) = ([0; 4], [mask; 4]);
+            config.v4.cluster_nets = [Network::default(); CLUSTER_NETS_MAX];
+            config.v6.cluster_nets = [Network::default(); CLUSTER_NETS_MAX];
+            config.v4.cluster_cover.mask = [mask; 1];
+            config.v6.cluster_cover.mask = [mask; 4];
+            (config.v4.cluster_cover.net, config.v6.cluster_cover.net) = ([0; 1], [0; 4]);
             let frame = Frame::udp(client(family), at(ip, 81));
             let (verdict, _) = node.see(Hook::XDP_EXTERNAL, &frame);
             assert_eq!(verdict, Verdict::Pass, "{ip} with mask {mask:x}");
             assert_eq!(node.count(Reason::NotService), 1);
         }
     }
+}
+
+/// Of several networks each counts, and what lies between them does not.
+#[test]
+fn every_cluster_network_counts_and_nothing_between_them() {
+    for family in Family::BOTH {
+        let mut node = node(family);
+        let config = node.tables.config.as_mut().unwrap();
+        cover_all(family, &mut config.v4);
+        cover_all(family, &mut config.v6);
+        let fates = [
+            (family.service(9), Reason::Unallocated),
+            (family.client(9), Reason::Unallocated),
+            (family.local_pod(9), Reason::NotService),
+        ];
+        for (number, (ip, reason)) in fates.into_iter().enumerate() {
+            node.see(Hook::XDP_EXTERNAL, &Frame::udp(client(family), at(ip, 81)));
+            assert_eq!(node.counted(), number as u64 + 1);
+            assert!(node.count(reason) > 0, "{ip}");
+        }
+    }
+}
+
+/// The clients' network is one of cluster IPs too, in the last place there is.
+fn cover_all<A: Addr>(family: Family, config: &mut FamilyConfig<A>) {
+    let Some(net) = A::from_ip(family.client(0)) else {
+        return;
+    };
+    config.cluster_cover = Network::default();
+    config.cluster_nets[CLUSTER_NETS_MAX - 1] = Network {
+        net,
+        mask: config.cluster_nets[0].mask,
+    };
 }
 
 /// A flow that began when there were backends goes on.

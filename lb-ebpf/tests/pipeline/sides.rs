@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
-    config::flags,
+    Addr,
+    config::{Network, flags},
     counters::Reason,
     proto,
     service::{backend, frontend},
@@ -34,12 +35,18 @@ fn node_with_pods(net: Option<fn(Family) -> IpAddr>) -> Node {
     let config = node.tables.config.as_mut().unwrap();
     config.flags = flags::PODS_BY_ADDRESS;
     if let Some(net) = net {
-        config.v4.pod_net = words(net(Family::V4));
-        config.v4.pod_mask = words(Family::V4.cluster_net().1);
-        config.v6.pod_net = words(net(Family::V6));
-        config.v6.pod_mask = words(Family::V6.cluster_net().1);
+        config.v4.pods = network(Family::V4, net(Family::V4));
+        config.v6.pods = network(Family::V6, net(Family::V6));
     }
     node
+}
+
+fn network<A: Addr>(family: Family, net: IpAddr) -> Network<A> {
+    let (_, mask) = family.cluster_net();
+    Network {
+        net: words(net),
+        mask: words(mask),
+    }
 }
 
 /// Which of a frontend's lists a client gets.

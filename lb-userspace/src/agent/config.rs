@@ -1,11 +1,11 @@
 //! What the programs are told about the node.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use lb_common::{
-    Addr,
-    config::{Config, FamilyConfig, flags},
+    Addr, V4, V6,
+    config::{CLUSTER_NETS_MAX, Config, FamilyConfig, Network, flags},
     socket::Cookie,
 };
 
@@ -25,7 +25,7 @@ pub(super) fn config(
     epoch: u32,
     snat: (u16, u16),
     node: &NodeAddresses,
-    cluster_ranges: &[IpNet],
+    networks: &BTreeSet<IpNet>,
     sockets: &Led,
 ) -> Config {
     Config {
@@ -38,31 +38,62 @@ pub(super) fn config(
             0
         },
         netns: sockets.netns,
-        v4: family(node.v4.map(IpAddr::V4), cluster_ranges, NO_RANGE_V4),
-        v6: family(node.v6.map(IpAddr::V6), cluster_ranges, NO_RANGE_V6),
+        v4: family(node.v4.map(IpAddr::V4), networks),
+        v6: family(node.v6.map(IpAddr::V6), networks),
     }
 }
 
-/// Zero, with a mask of all ones: no packet's destination.
-const NO_RANGE_V4: IpNet = IpNet::V4(Ipv4Net::new_assert(std::net::Ipv4Addr::UNSPECIFIED, 32));
-const NO_RANGE_V6: IpNet = IpNet::V6(Ipv6Net::new_assert(std::net::Ipv6Addr::UNSPECIFIED, 128));
-
-fn family<A: Addr>(
-    node: Option<IpAddr>,
-    cluster_ranges: &[IpNet],
-    no_range: IpNet,
-) -> FamilyConfig<A> {
-    let range = cluster_ranges
-        .iter()
-        .find(|range| A::from_ip(range.addr()).is_some())
-        .unwrap_or(&no_range);
+fn family<A: Addr>(node: Option<IpAddr>, networks: &BTreeSet<IpNet>) -> FamilyConfig<A> {
+    let mut cluster_nets = [Network::default(); CLUSTER_NETS_MAX];
+    let mut cover: Option<IpNet> = None;
+    for (place, net) in cluster_nets.iter_mut().zip(of_family::<A>(networks)) {
+        *place = network(net);
+        let mut wider = cover.unwrap_or(net);
+        while !wider.contains(&net)
+            && let Some(next) = wider.supernet()
+        {
+            wider = next;
+        }
+        cover = Some(wider);
+    }
     FamilyConfig {
         node: node.and_then(A::from_ip).unwrap_or_default(),
-        cluster_net: A::from_ip(range.network()).unwrap_or_default(),
-        cluster_mask: A::from_ip(range.netmask()).unwrap_or_default(),
-        pod_net: A::default(),
-        pod_mask: A::default(),
+        cluster_cover: cover.map(network).unwrap_or_default(),
+        cluster_nets,
+        pods: Network::default(),
     }
+}
+
+/// The networks of one family, those within others left out.
+fn of_family<A: Addr>(networks: &BTreeSet<IpNet>) -> impl Iterator<Item = IpNet> {
+    let own = networks
+        .iter()
+        .map(IpNet::trunc)
+        .filter(|net| A::from_ip(net.addr()).is_some());
+    IpNet::aggregate(&own.collect()).into_iter()
+}
+
+fn network<A: Addr>(net: IpNet) -> Network<A> {
+    Network {
+        net: A::from_ip(net.network()).unwrap_or_default(),
+        mask: A::from_ip(net.netmask()).unwrap_or_default(),
+    }
+}
+
+/// What to tell of networks that there is no room for.
+pub(super) fn too_many(networks: &BTreeSet<IpNet>) -> BTreeSet<String> {
+    let surplus = of_family::<V4>(networks)
+        .skip(CLUSTER_NETS_MAX)
+        .chain(of_family::<V6>(networks).skip(CLUSTER_NETS_MAX));
+    surplus
+        .map(|net| {
+            format!(
+                "ServiceCIDR {net}: {CLUSTER_NETS_MAX} networks a family are known already; its \
+                 services are served, but packets to its other addresses and ports are neither \
+                 dropped nor rejected"
+            )
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -79,27 +110,51 @@ mod tests {
             netns: Cookie::new(9),
             localhost_node_ports: true,
         };
-        let ranges = ["10.96.1.1/12".parse().unwrap()];
-        let config = config(7, (1024, 29999), &node, &ranges, &led);
+        let networks = networks(&["10.96.1.1/12"]);
+        let config = config(7, (1024, 29999), &node, &networks, &led);
         assert_eq!(config.netns, led.netns);
         assert_eq!(config.flags, flags::LOCALHOST_NODE_PORTS);
         assert_eq!(
             (config.epoch, config.snat_first, config.snat_last),
             (7, 1024, 29999)
         );
-        let v4 = [
-            config.v4.node,
-            config.v4.cluster_net,
-            config.v4.cluster_mask,
-        ];
-        let v6 = [
-            config.v6.node,
-            config.v6.cluster_net,
-            config.v6.cluster_mask,
-        ];
-        let shown = v4.map(|addr| addr.to_ip().to_string());
-        assert_eq!(shown, ["192.0.2.1", "10.96.0.0", "255.240.0.0"]);
-        let ones = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
-        assert_eq!(v6.map(|addr| addr.to_ip().to_string()), ["::", "::", ones]);
+        assert_eq!(config.v4.node.to_ip().to_string(), "192.0.2.1");
+        assert_eq!(shown(&config.v4.cluster_cover), "10.96.0.0/255.240.0.0");
+        assert_eq!(config.v4.cluster_nets[0], config.v4.cluster_cover);
+        assert_eq!(config.v4.cluster_nets[1..], [Network::default(); 3]);
+        assert_eq!(config.v6, FamilyConfig::default());
+    }
+
+    fn networks(texts: &[&str]) -> BTreeSet<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn shown<A: Addr>(network: &Network<A>) -> String {
+        format!("{}/{}", network.net.to_ip(), network.mask.to_ip())
+    }
+
+    #[test]
+    fn several_networks_have_the_smallest_cover() {
+        let networks = networks(&["10.96.0.0/24", "10.97.0.0/24", "fd00:96::/112"]);
+        let v4 = family::<V4>(None, &networks);
+        assert_eq!(shown(&v4.cluster_cover), "10.96.0.0/255.254.0.0");
+        let nets = v4.cluster_nets.each_ref().map(shown);
+        let none = "0.0.0.0/0.0.0.0";
+        let first = ["10.96.0.0/255.255.255.0", "10.97.0.0/255.255.255.0"];
+        assert_eq!(nets, [first[0], first[1], none, none]);
+        let v6 = family::<V6>(None, &networks);
+        assert_eq!(v6.cluster_cover, v6.cluster_nets[0]);
+    }
+
+    #[test]
+    fn networks_there_is_no_room_for_are_told() {
+        let five: Vec<_> = (0..5)
+            .map(|n| format!("10.{}.0.0/16", 90 + 2 * n))
+            .collect();
+        let five: Vec<_> = five.iter().map(String::as_str).collect();
+        assert!(too_many(&networks(&five[..4])).is_empty());
+        let told = too_many(&networks(&five));
+        assert_eq!(told.len(), 1);
+        assert!(told.iter().all(|line| line.contains("10.98.0.0/16")));
     }
 }

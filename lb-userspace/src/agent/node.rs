@@ -9,6 +9,7 @@ use std::{
 };
 
 use aya::maps::{Array, MapData};
+use ipnet::IpNet;
 use k8s_openapi::jiff::{Timestamp, Unit};
 use lb_common::config::Config;
 use tracing::{info, warn};
@@ -61,6 +62,7 @@ pub(super) struct Node {
     snat: (u16, u16),
     addresses: NodeAddresses,
     internal_ips: Vec<IpAddr>,
+    cluster_networks: BTreeSet<IpNet>,
     retry: Option<(Instant, Duration)>,
     audit: Instant,
     started: String,
@@ -102,6 +104,7 @@ impl Node {
             snat: (0, 0),
             addresses: NodeAddresses::default(),
             internal_ips: Vec::new(),
+            cluster_networks: BTreeSet::new(),
             retry: None,
             audit: Instant::now() + AUDIT,
             started: now_text(),
@@ -109,6 +112,7 @@ impl Node {
             options,
         };
         node.choose_snat_ports();
+        node.set_cluster_networks(&BTreeSet::new());
         node.set_addresses(Instant::now());
         node.write_config();
         Ok(node)
@@ -128,7 +132,11 @@ impl Node {
                     self.set_addresses(now);
                     self.write_config();
                 }
-                Change::Service(..) | Change::Slice(..) | Change::ServiceNetworks(_) => {}
+                Change::ServiceNetworks(networks) => {
+                    self.set_cluster_networks(networks);
+                    self.write_config();
+                }
+                Change::Service(..) | Change::Slice(..) => {}
             }
         }
         let outcome = self.controller.apply(batch, now);
@@ -255,12 +263,20 @@ impl Node {
         self.addresses = addresses;
     }
 
+    /// Takes what the API tells of cluster IPs' networks, beside what the option does.
+    fn set_cluster_networks(&mut self, told: &BTreeSet<IpNet>) {
+        let option = self.options.cluster_ranges.iter();
+        self.cluster_networks = option.chain(told).copied().collect();
+        let lines = config::too_many(&self.cluster_networks);
+        self.problems.set(Area::ClusterNetworks, lines);
+    }
+
     fn write_config(&mut self) {
         let config = config::config(
             self.epoch.value(),
             self.snat,
             &self.addresses,
-            &self.options.cluster_ranges,
+            &self.cluster_networks,
             &Led {
                 netns: self.sockets.netns(),
                 localhost_node_ports: self.options.localhost_node_ports,

@@ -22,6 +22,8 @@ pub(super) enum Area {
     Sockets,
     /// The node's addresses and ports.
     Node,
+    /// The networks of cluster IPs.
+    ClusterNetworks,
     /// The kernel's account of links and routes.
     Kernel,
     /// The agent's own account in `STATUS`.

@@ -29,17 +29,21 @@ pub(super) fn protocol(number: u8) -> String {
 
 pub(super) fn family_config<A: Addr>(config: &config::FamilyConfig<A>) -> FamilyConfig {
     let none = A::default();
-    let prefix: u32 = config
-        .cluster_mask
-        .words()
+    let networks: Vec<_> = config
+        .cluster_nets
         .iter()
-        .map(|word| word.count_ones())
-        .sum();
+        .filter(|network| network.net != none)
+        .map(network)
+        .collect();
     FamilyConfig {
         node_address: (config.node != none).then(|| config.node.to_ip()),
-        cluster_network: (config.cluster_net != none)
-            .then(|| format!("{}/{prefix}", config.cluster_net.to_ip())),
+        cluster_network: (!networks.is_empty()).then(|| networks.join(",")),
     }
+}
+
+fn network<A: Addr>(network: &config::Network<A>) -> String {
+    let bits = network.mask.words().iter().map(|word| word.count_ones());
+    format!("{}/{}", network.net.to_ip(), bits.sum::<u32>())
 }
 
 pub(super) fn backend_ref<A: Addr>(index: u32, entry: Option<service::Backend<A>>) -> BackendRef {

@@ -8,7 +8,7 @@ use std::{
 
 use lb_common::{
     Addr, Tick, V4, V6,
-    config::{Config, FamilyConfig, link},
+    config::{CLUSTER_NETS_MAX, Config, FamilyConfig, Network, link},
     counters::{Allowance, Reason, ServiceCounters},
     flow::Macs,
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered},
@@ -144,12 +144,17 @@ fn config() -> Config {
 
 fn family_config<A: Addr>(family: Family) -> FamilyConfig<A> {
     let (net, mask) = family.cluster_net();
+    let cluster = Network {
+        net: words(net),
+        mask: words(mask),
+    };
+    let mut cluster_nets = [Network::default(); CLUSTER_NETS_MAX];
+    cluster_nets[0] = cluster;
     FamilyConfig {
         node: words(family.node()),
-        cluster_net: words(net),
-        cluster_mask: words(mask),
-        pod_net: A::default(),
-        pod_mask: A::default(),
+        cluster_cover: cluster,
+        cluster_nets,
+        pods: Network::default(),
     }
 }
 

@@ -214,10 +214,7 @@ fn typed(kind: Kind, value: Value, ranges: &Ranges) -> Result<(Object, Option<In
     let object = match kind {
         Kind::Service => {
             let service: core::Service = strict(value)?;
-            let remark = service::not_in_force(&service);
-            return service::service(&service, ranges)
-                .map(|service| (Object::Service(Arc::new(service)), remark))
-                .map_err(|invalid| invalid.to_string());
+            service::service(&service, ranges).map(|service| Object::Service(Arc::new(service)))
         }
         Kind::Pod => {
             endpoints::pod(strict::<core::Pod>(value)?).map(|pod| Object::Pod(Arc::new(pod)))

@@ -296,18 +296,6 @@ fn source_ranges(spec: &core::ServiceSpec, kind: Type) -> Result<Vec<IpNet>, Inv
     prefixes.enumerate().map(range).collect()
 }
 
-/// A remark on a wish of this Service that is not in force: it is served all the same, and whoever
-/// relies on the wish has to know.
-pub(super) fn not_in_force(service: &core::Service) -> Option<Invalid> {
-    let spec = service.spec.as_ref()?;
-    let is_sctp = |port: &core::ServicePort| port.protocol.as_deref() == Some("SCTP");
-    let mut ports = spec.ports.iter().flatten();
-    ports.position(is_sctp).map(|index| {
-        let field = format_args!("spec.ports[{index}].protocol").to_string();
-        Invalid::new(&field, "SCTP is not translated")
-    })
-}
-
 /// Seconds a client is remembered, if it is.
 fn session_affinity(spec: &core::ServiceSpec) -> Result<Option<u32>, Invalid> {
     let client_ip = match spec.session_affinity.as_deref() {
