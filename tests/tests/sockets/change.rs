@@ -2,11 +2,14 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use tests::{
+    agent::{lbctl, program},
     checks::Check,
     cluster::{Target, eventually},
     echo::Protocol,
@@ -31,6 +34,9 @@ pub(crate) fn checks() -> Vec<Check<World>> {
         Check::new("sockets::c18_external_local_policy", external_local),
         Check::new("sockets::backend_leaves", backend_leaves),
         Check::new("sockets::agent_crash_and_restart", restart),
+        Check::new("sockets::switched_off_and_on", off_and_on),
+        Check::new("sockets::no_cgroup_is_a_problem_and_no_more", no_cgroup),
+        Check::new("sockets::cleanup", cleanup),
     ]
 }
 
@@ -141,4 +147,62 @@ fn restart(world: &mut World) -> Result<()> {
     let (name, agent) = world.cluster.agent_on("node-a")?;
     world.cluster.agents.insert(name, agent);
     go_on(world).context("with the next agent")
+}
+
+/// Has node-a's agent run with another cgroup; none means that sockets are left alone.
+fn start_with(world: &mut World, cgroup: Option<PathBuf>) -> Result<()> {
+    world.cluster.agent("node-a")?.stop()?;
+    world.cluster.topology.node_a.cgroup = cgroup;
+    let (name, agent) = world.cluster.agent_on("node-a")?;
+    world.cluster.agents.insert(name, agent);
+    Ok(())
+}
+
+/// No route leads to cluster IPs: only hooks do.
+fn ensure_not_led(world: &World) -> Result<()> {
+    let asked = world.ask("node-a", Protocol::Tcp, WEB.of(Family::V4)?);
+    match asked {
+        Ok(answer) => bail!("{} answered", answer.server),
+        Err(_) => Ok(()),
+    }
+}
+
+fn off_and_on(world: &mut World) -> Result<()> {
+    let group = world.cluster.topology.node_a.cgroup.clone();
+    start_with(world, None)?;
+    ensure_not_led(world)?;
+    // The other node's agent is on the same cgroup.
+    world.ask("node-b", Protocol::Tcp, WEB.of(Family::V4)?)?;
+    start_with(world, group)?;
+    world
+        .ask("node-a", Protocol::Tcp, WEB.of(Family::V4)?)
+        .map(drop)
+}
+
+/// What is attached stays so, pods are served, and the status says what is wrong.
+fn no_cgroup(world: &mut World) -> Result<()> {
+    let group = world.cluster.topology.node_a.cgroup.clone();
+    start_with(world, Some("/proc".into()))?;
+    let to = WEB.of(Family::V4)?;
+    world.ask("pod-2", Protocol::Tcp, to)?;
+    world.ask("node-a", Protocol::Tcp, to)?;
+    let status = lbctl(world.cluster.topology.node("node-a")?, &["status"])?;
+    let line = "--cgroup /proc: not in a cgroup2 hierarchy";
+    ensure!(status.contains(line), "{status}");
+    start_with(world, group)?;
+    world.ask("node-a", Protocol::Tcp, to).map(drop)
+}
+
+fn cleanup(world: &mut World) -> Result<()> {
+    let group = world.cluster.topology.node_a.cgroup.clone();
+    world.cluster.agent("node-a")?.stop()?;
+    let node = world.cluster.topology.node("node-a")?;
+    let mut command = Command::new(program("lb-agent")?);
+    command.arg("cleanup").arg("--bpffs").arg(node.bpffs());
+    node.netns.output(&mut command)?;
+    ensure_not_led(world)?;
+    start_with(world, group)?;
+    world
+        .ask("node-a", Protocol::Tcp, WEB.of(Family::V4)?)
+        .map(drop)
 }
