@@ -164,6 +164,7 @@ fn follow<A: Addr, P: Packet, T: Tables<A>>(
     tables: &T,
     now: Tick,
 ) -> Verdict {
+    tables.follow(flow);
     let verdict = match hop::destination(hook, datagram, flow, tables, now) {
         Ok(verdict) => verdict,
         Err(verdict) => return verdict,

@@ -5,8 +5,12 @@ use lb_common::{
     config::{Config, FamilyConfig},
     counters::Reason,
     flow::{Flow, FlowKey, Half, Macs, Staged},
+<<<<<<< HEAD
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered},
     socket::{SocketKey, SocketPeer},
+=======
+    service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots},
+>>>>>>> e3334b2 (lb-ebpf: answer dry runs)
 };
 
 /// What an insertion does with a row that exists.
@@ -121,6 +125,10 @@ pub trait Tables<A: Addr> {
     fn now(&self) -> Tick;
     /// A uniformly distributed number.
     fn random(&self) -> u32;
+    /// Tells a dry run of the frontend that a client asks for, and of its backends for that client.
+    fn consider(&self, _frontend: &Frontend, _slots: Slots) {}
+    /// Tells a dry run of the row that a packet is rewritten by.
+    fn follow(&self, _flow: &Flow<A>) {}
     /// Counts a packet that was not translated.
     fn count(&self, reason: Reason);
     /// Counts a translated packet of this length.
