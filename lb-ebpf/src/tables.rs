@@ -5,12 +5,8 @@ use lb_common::{
     config::{Config, FamilyConfig},
     counters::Reason,
     flow::{Flow, FlowKey, Half, Macs, Staged},
-<<<<<<< HEAD
-    service::{Backend, ClientKey, Frontend, FrontendKey, Remembered},
-    socket::{SocketKey, SocketPeer},
-=======
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots},
->>>>>>> e3334b2 (lb-ebpf: answer dry runs)
+    socket::{SocketKey, SocketPeer},
 };
 
 /// What an insertion does with a row that exists.
