@@ -20,7 +20,8 @@ use lb_common::{
     socket::{Cookie, SocketKey, SocketPeer},
 };
 use lb_ebpf::{
-    Answer, Call, InsertError, Operation, Packet as _, Sockets, Tables, Verdict, lead as lead_socket,
+    Answer, Call, InsertError, Operation, Packet as _, Sockets, Tables, Verdict,
+    lead as lead_socket,
 };
 
 use crate::{maps, tables::KernelTables, tc::TcPacket};

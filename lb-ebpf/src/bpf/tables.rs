@@ -170,7 +170,11 @@ macro_rules! family {
                 const EEXIST: i32 = -17;
                 if dry_run::is_on() {
                     let taken = entry == Entry::New && maps::$flows.get_ptr(key).is_some();
-                    return if taken { Err(InsertError::Exists) } else { Ok(()) };
+                    return if taken {
+                        Err(InsertError::Exists)
+                    } else {
+                        Ok(())
+                    };
                 }
                 let staged = self.staged().ok_or(InsertError::Busy)?;
                 let flow = match half {
