@@ -12,6 +12,7 @@ mod addr;
 pub mod bench;
 pub mod config;
 pub mod counters;
+pub mod dry_run;
 pub mod flow;
 pub mod maps;
 pub mod service;

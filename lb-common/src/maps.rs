@@ -144,4 +144,8 @@ pub mod programs {
         TC_POD_INGRESS,
         TC_POD_EGRESS,
     ];
+    /// tc, attached nowhere: what the hooks of sockets would do, for dry runs.
+    pub const TC_HOST: &str = "tc_host";
+    /// The programs of dry runs, which are loaded apart: those that see a flow begin.
+    pub const DRY: [&str; 3] = [TC_EXTERNAL_INGRESS, TC_POD_INGRESS, TC_HOST];
 }

@@ -158,6 +158,7 @@ pub(crate) fn admit<A: Addr, T: Tables<A>>(
     frontend: &Frontend,
     tables: &T,
 ) -> Result<(), Refusal> {
+    tables.consider(frontend, client.slots(frontend));
     if frontend.flags & frontend::SOURCE_RANGES != 0
         && !tables.allowed(frontend.service, client.addr)
     {

@@ -193,6 +193,7 @@ fn follow<A: Addr, P: Packet, T: Tables<A>>(
     tables: &T,
     now: Tick,
 ) -> Fate {
+    tables.follow(flow);
     let fate = match hop::destination(hook, datagram, flow, tables, now) {
         Ok(fate) => fate,
         Err(fate) => return fate,

@@ -12,7 +12,10 @@ use crate::{
 };
 
 /// Most ports that are tried for one flow.
-const PROBES: u32 = 8;
+///
+/// As a whole word: the verifier loses sight of a counter of 32 bits when it is spilled to the upper
+/// half of a slot, and takes the loop for endless.
+const PROBES: u64 = 8;
 
 /// The staged row of the request.
 #[inline(always)]

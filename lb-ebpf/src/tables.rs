@@ -5,7 +5,7 @@ use lb_common::{
     config::{Config, FamilyConfig},
     counters::Reason,
     flow::{Flow, FlowKey, Half, Macs, Staged},
-    service::{Backend, ClientKey, Frontend, FrontendKey, Remembered},
+    service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots},
     socket::{SocketKey, SocketPeer},
 };
 
@@ -123,6 +123,10 @@ pub trait Tables<A: Addr> {
     fn random(&self) -> u32;
     /// Whether one more reject may be answered, see [`take_allowance`](crate::take_allowance).
     fn may_reject(&self) -> bool;
+    /// Tells a dry run of the frontend that a client asks for, and of its backends for that client.
+    fn consider(&self, _frontend: &Frontend, _slots: Slots) {}
+    /// Tells a dry run of the row that a packet is rewritten by.
+    fn follow(&self, _flow: &Flow<A>) {}
     /// Counts a packet that was not translated.
     fn count(&self, reason: Reason);
     /// Counts a translated packet of this length.

@@ -42,6 +42,16 @@ impl Pins {
         self.root.join("links")
     }
 
+    /// The directory of the programs that are pinned by themselves: those of dry runs.
+    pub fn programs(&self) -> PathBuf {
+        self.root.join("programs")
+    }
+
+    /// Where a program of dry runs is pinned, by its name in [`lb_common::maps::programs`].
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs().join(name)
+    }
+
     /// Where a map is pinned, by its name in [`lb_common::maps`].
     pub fn map(&self, name: &str) -> PathBuf {
         self.maps().join(name)

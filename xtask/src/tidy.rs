@@ -20,6 +20,7 @@ const UNSAFE_FILES: &[&str] = &[
     "lb-common/src/lib.rs",
     "lb-ebpf/src/bench/outer.rs",
     "lb-ebpf/src/bench/targets.rs",
+    "lb-ebpf/src/bpf/dry_run.rs",
     "lb-ebpf/src/bpf/entry.rs",
     "lb-ebpf/src/bpf/maps.rs",
     "lb-ebpf/src/bpf/socket.rs",

@@ -14,6 +14,7 @@ use aya_ebpf::{
 use lb_ebpf::{Hook, Verdict, process, reject, sctp_checksum_change};
 
 use crate::{
+    dry_run,
     tables::{FlowTables, KernelTables},
     tc::TcPacket,
     xdp::XdpPacket,
@@ -96,7 +97,12 @@ fn tc_pod_out(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn classify(hook: Hook, skb: *mut __sk_buff) -> i32 {
     let tables = KernelTables::of_tc(skb);
-    match process(hook, &mut TcPacket::new(skb), &mut FlowTables, &tables) {
+    let verdict = process(hook, &mut TcPacket::new(skb), &mut FlowTables, &tables);
+    if dry_run::is_on() {
+        dry_run::outcome(skb.cast(), verdict);
+        return TC_ACT_UNSPEC;
+    }
+    match verdict {
         // The next program on the device has its turn (`TCX_NEXT`), then the stack.
         Verdict::Pass | Verdict::Deliver => TC_ACT_UNSPEC,
         // SAFETY: the helper takes numbers only.

@@ -26,6 +26,10 @@ use lb_common::{
 #[unsafe(no_mangle)]
 pub(crate) static JIFFY: Global<Jiffy> = Global::new(Jiffy::with_nanos(4_000_000));
 
+/// Whether this is for dry runs, set when the object is loaded: see [`lb_common::dry_run`].
+#[unsafe(no_mangle)]
+pub(crate) static DRY_RUN: Global<u32> = Global::new(0);
+
 /// The agent programs these by storing to memory.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 /// Memory is taken when a row is, not for the capacity at once.

@@ -16,11 +16,11 @@ use lb_common::{
     config::{Config, FamilyConfig},
     counters::{Reason, ServiceCounters},
     flow::{Flow, FlowKey, Half, Macs, Staged},
-    service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, SourceRange},
+    service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots, SourceRange},
 };
 use lb_ebpf::{Entry, Fib, FibQuery, Flows, InsertError, Reach, Tables, take_allowance};
 
-use crate::maps;
+use crate::{dry_run, maps};
 
 /// Both families' flow tables.
 pub(crate) struct FlowTables;
@@ -129,6 +129,15 @@ macro_rules! family {
             #[inline(always)]
             fn get(&mut self, key: &FlowKey<$addr>) -> Option<&mut Flow<$addr>> {
                 let row = maps::$flows.get_ptr_mut(key)?;
+                if dry_run::is_on() {
+                    let staged = maps::$staged.get_ptr_mut(0)?;
+                    // SAFETY: `staged` is this CPU's own; the row is whole words, as below. What
+                    // is written in place goes to the copy.
+                    return Some(unsafe {
+                        (*staged).reply = *row;
+                        &mut (*staged).reply
+                    });
+                }
                 // SAFETY: rows live until the next grace period, which outlasts this program. Other
                 // CPUs may write the same row: only whole words that are valid in any
                 // combination (a stamp, a hop) are ever written in place.
@@ -159,6 +168,14 @@ macro_rules! family {
                 entry: Entry,
             ) -> Result<(), InsertError> {
                 const EEXIST: i32 = -17;
+                if dry_run::is_on() {
+                    let taken = entry == Entry::New && maps::$flows.get_ptr(key).is_some();
+                    return if taken {
+                        Err(InsertError::Exists)
+                    } else {
+                        Ok(())
+                    };
+                }
                 let staged = self.staged().ok_or(InsertError::Busy)?;
                 let flow = match half {
                     Half::Request => &staged.request,
@@ -177,6 +194,9 @@ macro_rules! family {
 
             #[inline(always)]
             fn remove(&mut self, key: &FlowKey<$addr>) {
+                if dry_run::is_on() {
+                    return;
+                }
                 // An absent row is as good as a removed one.
                 let _ = maps::$flows.remove(key);
             }
@@ -198,6 +218,9 @@ macro_rules! family {
 
             #[inline(always)]
             fn slot(&self, index: u32) -> Option<u32> {
+                if dry_run::is_on() {
+                    dry_run::drawn(self.ctx);
+                }
                 maps::$slots.get(index).copied()
             }
 
@@ -222,6 +245,9 @@ macro_rules! family {
 
             #[inline(always)]
             fn remember(&self, key: &ClientKey<$addr>, memory: &Remembered) {
+                if dry_run::is_on() {
+                    return;
+                }
                 // What cannot be remembered is chosen anew.
                 let _ = maps::$affinity.insert(key, memory, u64::from(BPF_ANY));
             }
@@ -261,12 +287,18 @@ macro_rules! family {
 
             #[inline(always)]
             fn random(&self) -> u32 {
+                if dry_run::is_on() {
+                    return dry_run::random(self.ctx);
+                }
                 // SAFETY: the helper takes nothing.
                 unsafe { bpf_get_prandom_u32() }
             }
 
             #[inline(always)]
             fn may_reject(&self) -> bool {
+                if dry_run::is_on() {
+                    return true;
+                }
                 let now = Tables::<$addr>::now(self);
                 maps::ALLOWANCE.get_ptr_mut(0).is_some_and(|allowance| {
                     // SAFETY: a per-CPU value; programs of one CPU do not run at the same time.
@@ -275,7 +307,24 @@ macro_rules! family {
             }
 
             #[inline(always)]
+            fn consider(&self, frontend: &Frontend, slots: Slots) {
+                if dry_run::is_on() {
+                    dry_run::considered(self.ctx, frontend, slots);
+                }
+            }
+
+            #[inline(always)]
+            fn follow(&self, flow: &Flow<$addr>) {
+                if dry_run::is_on() {
+                    dry_run::followed(self.ctx, flow);
+                }
+            }
+
+            #[inline(always)]
             fn count(&self, reason: Reason) {
+                if dry_run::is_on() {
+                    return dry_run::reason(self.ctx, reason);
+                }
                 if let Some(counter) = maps::REASONS.get_ptr_mut(reason as u32) {
                     // SAFETY: a per-CPU value; programs of one CPU do not run at the same time.
                     unsafe { *counter += 1 };
@@ -309,6 +358,9 @@ macro_rules! family {
 
 #[inline(always)]
 fn counters(service: u32) -> Option<&'static mut ServiceCounters> {
+    if dry_run::is_on() {
+        return None;
+    }
     let counters = maps::SERVICE_COUNTERS.get_ptr_mut(service)?;
     // SAFETY: a per-CPU value; programs of one CPU do not run at the same time, and the reference
     // is used within one statement.

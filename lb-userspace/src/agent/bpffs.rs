@@ -68,7 +68,7 @@ pub(super) fn prepare(dir: &Path, pins: &Pins) -> Result<(), BpffsError> {
     if !is_bpffs(dir)? {
         mount_at(dir)?;
     }
-    for path in [pins.maps(), pins.links()] {
+    for path in [pins.maps(), pins.links(), pins.programs()] {
         fs::create_dir_all(&path).map_err(io_error("create", &path))?;
     }
     Ok(())

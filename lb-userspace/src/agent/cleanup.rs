@@ -41,7 +41,7 @@ pub(super) fn cleanup(bpffs: &Path) -> Result<(), CleanupError> {
     // Stays if it holds the pins of another version.
     let _ = root.parent().map(fs::remove_dir);
     info!(
-        "removed {} links and all maps of {}",
+        "removed {} links and all maps and programs of {}",
         links.len(),
         root.display()
     );

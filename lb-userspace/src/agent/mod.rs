@@ -2,7 +2,7 @@
 //!
 //! [`run`] is the loop, [`node`] what it runs; everything it moves is beside it: [`options`] (what is wanted), [`programs`]
 //! (the BPF object), [`monitor`] and [`table`] (what the kernel has), [`interface`] and [`attach`]
-//! and [`sockets`] (where programs are), [`addresses`], [`snat`] and [`config`] (what the programs are told),
+//! and [`sockets`] (where programs are), [`dry_run`] (those that only answer), [`addresses`], [`snat`] and [`config`] (what the programs are told),
 //! [`problems`] and [`account`] (what people are told).
 
 mod account;
@@ -12,6 +12,7 @@ mod bpffs;
 mod cleanup;
 mod config;
 mod decode;
+mod dry_run;
 mod epoch;
 mod interface;
 mod links;

@@ -19,6 +19,7 @@ use super::{
     addresses::{NodeAddresses, node_addresses},
     attach::Attacher,
     config::{self, Led},
+    dry_run::{DryRunError, DryRuns},
     epoch::Epoch,
     interface::Wanted,
     options::Options,
@@ -53,6 +54,7 @@ pub(super) struct Node {
     options: Options,
     attacher: Attacher,
     sockets: Sockets,
+    dry_runs: DryRuns,
     controller: Controller<Kernel>,
     config: Array<MapData, Config>,
     written: Option<Config>,
@@ -94,6 +96,7 @@ impl Node {
         let mut node = Self {
             table,
             attacher: Attacher::new(pins.clone(), programs, links),
+            dry_runs: DryRuns::new(pins.clone()),
             sockets: Sockets::new(pins.clone(), options.socket_lb, options.cgroup.clone()),
             controller,
             config,
@@ -146,6 +149,8 @@ impl Node {
             let attached = self.attacher.interfaces();
             let count = attached.iter().filter(|i| i.mode != Mode::None).count();
             info!("ready: attached to {count} interfaces");
+            let begun = self.dry_runs.begin();
+            self.take_dry_runs(begun);
         }
     }
 
@@ -193,6 +198,9 @@ impl Node {
             self.audit = now + AUDIT;
             self.audit_maps(now);
         }
+        if let Some(ended) = self.dry_runs.ended() {
+            self.take_dry_runs(ended);
+        }
         let usage = self.controller.usage();
         let lines = usage.iter().filter_map(nearly_full).collect();
         self.problems.set(Area::Capacity, lines);
@@ -226,6 +234,12 @@ impl Node {
     fn take_outcome(&mut self, outcome: Outcome) {
         let lines = outcome.problems.into_iter().collect();
         self.problems.set(Area::Services, lines);
+    }
+
+    fn take_dry_runs(&mut self, loaded: Result<(), DryRunError>) {
+        let problem = loaded.err();
+        let line = problem.map(|error| format!("lbctl explain has no programs to run: {error}"));
+        self.problems.set(Area::DryRuns, line.into_iter().collect());
     }
 
     /// Source translation takes the ports that neither the host's own connections nor node ports

@@ -20,6 +20,8 @@ pub(super) enum Area {
     Interfaces,
     /// The hooks of sockets.
     Sockets,
+    /// The programs of dry runs.
+    DryRuns,
     /// The node's addresses and ports.
     Node,
     /// The networks of cluster IPs.

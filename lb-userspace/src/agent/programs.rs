@@ -10,6 +10,7 @@ use aya::{
 use lb_common::{
     Jiffy,
     config::Config,
+    dry_run,
     maps::{self, programs},
 };
 use rustix::time::{ClockId, clock_getres};
@@ -99,7 +100,7 @@ pub(super) struct Programs {
 /// Loads the object. Maps pinned by an earlier agent are adopted with all they hold, if their
 /// shape is the same; the others are made and pinned.
 pub(super) fn load(pins: &Pins) -> Result<Loaded, LoadError> {
-    let mut ebpf = load_object(pins)?;
+    let mut ebpf = load_object(pins, Purpose::Traffic)?;
     let config = take_map(&mut ebpf, maps::CONFIG)?;
     let links = take_map(&mut ebpf, maps::LINKS)?;
     let status = take_map(&mut ebpf, maps::STATUS)?;
@@ -113,7 +114,27 @@ pub(super) fn load(pins: &Pins) -> Result<Loaded, LoadError> {
     })
 }
 
-fn load_object(pins: &Pins) -> Result<Ebpf, LoadError> {
+/// Loads the object a second time, on the same maps, with programs that answer what they would do
+/// and do nothing.
+pub(super) fn load_dry(pins: &Pins) -> Result<Programs, LoadError> {
+    let mut programs = Programs {
+        ebpf: load_object(pins, Purpose::DryRuns)?,
+    };
+    for name in programs::DRY {
+        let loaded = programs.tc(name)?.load();
+        loaded.map_err(|error| refused(name, error))?;
+    }
+    Ok(programs)
+}
+
+/// What programs are loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Traffic,
+    DryRuns,
+}
+
+fn load_object(pins: &Pins, purpose: Purpose) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS);
     for name in maps::ALL {
@@ -121,6 +142,8 @@ fn load_object(pins: &Pins) -> Result<Ebpf, LoadError> {
     }
     let jiffy = jiffy();
     loader.override_global(Jiffy::GLOBAL, &jiffy, true);
+    let dry = u32::from(purpose == Purpose::DryRuns);
+    loader.override_global(dry_run::GLOBAL, &dry, true);
     loader.load(OBJECT).map_err(|error| match error {
         EbpfError::MapError(MapError::IncompatiblePinnedMap {
             name,

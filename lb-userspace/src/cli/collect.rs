@@ -54,6 +54,11 @@ impl<'a> Collector<'a> {
         })
     }
 
+    /// The service with this id, nothing counted; none if the id has no name.
+    pub(super) fn service(&self, id: u32) -> Option<&Service> {
+        self.services.get(&id)
+    }
+
     pub(super) fn config(&self) -> Result<Config, Error> {
         let config: config::Config = self.maps.array(maps::CONFIG)?.get(0)?.unwrap_or_default();
         Ok(Config {

@@ -51,6 +51,10 @@ where
         let Some(index) = self.slots.get(slot)? else {
             return Ok(None);
         };
-        Ok(Some(backend_ref(index, self.backends.get(index)?)))
+        self.backend(index).map(Some)
+    }
+
+    pub(super) fn backend(&self, index: u32) -> Result<BackendRef, Error> {
+        Ok(backend_ref(index, self.backends.get(index)?))
     }
 }

@@ -6,6 +6,7 @@
 mod collect;
 mod convert;
 mod endpoints;
+mod explain;
 mod interfaces;
 mod maps;
 mod output;
@@ -19,11 +20,12 @@ mod tests;
 
 use std::{
     io::{self, Write},
+    net::IpAddr,
     path::PathBuf,
     process::ExitCode,
 };
 
-use aya::maps::MapError;
+use aya::{maps::MapError, programs::ProgramError};
 use clap::{Parser, Subcommand};
 use lb_common::maps::ABI_VERSION;
 
@@ -57,11 +59,15 @@ const EXAMPLES: &str = "\
 Examples:
   lbctl status                    Is all well on this node?
   lbctl service list -A           Every Service, its addresses, backends and traffic
+  lbctl explain --from 10.0.1.5 --to 10.96.0.10:80
+                                  What would become of this pod's packet?
   lbctl maps dump frontends       What clients address, and where it leads
   lbctl maps dump -o json         The whole realised state";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// What would become of a packet, by asking the loaded programs.
+    Explain(explain::Args),
     /// The BPF maps, readable.
     #[command(subcommand)]
     Maps(maps::Verb),
@@ -100,6 +106,49 @@ pub enum Error {
         /// Why.
         source: MapError,
     },
+    /// The command line contradicts itself.
+    #[error("{0}")]
+    Usage(String),
+    /// The programs of dry runs are not there.
+    #[error(
+        "no program {}: `lbctl explain` needs lb-agent to have come up once; \
+         if it has, `lbctl status` tells why there is none",
+        .0.display()
+    )]
+    NoProgram(PathBuf),
+    /// A program of dry runs cannot be used.
+    #[error("cannot open pinned program {}", path.display())]
+    Program {
+        /// The pin.
+        path: PathBuf,
+        /// Why.
+        source: ProgramError,
+    },
+    /// The kernel did not run a program.
+    #[error("cannot run program {program} on a packet at interface {interface}")]
+    Run {
+        /// The program.
+        program: &'static str,
+        /// The interface, by index.
+        interface: u32,
+        /// Why.
+        source: ProgramError,
+    },
+    /// A program ran, and did not answer.
+    #[error(
+        "program {0} does not answer as this lbctl understands: \
+         run the lbctl that came with the lb-agent of this node"
+    )]
+    NoAnswer(&'static str),
+    /// What was asked about does not hold still.
+    #[error("the service changes faster than it can be looked at: ask again")]
+    Restless,
+    /// It is not known where the packet would be seen.
+    #[error("{0}")]
+    Nowhere(String),
+    /// The kernel cannot be asked for routes.
+    #[error("cannot ask the kernel for the route to {0}: {1}")]
+    Route(IpAddr, String),
     /// No thread to read the status with.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -122,6 +171,7 @@ impl Cli {
     pub fn run(&self, out: &mut dyn Write, paint: Paint) -> Result<(), Error> {
         let maps = || PinnedMaps::open(&self.bpffs);
         let text = match &self.verb {
+            Verb::Explain(args) => args.run(maps)?,
             Verb::Maps(verb) => verb.run(&maps()?)?,
             Verb::Service(verb) => verb.run(&maps()?)?,
             Verb::Status(args) => args.run(&maps()?, paint)?,
@@ -145,7 +195,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // There is nobody left to tell if standard error is gone too.
             let _ = writeln!(io::stderr(), "lbctl: {}", output::printable(&chain(&error)));
-            ExitCode::FAILURE
+            if matches!(error, Error::Usage(_)) {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

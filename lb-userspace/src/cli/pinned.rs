@@ -12,6 +12,7 @@ use std::{
 use aya::{
     Pod,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    programs::SchedClassifier,
 };
 use lb_common::{
     Addr, V4, V6,
@@ -78,6 +79,16 @@ impl PinnedMaps {
     /// The directory of the pins.
     pub(super) fn root(&self) -> &Path {
         self.pins.root()
+    }
+
+    /// A program of dry runs.
+    pub(super) fn program(&self, name: &'static str) -> Result<SchedClassifier, Error> {
+        let path = self.pins.program(name);
+        SchedClassifier::from_pin(&path).map_err(|source| match io_kind(&source) {
+            Some(io::ErrorKind::PermissionDenied) => Error::Permission(self.root().to_owned()),
+            Some(io::ErrorKind::NotFound) => Error::NoProgram(path),
+            _ => Error::Program { path, source },
+        })
     }
 
     /// Every row of a hash map.
