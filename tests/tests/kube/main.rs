@@ -19,10 +19,21 @@ struct World {
 
 impl World {
     fn start() -> Result<Self> {
-        let options = Options {
+        Self::of(Options {
             controllers: true,
             ..Options::default()
-        };
+        })
+    }
+
+    /// One that lists page by page, as those of old do.
+    fn without_streams() -> Result<Self> {
+        Self::of(Options {
+            api_server_flags: vec!["--feature-gates=WatchList=false".to_owned()],
+            ..Options::default()
+        })
+    }
+
+    fn of(options: Options) -> Result<Self> {
         let control = ControlPlane::start(Site::new()?, options)?;
         Ok(Self { control })
     }
@@ -34,5 +45,8 @@ fn main() -> ExitCode {
         world.control.logs()
     });
     checks.group(source::checks(), World::start, |world| world.control.logs());
+    checks.group(source::checks_of_pages(), World::without_streams, |world| {
+        world.control.logs()
+    });
     checks.finish()
 }

@@ -51,6 +51,11 @@ pub(crate) fn checks() -> Vec<Check<World>> {
     ]
 }
 
+/// With a server that does not stream lists.
+pub(crate) fn checks_of_pages() -> Vec<Check<World>> {
+    vec![Check::new("source::a16_pages", pages)]
+}
+
 /// What a source has told, put together.
 struct Told {
     batches: mpsc::Receiver<Batch>,
@@ -231,6 +236,21 @@ fn first_batch(world: &mut World) -> Result<()> {
     ensure!(told.gone == ["Node"], "gone: {:?}", told.gone);
     // The API server's own.
     told.has("Service default/kubernetes", &port(443))
+}
+
+/// More slices than fit on a page; then what changes.
+fn pages(world: &mut World) -> Result<()> {
+    const COUNT: usize = 1100;
+    let control = &world.control;
+    let slices = (0..COUNT).map(|n| slice(&format!("page-{n}"), "10.1.1.1"));
+    control.kubectl(&["create", "-f", "-"], &slices.collect::<String>())?;
+    let mut told = Told::proxy(control, ADDRESS)?;
+    let is_ours = |key: &&String| key.starts_with("Slice default/page-");
+    let found = told.objects.keys().filter(is_ours).count();
+    ensure!(found == COUNT, "{found} slices");
+    delete(control, "endpointslice", "page-0-1")?;
+    told.until_gone("Slice default/page-0-1")?;
+    told.until_well(SOON)
 }
 
 fn other_proxy(world: &mut World) -> Result<()> {

@@ -270,6 +270,10 @@ impl Follower {
         debug!("watch of {}: {failure}", T::KIND.resource());
         if self.listing && failure.is_answer() {
             self.way = self.way.other();
+            if self.failures == 1 {
+                // Most likely the server knows only the other one.
+                return;
+            }
         }
         let absent = matches!(failure, Failure::Refused { code: 404, .. });
         if !T::KIND.is_vital() && (absent || self.failures >= HOPELESS) {
