@@ -26,6 +26,7 @@ mod programs;
 mod run;
 mod snat;
 mod sockets;
+mod source;
 mod table;
 mod values;
 

@@ -1,6 +1,6 @@
 //! The command line of `lb-agent`, and what is made of it.
 
-use std::{fmt, ops::RangeInclusive, path::PathBuf};
+use std::{ops::RangeInclusive, path::PathBuf};
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use glob::Pattern;
@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::{
     interface::{Selection, Xdp},
     logging::Level,
+    source::Source,
     values::{self, NodeName},
 };
 use crate::{
@@ -175,24 +176,6 @@ pub(super) struct CleanupArgs {
     pub(super) bpffs: PathBuf,
 }
 
-/// Where objects come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    /// A directory.
-    Manifests(PathBuf),
-    /// An API server.
-    Kubernetes(Access),
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Manifests(dir) => write!(f, "manifests {}", dir.display()),
-            Self::Kubernetes(access) => write!(f, "API server at {access}"),
-        }
-    }
-}
-
 /// The options of `run`, valid and complete.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
@@ -251,7 +234,9 @@ impl TryFrom<RunArgs> for Options {
             None => values::host_name().map_err(invalid)?,
         };
         Ok(Self {
-            source: source(manifests, kubeconfig, master)?,
+            source: Source::chosen(manifests, kubeconfig, master).map_err(|message| {
+                Cli::command().error(ErrorKind::MissingRequiredArgument, message)
+            })?,
             state_dir: state_dir.unwrap_or_else(|| PathBuf::from(STATE).join(&node_name)),
             node_name,
             selection: Selection {
@@ -301,22 +286,6 @@ impl Options {
             external_ips: true,
         }
     }
-}
-
-fn source(
-    manifests: Option<PathBuf>,
-    kubeconfig: Option<PathBuf>,
-    server: Option<String>,
-) -> Result<Source, clap::Error> {
-    if let Some(dir) = manifests {
-        return Ok(Source::Manifests(dir));
-    }
-    if kubeconfig.is_none() && !Access::in_pod() {
-        let message = "this is no Pod with a service account, so --kubeconfig FILE or --manifests \
-                       DIR has to say where objects come from";
-        return Err(Cli::command().error(ErrorKind::MissingRequiredArgument, message));
-    }
-    Ok(Source::Kubernetes(Access { kubeconfig, server }))
 }
 
 fn invalid(message: String) -> clap::Error {

@@ -18,8 +18,9 @@ use super::{
     bpffs::{self, BpffsError, Lock},
     monitor::{Monitor, MonitorError},
     node::Node,
-    options::{Options, Source},
+    options::Options,
     programs::{self, LoadError, chain},
+    source::Source,
     table::{Effects, Event},
 };
 use crate::{

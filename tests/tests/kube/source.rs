@@ -1,35 +1,19 @@
 //! What the agent makes of the API server: what it is told of objects, and what of outages.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::SocketAddr,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+mod outage;
+mod told;
 
-use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+
+use anyhow::{Result, ensure};
 use lb_userspace::{
-    model::{Batch, Change, ObjectName},
-    source::kubernetes::{Access, Event, Options, Recorder, watch},
+    model::ObjectName,
+    source::kubernetes::{Access, Event, Recorder},
 };
-use tests::{
-    checks::Check,
-    cluster::eventually,
-    kube::{ADDRESS, ControlPlane, Signer},
-};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tests::{checks::Check, cluster::eventually, kube::ADDRESS};
 
+use self::told::{PROXY, SOON, Told, delete, port, service, slice};
 use crate::World;
-
-/// How soon a change has to be told, on a busy machine.
-const SOON: Duration = Duration::from_secs(10);
-
-/// How soon all has to be in line again when a server has come back.
-const BACK: Duration = Duration::from_secs(2);
-
-/// The user with the rights that the built-in role of kube-proxies gives, and no others (K14).
-const PROXY: &str = "system:kube-proxy";
 
 pub(crate) fn checks() -> Vec<Check<World>> {
     vec![
@@ -43,178 +27,23 @@ pub(crate) fn checks() -> Vec<Check<World>> {
         Check::new("source::k14_without_rights", without_rights),
         Check::new("source::k14_token_rotated", token_rotated),
         Check::new("source::k15_events", events),
-        Check::new("source::slow_server", slow_server),
-        Check::new("source::silent_server", silent_server),
-        Check::new("source::connection_cut", connection_cut),
-        Check::new("source::a18_killed_and_compacted", killed_and_compacted),
-        Check::new("source::a18_certificate_replaced", certificate_replaced),
+        Check::new("source::slow_server", outage::slow_server),
+        Check::new("source::silent_server", outage::silent_server),
+        Check::new("source::connection_cut", outage::connection_cut),
+        Check::new(
+            "source::a18_killed_and_compacted",
+            outage::killed_and_compacted,
+        ),
+        Check::new(
+            "source::a18_certificate_replaced",
+            outage::certificate_replaced,
+        ),
     ]
 }
 
 /// With a server that does not stream lists.
 pub(crate) fn checks_of_pages() -> Vec<Check<World>> {
     vec![Check::new("source::a16_pages", pages)]
-}
-
-/// What a source has told, put together.
-struct Told {
-    batches: mpsc::Receiver<Batch>,
-    source: JoinHandle<()>,
-    /// State of Services and slices, by kind and name.
-    objects: BTreeMap<String, String>,
-    problems: Vec<String>,
-    /// Batches that came, except those before anything was known.
-    count: usize,
-    /// What went, as it went.
-    gone: Vec<String>,
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        self.source.abort();
-    }
-}
-
-impl Told {
-    fn start(control: &ControlPlane, kubeconfig: PathBuf) -> Result<Self> {
-        let (sender, batches) = mpsc::channel(16);
-        let options = Options {
-            access: Access {
-                kubeconfig: Some(kubeconfig),
-                server: None,
-            },
-            node_name: "source-node".to_owned(),
-            external_ips: true,
-        };
-        Ok(Self {
-            batches,
-            source: control.inside().spawn(watch(options, sender))?,
-            objects: BTreeMap::new(),
-            problems: Vec::new(),
-            count: 0,
-            gone: Vec::new(),
-        })
-    }
-
-    /// As one of the cluster's proxies, with everything known.
-    fn proxy(control: &ControlPlane, server: SocketAddr) -> Result<Self> {
-        let mut told = Self::start(control, control.kubeconfig(PROXY, None, server)?)?;
-        told.until(SOON, |told| {
-            ensure!(told.count > 0, "no batch; {:?}", told.problems);
-            Ok(())
-        })?;
-        Ok(told)
-    }
-
-    fn look(&mut self) -> Result<()> {
-        loop {
-            match self.batches.try_recv() {
-                Ok(batch) => self.take(batch),
-                Err(mpsc::error::TryRecvError::Empty) => return Ok(()),
-                Err(mpsc::error::TryRecvError::Disconnected) => bail!("the source has ended"),
-            }
-        }
-    }
-
-    fn take(&mut self, batch: Batch) {
-        self.problems = batch.problems.into_iter().collect();
-        if batch.unseen {
-            assert_eq!(batch.changes, [], "changes of what was never seen");
-            return;
-        }
-        self.count += 1;
-        for change in batch.changes {
-            let (key, state) = match change {
-                Change::Service(name, service) => {
-                    let state = service.map(|service| format!("{:?}", service.ports));
-                    (format!("Service {name}"), state)
-                }
-                Change::Slice(name, slice) => {
-                    let state = slice.map(|slice| format!("{:?}", slice.endpoints));
-                    (format!("Slice {name}"), state)
-                }
-                Change::Node(node) => ("Node".to_owned(), node.map(|node| format!("{node:?}"))),
-                Change::ServiceNetworks(networks) => {
-                    ("Networks".to_owned(), Some(format!("{networks:?}")))
-                }
-            };
-            match state {
-                Some(state) => drop(self.objects.insert(key, state)),
-                None => {
-                    self.objects.remove(&key);
-                    self.gone.push(key);
-                }
-            }
-        }
-    }
-
-    fn until(&mut self, limit: Duration, check: impl Fn(&Self) -> Result<()>) -> Result<()> {
-        eventually(limit, || {
-            self.look()?;
-            check(self)
-        })
-    }
-
-    fn until_has(&mut self, key: &str, text: &str) -> Result<()> {
-        self.until(SOON, |told| told.has(key, text))
-    }
-
-    fn has(&self, key: &str, text: &str) -> Result<()> {
-        let state = self.objects.get(key);
-        ensure!(
-            state.is_some_and(|state| state.contains(text)),
-            "{key} is {state:?}, not {text}"
-        );
-        Ok(())
-    }
-
-    fn until_gone(&mut self, key: &str) -> Result<()> {
-        self.until(SOON, |told| {
-            ensure!(!told.objects.contains_key(key), "{key} is there");
-            Ok(())
-        })
-    }
-
-    fn until_problem(&mut self, limit: Duration, text: &str) -> Result<()> {
-        self.until(limit, |told| {
-            let found = told.problems.iter().any(|line| line.contains(text));
-            ensure!(found, "no problem {text:?} in {:?}", told.problems);
-            Ok(())
-        })
-    }
-
-    fn until_well(&mut self, limit: Duration) -> Result<()> {
-        self.until(limit, |told| {
-            ensure!(told.problems.is_empty(), "{:?}", told.problems);
-            Ok(())
-        })
-    }
-}
-
-fn service(name: &str, port: u16) -> String {
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
-         spec: {{ports: [{{port: {port}}}]}}\n---\n"
-    )
-}
-
-fn slice(name: &str, address: &str) -> String {
-    format!(
-        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
-         metadata: {{name: {name}-1, namespace: default, \
-         labels: {{kubernetes.io/service-name: {name}}}}}\n\
-         addressType: IPv4\nports: [{{name: \"\", port: 8080}}]\n\
-         endpoints: [{{addresses: [{address}]}}]\n---\n"
-    )
-}
-
-fn delete(control: &ControlPlane, kind: &str, name: &str) -> Result<()> {
-    control.kubectl(&["delete", kind, name], "").map(drop)
-}
-
-/// The port a Service has in what was told.
-fn port(number: u16) -> String {
-    format!("port: {number},")
 }
 
 fn first_batch(world: &mut World) -> Result<()> {
@@ -448,117 +277,4 @@ fn events(world: &mut World) -> Result<()> {
         }
         Ok(())
     })
-}
-
-/// Slow is not dead.
-fn slow_server(world: &mut World) -> Result<()> {
-    const DELAY: Duration = Duration::from_secs(5);
-    let control = &world.control;
-    let detour = control.detour()?;
-    control.apply_yaml(&service("slow", 80))?;
-    let mut told = Told::proxy(control, detour.address())?;
-    detour.delay(DELAY);
-    control.apply_yaml(&service("slow", 81))?;
-    told.until(DELAY + BACK, |told| {
-        told.has("Service default/slow", &port(81))
-    })?;
-    ensure!(told.problems.is_empty(), "{:?}", told.problems);
-    // From the beginning, too.
-    let mut told = Told::start(control, control.kubeconfig(PROXY, None, detour.address())?)?;
-    told.until(8 * DELAY, |told| {
-        told.has("Service default/slow", &port(81))
-    })?;
-    detour.delay(Duration::ZERO);
-    control.apply_yaml(&service("slow", 82))?;
-    told.until(DELAY + BACK, |told| {
-        told.has("Service default/slow", &port(82))
-    })
-}
-
-/// A server that says nothing is noticed, and back in no time.
-fn silent_server(world: &mut World) -> Result<()> {
-    let control = &world.control;
-    let detour = control.detour()?;
-    control.apply_yaml(&service("silent", 80))?;
-    let mut told = Told::proxy(control, detour.address())?;
-    told.until_has("Service default/silent", &port(80))?;
-    detour.black_hole(true);
-    control.apply_yaml(&service("silent", 81))?;
-    told.until_problem(Duration::from_secs(60), "has not answered since")?;
-    ensure!(told.gone == ["Node"], "lost: {:?}", told.gone);
-    detour.black_hole(false);
-    told.until(BACK, |told| told.has("Service default/silent", &port(81)))?;
-    told.until_well(BACK)
-}
-
-/// A connection that breaks is no trouble at all.
-fn connection_cut(world: &mut World) -> Result<()> {
-    let control = &world.control;
-    let detour = control.detour()?;
-    control.apply_yaml(&service("cut", 80))?;
-    let mut told = Told::proxy(control, detour.address())?;
-    told.until_has("Service default/cut", &port(80))?;
-    detour.cut();
-    control.apply_yaml(&service("cut", 81))?;
-    told.until(BACK, |told| told.has("Service default/cut", &port(81)))?;
-    ensure!(told.gone == ["Node"], "lost: {:?}", told.gone);
-    told.until_well(BACK)
-}
-
-/// The server is away and comes back with another history; meanwhile one Service went and another
-/// came.
-fn killed_and_compacted(world: &mut World) -> Result<()> {
-    let control = &mut world.control;
-    let detour = control.detour()?;
-    control.apply_yaml(&(service("stays", 80) + &service("goes", 80)))?;
-    // One watches by a way that opens again only after the change.
-    let mut told = Told::proxy(control, ADDRESS)?;
-    let mut late = Told::proxy(control, detour.address())?;
-    for told in [&mut told, &mut late] {
-        told.until_has("Service default/stays", &port(80))?;
-        told.until_has("Service default/goes", &port(80))?;
-        told.gone.clear();
-    }
-    detour.black_hole(true);
-    detour.cut();
-    control.kill_api_server();
-    told.until_problem(SOON, "has not answered since")?;
-    ensure!(told.gone.is_empty(), "lost: {:?}", told.gone);
-    control.start_api_server()?;
-    delete(control, "service", "goes")?;
-    control.apply_yaml(&service("comes", 80))?;
-    told.until(BACK, |told| told.has("Service default/comes", &port(80)))?;
-    control.compact_etcd()?;
-    control.kill_api_server();
-    control.start_api_server()?;
-    detour.black_hole(false);
-    for told in [&mut told, &mut late] {
-        told.until(BACK, |told| told.has("Service default/comes", &port(80)))?;
-        told.until_gone("Service default/goes")?;
-        told.until_well(BACK)?;
-        ensure!(told.gone == ["Service default/goes"], "{:?}", told.gone);
-    }
-    Ok(())
-}
-
-/// A new authority is trusted as soon as the files say so; until then what is known stays.
-fn certificate_replaced(world: &mut World) -> Result<()> {
-    let control = &mut world.control;
-    control.apply_yaml(&service("trust", 80))?;
-    let account = control.account("default", "source")?;
-    let mut told = Told::start(control, account.kubeconfig(ADDRESS)?)?;
-    told.until_has("Service default/trust", &port(80))?;
-    told.gone.clear();
-    control.replace_certificate(Signer::New)?;
-    control.kill_api_server();
-    control.start_api_server()?;
-    told.until_problem(SOON, "UnknownIssuer")?;
-    ensure!(told.gone.is_empty(), "lost: {:?}", told.gone);
-    control.apply_yaml(&service("trust", 81))?;
-    let renewed = control.account("default", "source")?;
-    ensure!(renewed.dir() == account.dir(), "not the same files");
-    let asked = Instant::now();
-    told.until(BACK, |told| told.has("Service default/trust", &port(81)))
-        .with_context(|| format!("{:?} after the files changed", asked.elapsed()))?;
-    told.until_well(BACK)
 }
