@@ -10,8 +10,8 @@ use crate::model::{Change, EndpointSlice, Node, ObjectName, Service};
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     services: BTreeMap<ObjectName, Service>,
-    /// By the Service they belong to, then by the slice's own name.
-    slices: BTreeMap<ObjectName, BTreeMap<String, EndpointSlice>>,
+    /// By the Service they belong to, in the order of their own names: few, mostly one.
+    slices: BTreeMap<ObjectName, Vec<EndpointSlice>>,
     /// The Service each slice belongs to, by the slice's name.
     owners: BTreeMap<ObjectName, ObjectName>,
     node: Node,
@@ -76,15 +76,18 @@ impl Index {
         }
         if let Some(slice) = slice {
             self.owners.insert(name.clone(), owner(slice));
-            let siblings = self.slices.entry(owner(slice)).or_default();
-            siblings.insert(name.name.clone(), slice.clone());
+            let siblings = self.slices.entry(owner(slice));
+            let siblings = siblings.or_insert_with(|| Vec::with_capacity(1));
+            let at = siblings.partition_point(|sibling| sibling.name < slice.name);
+            siblings.insert(at, slice.clone());
         }
     }
 
     fn take_slice(&mut self, name: &ObjectName) -> Option<(ObjectName, EndpointSlice)> {
         let owner = self.owners.remove(name)?;
         let siblings = self.slices.get_mut(&owner)?;
-        let slice = siblings.remove(&name.name)?;
+        let at = siblings.iter().position(|sibling| sibling.name == *name)?;
+        let slice = siblings.remove(at);
         if siblings.is_empty() {
             self.slices.remove(&owner);
         }
@@ -103,10 +106,7 @@ impl Index {
 
     /// The slices of a Service, in the order of their names.
     pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> + Clone {
-        self.slices
-            .get(service)
-            .into_iter()
-            .flat_map(BTreeMap::values)
+        self.slices.get(service).into_iter().flatten()
     }
 
     /// Networks that cluster IPs are given from, as the API tells.

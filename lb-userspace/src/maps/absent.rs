@@ -1,9 +1,6 @@
 //! The bits that spare packets for no service the lookup of a frontend.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io,
-};
+use std::{collections::BTreeSet, io};
 
 use lb_common::service::{ABSENT_BITS, FrontendKey};
 
@@ -17,8 +14,8 @@ const WORD: u32 = u32::BITS;
 #[derive(Debug)]
 pub(super) struct Absent<A> {
     map: MappedArray,
-    /// The frontends that may be programmed, by their bit.
-    present: HashMap<u32, HashSet<FrontendKey<A>>>,
+    /// The frontends that may be programmed, each behind its bit.
+    present: BTreeSet<(u32, FrontendKey<A>)>,
 }
 
 impl<A: Family> Absent<A> {
@@ -27,16 +24,15 @@ impl<A: Family> Absent<A> {
         map: MappedArray,
         frontends: impl IntoIterator<Item = FrontendKey<A>>,
     ) -> io::Result<Self> {
-        let mut present = HashMap::<_, HashSet<_>>::new();
-        for key in frontends {
-            present.entry(key.absent_bit()).or_default().insert(key);
-        }
+        let frontends = frontends.into_iter();
+        let present = frontends.map(|key| (key.absent_bit(), key)).collect();
         let absent = Self { map, present };
+        let mut bits = absent.present.iter().map(|(bit, _)| *bit).peekable();
         for first in (0..ABSENT_BITS).step_by(WORD as usize) {
-            let bits = first..first + WORD;
-            let clear = bits
-                .filter(|bit| absent.present.contains_key(bit))
-                .fold(0, |mask, bit| mask | 1 << (bit % WORD));
+            let mut clear = 0;
+            while let Some(bit) = bits.next_if(|bit| *bit < first + WORD) {
+                clear |= 1 << (bit % WORD);
+            }
             absent.store(first, !clear)?;
         }
         Ok(absent)
@@ -46,19 +42,18 @@ impl<A: Family> Absent<A> {
     pub(super) fn before_put(&mut self, key: &FrontendKey<A>) -> io::Result<()> {
         let bit = key.absent_bit();
         self.store(bit, self.load(bit) & !(1 << (bit % WORD)))?;
-        self.present.entry(bit).or_default().insert(*key);
+        self.present.insert((bit, *key));
         Ok(())
     }
 
     /// A frontend has gone.
     pub(super) fn after_delete(&mut self, key: &FrontendKey<A>) -> io::Result<()> {
         let bit = key.absent_bit();
-        let Some(keys) = self.present.get_mut(&bit) else {
-            return Ok(());
-        };
-        keys.remove(key);
-        if keys.is_empty() {
-            self.present.remove(&bit);
+        let known = self.present.remove(&(bit, *key));
+        let mut others = self
+            .present
+            .range((bit, FrontendKey::whole_address(A::default()))..);
+        if known && others.next().is_none_or(|(other, _)| *other != bit) {
             self.store(bit, self.load(bit) | 1 << (bit % WORD))?;
         }
         Ok(())

@@ -24,6 +24,30 @@ struct Case {
 }
 
 #[test]
+fn affinity() {
+    assert_snapshot!(outcome("affinity"));
+}
+
+#[test]
+fn hints() {
+    assert_snapshot!(outcome("hints"));
+}
+
+#[test]
+fn source_ranges() {
+    assert_snapshot!(outcome("source-ranges"));
+}
+
+#[test]
+fn source_ranges_strictly() {
+    let settings = Settings {
+        strict_source_ranges: true,
+        ..Settings::new("here")
+    };
+    assert_snapshot!(outcome_with("source-ranges", settings));
+}
+
+#[test]
 fn cluster_ip() {
     assert_snapshot!(outcome("cluster-ip"));
 }
@@ -39,6 +63,10 @@ fn contested() {
 }
 
 fn outcome(case: &str) -> String {
+    outcome_with(case, Settings::new("here"))
+}
+
+fn outcome_with(case: &str, settings: Settings) -> String {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control/cases");
     let text = fs::read_to_string(cases.join(case).with_extension("yaml")).unwrap();
     let Case {
@@ -59,7 +87,7 @@ fn outcome(case: &str) -> String {
     };
 
     let now = Instant::now();
-    let mut controller = Controller::new(Memory::new(CAPACITIES), Settings::new("here"));
+    let mut controller = Controller::new(Memory::new(CAPACITIES), settings);
     controller.set_node_addresses(own, now);
     let problems = controller.apply(&batch, now).problems;
     format!(
