@@ -1,4 +1,4 @@
-//! The checksum of SCTP (CRC32c: RFC 9260, 6.8 and appendix A) after its ports changed, without a
+//! The checksum of SCTP (`CRC32c`: RFC 9260, 6.8 and appendix A) after its ports changed, without a
 //! look at what it covers.
 //!
 //! A CRC is linear: the CRCs of two packets of one length differ by what their difference alone
