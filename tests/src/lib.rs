@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod bpffs;
 pub mod capture;
 pub mod cgroup;
 pub mod checks;

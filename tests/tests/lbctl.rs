@@ -1,10 +1,6 @@
 //! `lbctl` on real maps, in a BPF filesystem that no one else sees.
 
-use std::{
-    fs,
-    os::fd::{AsRawFd, OwnedFd},
-    path::PathBuf,
-};
+use std::fs;
 
 use anyhow::{Context, Result};
 use aya::{
@@ -25,10 +21,9 @@ use lb_common::{
 };
 use lb_userspace::{
     cli::{Cli, Paint},
-    pins::Pins,
     status::{Interface, Mode, Role, SocketMode, Sockets, Status},
 };
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+use tests::bpffs::Bpffs;
 
 /// Rows of the maps here.
 const ENTRIES: u32 = 4;
@@ -73,9 +68,9 @@ fn an_unreadable_status_hides_nothing_else() -> Result<()> {
 fn a_missing_map_is_named() -> Result<()> {
     let node = Node::new()?;
     node.create_maps()?;
-    fs::remove_file(node.pins.map(maps::FLOWS6))?;
+    fs::remove_file(node.bpffs.pins().map(maps::FLOWS6))?;
     let error = node.lbctl(&["maps", "dump", "flows"]).unwrap_err();
-    let path = node.pins.map(maps::FLOWS6);
+    let path = node.bpffs.pins().map(maps::FLOWS6);
     assert_eq!(
         error.to_string(),
         format!("cannot open pinned map {}", path.display())
@@ -83,37 +78,20 @@ fn a_missing_map_is_named() -> Result<()> {
     Ok(())
 }
 
-/// The pins of a node in a mount of its own: it has no place in any directory and goes with its
-/// descriptor, however the test ends.
+/// The pins of a node.
 struct Node {
-    bpffs: PathBuf,
-    pins: Pins,
-    _mount: OwnedFd,
+    bpffs: Bpffs,
 }
 
 impl Node {
     fn new() -> Result<Self> {
-        let context = fsopen("bpf", FsOpenFlags::FSOPEN_CLOEXEC)
-            .context("cannot open a BPF filesystem (root is needed)")?;
-        fsconfig_create(&context)?;
-        let mount = fsmount(
-            &context,
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            MountAttrFlags::empty(),
-        )?;
-        let bpffs = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
-        let pins = Pins::new(&bpffs);
-        fs::create_dir_all(pins.maps())?;
-        Ok(Self {
-            bpffs,
-            pins,
-            _mount: mount,
-        })
+        let bpffs = Bpffs::new()?;
+        Ok(Self { bpffs })
     }
 
     /// What `lbctl` prints, with the name of the mount hidden.
     fn lbctl(&self, args: &[&str]) -> Result<String> {
-        let bpffs = self.bpffs.display().to_string();
+        let bpffs = self.bpffs.path().display().to_string();
         let mut out = Vec::new();
         Cli::try_parse_from(["lbctl", "--bpffs", &bpffs].iter().chain(args))?
             .run(&mut out, Paint::OFF)?;
@@ -238,7 +216,7 @@ impl Node {
         for (key, value) in rows {
             map.insert(key, value, 0)?;
         }
-        Ok(map.pin(self.pins.map(name))?)
+        Ok(map.pin(self.bpffs.pins().map(name))?)
     }
 
     fn array<V: Pod>(&self, name: &str, entries: u32, values: &[V]) -> Result<()> {
@@ -246,7 +224,7 @@ impl Node {
         for (index, value) in (0..).zip(values) {
             map.set(index, value, 0)?;
         }
-        Ok(map.pin(self.pins.map(name))?)
+        Ok(map.pin(self.bpffs.pins().map(name))?)
     }
 
     fn counters<V: Pod>(&self, name: &str, entries: u32, values: &[(u32, Vec<V>)]) -> Result<()> {
@@ -254,14 +232,14 @@ impl Node {
         for (index, cpus) in values {
             map.set(*index, PerCpuValues::try_from(cpus.clone())?, 0)?;
         }
-        Ok(map.pin(self.pins.map(name))?)
+        Ok(map.pin(self.bpffs.pins().map(name))?)
     }
 
     fn write_status(&self, json: &[u8]) -> Result<()> {
         let mut value = vec![0; STATUS_SIZE as usize];
         value[..4].copy_from_slice(&(json.len() as u32).to_ne_bytes());
         value[4..4 + json.len()].copy_from_slice(json);
-        let map = Map::from_map_data(self.pins.open(maps::STATUS)?)?;
+        let map = Map::from_map_data(self.bpffs.pins().open(maps::STATUS)?)?;
         let value = value.as_array().context("the status has another size")?;
         Ok(Array::<_, [u8; STATUS_SIZE as usize]>::try_from(map)?.set(0, value, 0)?)
     }

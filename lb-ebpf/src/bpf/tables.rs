@@ -131,11 +131,12 @@ macro_rules! family {
                 let row = maps::$flows.get_ptr_mut(key)?;
                 if dry_run::is_on() {
                     let staged = maps::$staged.get_ptr_mut(0)?;
-                    // SAFETY: `staged` is this CPU's own; the row is whole words, as below. What
-                    // is written in place goes to the copy.
+                    // SAFETY: `staged` is this CPU's own; both are whole rows. What is written in
+                    // place goes to the copy.
                     return Some(unsafe {
-                        (*staged).reply = *row;
-                        &mut (*staged).reply
+                        let copy = &raw mut (*staged).reply;
+                        dry_run::copy(row, copy);
+                        &mut *copy
                     });
                 }
                 // SAFETY: rows live until the next grace period, which outlasts this program. Other

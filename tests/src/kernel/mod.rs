@@ -16,11 +16,14 @@ use lb_common::{
     V4, V6,
     config::Config,
     counters::{Reason, ServiceCounters},
+    dry_run,
     maps::{self, programs},
 };
 
 use family::FamilyMaps;
 pub use family::{Endpoint, Rows};
+
+use lb_userspace::pins::Pins;
 
 use crate::topology::Family;
 
@@ -43,7 +46,7 @@ const CAPACITIES: [(&str, u32); 16] = [
     (maps::SOURCE_RANGES6, 1 << 6),
     (maps::LINKS, 1 << 6),
     (maps::SERVICE_COUNTERS, SERVICES),
-    (maps::SERVICE_NAMES, 1),
+    (maps::SERVICE_NAMES, SERVICES),
     (maps::STATUS, 1),
 ];
 /// How many services there can be.
@@ -86,17 +89,22 @@ pub struct Kernel {
 impl Kernel {
     /// Loads the object and all its programs.
     pub fn load() -> Result<Self> {
-        ensure!(
-            Path::new(OBJECT).exists(),
-            "there is no {OBJECT}: run `cargo xtask build-ebpf`"
-        );
-        let mut loader = EbpfLoader::new();
-        for (name, entries) in CAPACITIES {
-            loader.map_max_entries(name, entries);
+        Self::of(open(None, 0)?)
+    }
+
+    /// The same with the maps pinned, and beside it, pinned as well, the programs of dry runs.
+    pub fn load_pinned(pins: &Pins) -> Result<Self> {
+        let kernel = Self::of(open(Some(pins), 0)?)?;
+        let mut dry = open(Some(pins), 1)?;
+        for name in programs::DRY {
+            load(&mut dry, name).with_context(|| format!("cannot load program {name} dry"))?;
+            let program = dry.program_mut(name).context("there is none")?;
+            program.pin(pins.program(name))?;
         }
-        let mut object = loader
-            .load_file(OBJECT)
-            .with_context(|| format!("cannot load {OBJECT}; this needs root and BPF"))?;
+        Ok(kernel)
+    }
+
+    fn of(mut object: Ebpf) -> Result<Self> {
         for name in programs::PACKETS {
             load(&mut object, name).with_context(|| format!("cannot load program {name}"))?;
         }
@@ -233,6 +241,26 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+fn open(pins: Option<&Pins>, dry: u32) -> Result<Ebpf> {
+    ensure!(
+        Path::new(OBJECT).exists(),
+        "there is no {OBJECT}: run `cargo xtask build-ebpf`"
+    );
+    let mut loader = EbpfLoader::new();
+    for (name, entries) in CAPACITIES {
+        loader.map_max_entries(name, entries);
+    }
+    if let Some(pins) = pins {
+        for name in maps::ALL {
+            loader.map_pin_path(name, pins.map(name));
+        }
+    }
+    loader.override_global(dry_run::GLOBAL, &dry, true);
+    loader
+        .load_file(OBJECT)
+        .with_context(|| format!("cannot load {OBJECT}; this needs root and BPF"))
 }
 
 fn load(object: &mut Ebpf, name: &str) -> Result<()> {

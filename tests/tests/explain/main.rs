@@ -1,0 +1,172 @@
+//! `lbctl explain` on the real programs in the kernel.
+
+mod dump;
+mod world;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tests::topology::Family;
+
+use world::World;
+
+/// What is asked, `--to` last; `node` and other names stand for addresses.
+const SITUATIONS: [(&str, &[&str]); 21] = [
+    ("a pod asks a cluster IP", &["pod", "web:80"]),
+    ("a client asks a cluster IP", &["client", "web:80"]),
+    ("a client asks a node port", &["client", "node:30080"]),
+    (
+        "the node port keeps to this node, which has no backend",
+        &["client", "node:30081"],
+    ),
+    ("nobody is there", &["pod", "web:81"]),
+    ("a wrong port", &["pod", "web:9"]),
+    ("another protocol", &["pod", "web:80", "--proto", "udp"]),
+    ("a cluster IP nobody has", &["pod", "free:80"]),
+    ("an address of no service", &["pod", "remote:80"]),
+    ("outside the source range", &["client", "balancer:443"]),
+    ("inside the source range", &["other", "balancer:443"]),
+    ("a remote backend", &["client", "node:30082"]),
+    (
+        "a remote backend, and a port that may be kept",
+        &["client:61500", "node:30082"],
+    ),
+    ("a backend without a route", &["client", "node:30083"]),
+    ("a pod that asks itself", &["pod%pod0", "web:83"]),
+    (
+        "one backend of a datagram",
+        &["pod", "web:53", "--proto", "udp"],
+    ),
+    ("a process of the node", &["node", "web:80"]),
+    (
+        "a process of the node, and nobody is there",
+        &["node", "web:81"],
+    ),
+    (
+        "a process of the node, and a cluster IP nobody has",
+        &["node", "free:80", "--hook", "host"],
+    ),
+    (
+        "a hook and an interface that are named",
+        &["remote%eth1", "web:80", "--hook", "external"],
+    ),
+    (
+        "another side than the route says",
+        &["client", "node:30081", "--hook", "pod"],
+    ),
+];
+
+#[test]
+fn every_situation_is_answered_and_nothing_changes() -> Result<()> {
+    let world = World::new()?;
+    for family in Family::BOTH {
+        let mut answers = String::new();
+        for (name, args) in SITUATIONS {
+            let before = dump::every_map(world.pins())?;
+            let answer = world.explain(family, args)?;
+            ensure!(
+                before == dump::every_map(world.pins())?,
+                "{name}: maps have changed"
+            );
+            answers += &format!("# {name}: {}\n{answer}\n", args.join(" "));
+        }
+        insta::assert_snapshot!(format!("answers_{family:?}").to_lowercase(), answers);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_said_is_what_happens() -> Result<()> {
+    let mut world = World::new()?;
+    for family in Family::BOTH {
+        for (name, args) in SITUATIONS {
+            let answer: Value = serde_json::from_str(&world.explain(family, args)?)?;
+            if answer["seen"]["hook"] != "host" {
+                world
+                    .compare(&answer)
+                    .with_context(|| format!("{family:?}: {name}: {answer}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_client_that_is_remembered_is_told_its_backend() -> Result<()> {
+    let mut world = World::new()?;
+    for family in Family::BOTH {
+        let args = ["client", "node:30084"];
+        let answer = world.answer(family, &args)?;
+        ensure!(answer["choice"] == "random", "{answer}");
+        let led = world.send(&answer)?;
+        for _ in 0..20 {
+            let answer = world.answer(family, &args)?;
+            ensure!(answer["choice"] == "affinity", "{answer}");
+            let backend = answer["backend"]["address"].as_str();
+            ensure!(backend == Some(&led), "{answer} instead of {led}");
+            ensure!(
+                answer["candidates"].as_array().map(Vec::len) == Some(2),
+                "{answer}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_flow_is_found_by_its_whole_tuple() -> Result<()> {
+    let mut world = World::new()?;
+    for family in Family::BOTH {
+        let args = ["client:40000", "node:30080"];
+        let answer = world.answer(family, &args)?;
+        ensure!(answer["choice"] == "random", "{answer}");
+        let led = world.send(&answer)?;
+        let before = dump::every_map(world.pins())?;
+        for _ in 0..20 {
+            let answer = world.answer(family, &args)?;
+            ensure!(answer["established"] == true, "{answer}");
+            let backend = answer["backend"]["address"].as_str();
+            ensure!(backend == Some(&led), "{answer} instead of {led}");
+        }
+        ensure!(
+            before == dump::every_map(world.pins())?,
+            "maps have changed"
+        );
+        let answer = world.answer(family, &["client", "node:30080"])?;
+        ensure!(answer["choice"] == "random", "{answer}");
+    }
+    Ok(())
+}
+
+#[test]
+fn people_are_told_the_same() -> Result<()> {
+    let world = World::new()?;
+    let mut answers = String::new();
+    for args in [
+        &["client:61500", "node:30080"][..],
+        &["pod", "web:9"],
+        &["client", "node:30083"],
+        &["node", "web:80"],
+    ] {
+        let answer = world.lbctl(Family::V4, args, "table")?;
+        answers += &format!("# {}\n{answer}\n", args.join(" "));
+    }
+    insta::assert_snapshot!(answers);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_answered_is_one_line() -> Result<()> {
+    let world = World::new()?;
+    let mut lines = Vec::new();
+    for args in [
+        &["client%eth9", "web:80"][..],
+        &["client%eth9", "web:80", "--hook", "pod"],
+        &["client%ovl0", "web:80"],
+        &["client%eth0", "web:80", "--hook", "host"],
+    ] {
+        let error = world.lbctl(Family::V4, args, "json").unwrap_err();
+        lines.push(format!("{}\n  {error}", args.join(" ")));
+    }
+    insta::assert_snapshot!(lines.join("\n"));
+    Ok(())
+}
