@@ -24,6 +24,7 @@ mod problems;
 mod programs;
 mod run;
 mod snat;
+mod socket_options;
 mod sockets;
 mod table;
 mod values;

@@ -94,7 +94,7 @@ impl Node {
         let mut node = Self {
             table,
             attacher: Attacher::new(pins.clone(), programs, links),
-            sockets: Sockets::new(pins.clone(), options.socket_lb, options.cgroup.clone()),
+            sockets: Sockets::new(pins.clone(), &options.sockets),
             controller,
             config,
             written: None,
@@ -279,7 +279,7 @@ impl Node {
             &self.cluster_networks,
             &Led {
                 netns: self.sockets.netns(),
-                localhost_node_ports: self.options.localhost_node_ports,
+                localhost_node_ports: self.options.sockets.localhost_nodeports,
             },
         );
         if self.written == Some(config) {
