@@ -25,6 +25,7 @@ mod problems;
 mod programs;
 mod run;
 mod snat;
+mod socket_options;
 mod sockets;
 mod source;
 mod table;

@@ -97,7 +97,7 @@ impl Node {
             table,
             attacher: Attacher::new(pins.clone(), programs, links),
             dry_runs: DryRuns::new(pins.clone()),
-            sockets: Sockets::new(pins.clone(), options.socket_lb, options.cgroup.clone()),
+            sockets: Sockets::new(pins.clone(), &options.sockets),
             controller,
             config,
             written: None,
@@ -293,7 +293,7 @@ impl Node {
             &self.cluster_networks,
             &Led {
                 netns: self.sockets.netns(),
-                localhost_node_ports: self.options.localhost_node_ports,
+                localhost_node_ports: self.options.sockets.localhost_nodeports,
             },
         );
         if self.written == Some(config) {

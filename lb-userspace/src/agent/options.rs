@@ -2,13 +2,14 @@
 
 use std::{ops::RangeInclusive, path::PathBuf};
 
-use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use glob::Pattern;
 use ipnet::IpNet;
 
 use super::{
     interface::{Selection, Xdp},
     logging::Level,
+    socket_options::SocketOptions,
     source::Source,
     values::{self, NodeName},
 };
@@ -141,31 +142,12 @@ pub(super) struct RunArgs {
         default_value = "primary"
     )]
     nodeport_addresses: Vec<String>,
-    /// Whose sockets are led straight to services' backends: those of the node's own processes, or
-    /// nobody's. Pods' packets are translated either way.
-    #[arg(long, value_name = "WHOSE", value_enum, default_value_t = SocketLb::Host)]
-    socket_lb: SocketLb,
-    /// Directory of the cgroup2 hierarchy whose processes that concerns [default: its root, found
-    /// by itself].
-    #[arg(long, value_name = "DIR")]
-    cgroup: Option<PathBuf>,
-    /// Serve node ports on this node's loopback addresses too, to its own processes.
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, default_value_t = true,
-        num_args = 0..=1, default_missing_value = "true")]
-    localhost_nodeports: bool,
+    #[command(flatten)]
+    sockets: SocketOptions,
     /// Directory for what must survive a restart: allocated cluster IPs and node ports
     /// [default: /var/lib/fairlead/NODE-NAME].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-}
-
-/// Whose sockets are led to services' backends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum SocketLb {
-    /// Those of the node's own processes: of its network namespace.
-    Host,
-    /// Nobody's.
-    Off,
 }
 
 /// The options of `cleanup`.
@@ -193,12 +175,8 @@ pub(super) struct Options {
     pub(super) node_ports: RangeInclusive<u16>,
     /// Addresses to serve node ports on.
     pub(super) node_port_addresses: NodePortAddresses,
-    /// Whose sockets are led to services.
-    pub(super) socket_lb: SocketLb,
-    /// Cgroup of the processes that concerns; its root if none is named.
-    pub(super) cgroup: Option<PathBuf>,
-    /// Whether node ports are served on loopback addresses.
-    pub(super) localhost_node_ports: bool,
+    /// Which sockets are led to services.
+    pub(super) sockets: SocketOptions,
     /// Directory of what must survive a restart.
     pub(super) state_dir: PathBuf,
 }
@@ -220,9 +198,7 @@ impl TryFrom<RunArgs> for Options {
             service_cluster_ip_range,
             service_node_port_range,
             nodeport_addresses,
-            socket_lb,
-            cgroup,
-            localhost_nodeports,
+            sockets,
             state_dir,
         } = args;
         values::one_a_family("--cluster-cidr", &cluster_cidr).map_err(invalid)?;
@@ -249,9 +225,7 @@ impl TryFrom<RunArgs> for Options {
             node_ports: service_node_port_range,
             node_port_addresses: values::node_port_addresses(&nodeport_addresses)
                 .map_err(invalid)?,
-            socket_lb,
-            cgroup,
-            localhost_node_ports: localhost_nodeports,
+            sockets,
         })
     }
 }
@@ -320,17 +294,15 @@ mod tests {
             cluster_ranges,
             node_ports,
             node_port_addresses,
-            socket_lb,
-            cgroup,
-            localhost_node_ports,
+            sockets,
             state_dir,
         } = options;
         let pods: Vec<_> = pods.iter().map(Pattern::as_str).collect();
         format!(
             "{source}, state {state_dir:?}, bpffs {bpffs:?}\nnode {node_name}\n\
              external {external:?}, pods {pods:?}, XDP {xdp:?}\n\
-             cluster IPs {cluster_ranges:?}\nnode ports {node_ports:?} on {node_port_addresses:?}, \
-             localhost {localhost_node_ports}\nsockets {socket_lb:?}, cgroup {cgroup:?}"
+             cluster IPs {cluster_ranges:?}\nnode ports {node_ports:?} on {node_port_addresses:?}\n\
+             {sockets:?}"
         )
     }
 

@@ -24,8 +24,8 @@ use tracing::{debug, info};
 use super::{
     links::{self, Place},
     netns,
-    options::SocketLb,
     programs::{LoadError, Programs, chain},
+    socket_options::{SocketLb, SocketOptions},
 };
 use crate::{
     pins::Pins,
@@ -93,11 +93,11 @@ pub(super) struct Sockets {
 
 impl Sockets {
     /// Attached to nothing yet.
-    pub(super) fn new(pins: Pins, wanted: SocketLb, cgroup: Option<PathBuf>) -> Self {
+    pub(super) fn new(pins: Pins, options: &SocketOptions) -> Self {
         Self {
             pins,
-            wanted,
-            cgroup,
+            wanted: options.socket_lb,
+            cgroup: options.cgroup.clone(),
             netns: netns::cookie().map_err(SocketError::Namespace),
             attached: false,
             problem: None,
