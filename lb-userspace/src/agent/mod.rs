@@ -23,6 +23,7 @@ mod options;
 mod problems;
 mod programs;
 mod run;
+mod serve;
 mod snat;
 mod sockets;
 mod table;

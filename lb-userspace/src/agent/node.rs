@@ -25,6 +25,7 @@ use super::{
     problems::{Area, Problems},
     programs::{Loaded, chain},
     run::RunError,
+    serve::{Moment, Pass, PerFamily, Servers},
     snat,
     sockets::Sockets,
     table::{Effects, Table},
@@ -50,6 +51,8 @@ const AUDIT: Duration = Duration::from_secs(60);
 pub(super) struct Node {
     /// What the kernel has.
     pub(super) table: Table,
+    /// Who is told.
+    pub(super) servers: Servers,
     options: Options,
     attacher: Attacher,
     sockets: Sockets,
@@ -76,6 +79,7 @@ impl Node {
         pins: &Pins,
         loaded: Loaded,
         table: Table,
+        servers: Servers,
     ) -> Result<Self, RunError> {
         let Loaded {
             programs,
@@ -93,6 +97,7 @@ impl Node {
             .map_err(|error| RunError::Maps(error.into()))?;
         let mut node = Self {
             table,
+            servers,
             attacher: Attacher::new(pins.clone(), programs, links),
             sockets: Sockets::new(pins.clone(), options.socket_lb, options.cgroup.clone()),
             controller,
@@ -125,6 +130,7 @@ impl Node {
         if batch.unseen {
             return;
         }
+        self.servers.queued(batch, Moment::now());
         for change in &batch.changes {
             match change {
                 Change::Node(node) => {
@@ -139,9 +145,11 @@ impl Node {
                 Change::Service(..) | Change::Slice(..) => {}
             }
         }
+        let begun = Instant::now();
         let outcome = self.controller.apply(batch, now);
-        self.take_outcome(outcome);
-        if self.last_sync.replace(now_text()).is_none() {
+        let first = self.last_sync.replace(now_text()).is_none();
+        self.take_outcome(outcome, begun, first);
+        if first {
             self.attach(now);
             let attached = self.attacher.interfaces();
             let count = attached.iter().filter(|i| i.mode != Mode::None).count();
@@ -178,8 +186,9 @@ impl Node {
         self.epoch.poll(now);
         self.write_config();
         if self.controller.unfinished() {
+            let begun = Instant::now();
             let outcome = self.controller.tick(now);
-            self.take_outcome(outcome);
+            self.take_outcome(outcome, begun, false);
         }
         if self.retry.is_some_and(|(due, _)| due <= now) {
             self.attach(now);
@@ -196,15 +205,22 @@ impl Node {
         let usage = self.controller.usage();
         let lines = usage.iter().filter_map(nearly_full).collect();
         self.problems.set(Area::Capacity, lines);
+        self.problems.set(Area::Servers, self.servers.problems());
+        let (interfaces, problems) = (self.interfaces(), self.problems.counts());
+        self.servers.observe(usage, interfaces, problems);
     }
 
     fn audit_maps(&mut self, now: Instant) {
-        match self.controller.audit(now) {
+        let begun = Instant::now();
+        let audit = self.controller.audit(now);
+        self.servers
+            .audited(audit.as_ref().ok().map(|(repaired, _)| *repaired));
+        match audit {
             Ok((repaired, outcome)) => {
                 if repaired > 0 {
                     warn!("audit: repaired {repaired} map entries that were not as written");
                 }
-                self.take_outcome(outcome);
+                self.take_outcome(outcome, begun, true);
             }
             Err(error) => warn!("audit: {}", chain(&error)),
         }
@@ -223,7 +239,19 @@ impl Node {
         self.problems.set(Area::Status, line.into_iter().collect());
     }
 
-    fn take_outcome(&mut self, outcome: Outcome) {
+    /// Tells of a pass over the maps that was `begun` then.
+    fn take_outcome(&mut self, outcome: Outcome, begun: Instant, full: bool) {
+        let in_force = !self.controller.unfinished();
+        // Before the first batch there is nothing to be in force.
+        if self.last_sync.is_some() {
+            let pass = Pass {
+                in_force: PerFamily::both(in_force),
+                duration: begun.elapsed(),
+                full,
+                operations: outcome.operations,
+            };
+            self.servers.applied(&pass, Moment::now());
+        }
         let lines = outcome.problems.into_iter().collect();
         self.problems.set(Area::Services, lines);
     }
@@ -256,10 +284,11 @@ impl Node {
             return;
         }
         self.problems.set(Area::Node, addresses.problems.clone());
+        let begun = Instant::now();
         let outcome = self
             .controller
             .set_node_addresses(addresses.all.clone(), now);
-        self.take_outcome(outcome);
+        self.take_outcome(outcome, begun, false);
         self.addresses = addresses;
     }
 
