@@ -25,13 +25,13 @@ use super::{
     problems::{Area, Problems},
     programs::{Loaded, chain},
     run::RunError,
-    serve::{Moment, Pass, PerFamily, Servers},
+    serve::{Listen, Moment, Pass, Servers},
     snat,
     sockets::Sockets,
     table::{Effects, Table},
 };
 use crate::{
-    control::{Controller, Outcome, Usage},
+    control::{ByFamily, Controller, Outcome, Usage},
     maps::Kernel,
     model::{Batch, Change},
     pins::Pins,
@@ -188,7 +188,10 @@ impl Node {
         if self.controller.unfinished() {
             let begun = Instant::now();
             let outcome = self.controller.tick(now);
-            self.take_outcome(outcome, begun, false);
+            // Without an operation it was not time to try, or there was still no room.
+            if outcome.operations > 0 || !self.controller.unfinished() {
+                self.take_outcome(outcome, begun, false);
+            }
         }
         if self.retry.is_some_and(|(due, _)| due <= now) {
             self.attach(now);
@@ -241,19 +244,37 @@ impl Node {
 
     /// Tells of a pass over the maps that was `begun` then.
     fn take_outcome(&mut self, outcome: Outcome, begun: Instant, full: bool) {
-        let in_force = !self.controller.unfinished();
         // Before the first batch there is nothing to be in force.
         if self.last_sync.is_some() {
-            let pass = Pass {
-                in_force: PerFamily::both(in_force),
-                duration: begun.elapsed(),
-                full,
-                operations: outcome.operations,
-            };
+            let pass = Pass::new(&outcome, begun.elapsed(), full);
             self.servers.applied(&pass, Moment::now());
+            self.tell_load_balancers(&outcome);
         }
         let lines = outcome.problems.into_iter().collect();
         self.problems.set(Area::Services, lines);
+    }
+
+    /// Health check ports follow once traffic has (H7).
+    fn tell_load_balancers(&self, outcome: &Outcome) {
+        let counts = self.controller.no_local_endpoints();
+        self.servers.no_local_endpoints(&counts);
+        if outcome.failing == ByFamily::both(false) {
+            let addresses = self.controller.node_port_addresses();
+            let setting = &self.options.node_port_addresses;
+            let listen = |v6| {
+                if setting.takes_all(v6) {
+                    Listen::Any
+                } else {
+                    Listen::On(addresses.clone())
+                }
+            };
+            let listen = ByFamily {
+                v4: listen(false),
+                v6: listen(true),
+            };
+            let checks = self.controller.health_checks();
+            self.servers.health_checks(checks, listen);
+        }
     }
 
     /// Source translation takes the ports that neither the host's own connections nor node ports

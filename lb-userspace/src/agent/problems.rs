@@ -42,6 +42,7 @@ impl Area {
             Self::Capacity => "capacity",
             Self::Interfaces => "interfaces",
             Self::Sockets => "sockets",
+            Self::ClusterNetworks => "cluster-networks",
             Self::Node => "node",
             Self::Kernel => "kernel",
             Self::Status => "status",

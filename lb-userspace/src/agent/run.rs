@@ -12,7 +12,7 @@ use tokio::{
     sync::mpsc,
     time::sleep_until,
 };
-use tracing::{debug, info};
+use tracing::info;
 
 use super::{
     bpffs::{self, BpffsError, Lock},
@@ -82,10 +82,12 @@ async fn serve(options: Options) -> Result<(), RunError> {
     let loaded = programs::load(&pins)?;
     let mut kernel = Kernel::new()?;
     let table = kernel.monitor.read().await?;
-    let notify = Box::new(|notice| debug!("event: {notice:?}"));
+    let recorder = recorder(&options);
+    let teller = recorder.clone();
+    let notify = Box::new(move |event| teller.publish(event));
     let (servers, mut failures) = Servers::start(options.servers(), &pins, notify)?;
     let mut batches = source(&options);
-    recorder(&options).publish(kubernetes::Event::starting(&options.node_name));
+    recorder.publish(kubernetes::Event::starting(&options.node_name));
     let mut node = Node::new(options, &pins, loaded, table, servers)?;
     node.publish();
     loop {

@@ -17,14 +17,17 @@ use tokio::{
 };
 
 use super::{
-    Key, Notice, Shared, Subject,
+    Key, Shared,
     http::{Connections, serve},
-    per_family::PerFamily,
     problems::Spot,
     sites::ServiceSite,
     socket::{Bind, Family},
 };
-use crate::model::ObjectName;
+use crate::{
+    control::{ByFamily, HealthCheck},
+    model::ObjectName,
+    source::kubernetes::Event,
+};
 
 /// When what could not be opened is tried again, should no sync come before.
 const RETRY: Duration = Duration::from_secs(5);
@@ -38,17 +41,7 @@ pub(in crate::agent) struct HealthChecks {
     /// By the Service they are of.
     pub(in crate::agent) services: BTreeMap<ObjectName, HealthCheck>,
     /// Where they are.
-    pub(in crate::agent) listen: PerFamily<Listen>,
-}
-
-/// The health check port of a Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::agent) struct HealthCheck {
-    /// `spec.healthCheckNodePort`.
-    pub(in crate::agent) port: u16,
-    /// Distinct addresses of local ready endpoints; none in a family that the Service does not
-    /// have.
-    pub(in crate::agent) local: PerFamily<Option<usize>>,
+    pub(in crate::agent) listen: ByFamily<Listen>,
 }
 
 /// Addresses of a family that health check ports are open on.
@@ -58,10 +51,6 @@ pub(in crate::agent) enum Listen {
     #[default]
     Any,
     /// These.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "what calls it is made beside it")
-    )]
     On(BTreeSet<IpAddr>),
 }
 
@@ -71,7 +60,7 @@ impl HealthChecks {
         let services = self.services.iter();
         services
             .flat_map(|(service, check)| {
-                families(&check.local)
+                families(&check.local_endpoints)
                     .filter_map(|(family, local)| Some((Key::new(service, family), (*local)?)))
             })
             .collect()
@@ -81,7 +70,7 @@ impl HealthChecks {
         let services = self.services.iter();
         services
             .flat_map(|(service, check)| {
-                families(&check.local)
+                families(&check.local_endpoints)
                     .filter(|(_, local)| local.is_some())
                     .map(|(family, _)| {
                         let binds = self.listen(family).binds(family, check.port);
@@ -99,7 +88,7 @@ impl HealthChecks {
     }
 }
 
-fn families<T>(of: &PerFamily<T>) -> impl Iterator<Item = (Family, &T)> {
+fn families<T>(of: &ByFamily<T>) -> impl Iterator<Item = (Family, &T)> {
     [(Family::V4, &of.v4), (Family::V6, &of.v6)].into_iter()
 }
 
@@ -180,6 +169,7 @@ impl Keeper {
                 self.shared.problems.set(spot, None);
             }
         }
+        self.shared.set_checks_failed(!self.failed.is_empty());
         let (open, failed) = (self.open.len() - self.failed.len(), self.failed.len());
         let metrics = &self.shared.metrics;
         metrics.observe(|state| state.health_checks = (open, failed));
@@ -224,12 +214,7 @@ impl Keeper {
         );
         let spot = Spot::Service(key.clone());
         if self.shared.problems.set(spot, Some(why.clone())) {
-            (self.shared.notify)(Notice {
-                about: Subject::Service(service.clone()),
-                reason: "FailedToStartServiceHealthcheck",
-                action: "Listen",
-                note: why,
-            });
+            (self.shared.notify)(Event::health_check_failed(service, why));
         }
     }
 }

@@ -5,11 +5,12 @@ use std::{fmt, io, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{
-    Notice, Shared, Subject,
+    Shared,
     http::{Connections, Site, serve},
     problems::Spot,
     socket::Bind,
 };
+use crate::source::kubernetes::{Event, EventType, Regarding};
 
 /// The time between two attempts to listen.
 const RETRY: Duration = Duration::from_secs(5);
@@ -114,8 +115,9 @@ impl Door {
             RETRY.as_secs()
         );
         if shared.problems.set(purpose.spot(), Some(line.clone())) {
-            (shared.notify)(Notice {
-                about: Subject::Node,
+            (shared.notify)(Event {
+                regarding: Regarding::Node(shared.node_name.clone()),
+                kind: EventType::Warning,
                 reason: purpose.reason(),
                 action: "StartKubeProxy",
                 note: line,

@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::{
     answer::{Answer, Content, answer},
     moment::Moment,
-    per_family::PerFamily,
 };
+use crate::control::ByFamily;
 
 /// What stands for a time that never was, as clients of kube-proxy know it.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -23,7 +23,7 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 pub(super) struct Health {
     /// How long a change may wait.
     patience: Duration,
-    families: PerFamily<Progress>,
+    families: ByFamily<Progress>,
     /// Whether load balancers may send to this node.
     eligible: bool,
 }
@@ -41,7 +41,7 @@ impl Health {
     pub(super) fn new(patience: Duration) -> Self {
         Self {
             patience,
-            families: PerFamily::default(),
+            families: ByFamily::default(),
             eligible: true,
         }
     }
@@ -54,7 +54,7 @@ impl Health {
     }
 
     /// Where `done`, all that had come is in force.
-    pub(super) fn applied(&mut self, done: PerFamily<bool>, now: Moment) {
+    pub(super) fn applied(&mut self, done: ByFamily<bool>, now: Moment) {
         let done = [done.v4, done.v6];
         for (family, _) in self
             .families
@@ -175,7 +175,7 @@ mod tests {
                 wall: Timestamp::from_millisecond(1_772_366_400_000 + (at * 1000.0) as i64)
                     .unwrap(),
             };
-            let done = |v4, v6| PerFamily { v4, v6 };
+            let done = |v4, v6| ByFamily { v4, v6 };
             match what {
                 "queued" => health.queued(now),
                 "applied" => health.applied(done(true, true), now),

@@ -12,7 +12,6 @@ mod health;
 mod http;
 mod metrics;
 mod moment;
-mod per_family;
 mod problems;
 mod service_health;
 mod sites;
@@ -22,7 +21,10 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,7 +35,7 @@ use tokio::{
 };
 
 use self::{
-    checks::Keeper,
+    checks::{HealthChecks, Keeper},
     door::{Door, Purpose},
     health::Health,
     metrics::Metrics,
@@ -41,18 +43,18 @@ use self::{
     sites::{HealthSite, MetricsSite},
 };
 use crate::{
-    control::Usage,
+    control::{ByFamily, HealthCheck, NoLocalEndpoints, Usage},
     model::{Batch, Change, ObjectName},
     pins::Pins,
+    source::kubernetes::Event,
     status::Interface,
 };
 
 pub(super) use self::{
-    checks::HealthChecks,
+    checks::Listen,
     door::ServeError,
     metrics::{Pass, RestClient},
     moment::Moment,
-    per_family::PerFamily,
     socket::{Bind, Family},
 };
 
@@ -75,30 +77,8 @@ pub(super) struct Options {
     pub(super) flags: Vec<(String, String)>,
 }
 
-/// Something that an Event is to tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Notice {
-    /// What it is about.
-    pub(super) about: Subject,
-    /// Why it happened, in a word.
-    pub(super) reason: &'static str,
-    /// What was done.
-    pub(super) action: &'static str,
-    /// What people read.
-    pub(super) note: String,
-}
-
-/// What a notice is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Subject {
-    /// Our Node.
-    Node,
-    /// A Service.
-    Service(ObjectName),
-}
-
-/// Passes a notice on. It must not block.
-pub(super) type Notify = Box<dyn Fn(Notice) + Send + Sync>;
+/// Tells an Event. It must not block.
+pub(super) type Notify = Box<dyn Fn(Event) + Send + Sync>;
 
 /// A Service in one family.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,6 +107,7 @@ struct Shared {
     metrics: Metrics,
     problems: ServerProblems,
     local_endpoints: Mutex<BTreeMap<Key, usize>>,
+    checks_failed: AtomicBool,
 }
 
 impl Shared {
@@ -139,6 +120,15 @@ impl Shared {
         let counts = self.local_endpoints.lock();
         let counts = counts.unwrap_or_else(PoisonError::into_inner);
         counts.get(key).copied().unwrap_or_default()
+    }
+
+    /// Whether a health check port could not be opened.
+    fn checks_failed(&self) -> bool {
+        self.checks_failed.load(Ordering::Relaxed)
+    }
+
+    fn set_checks_failed(&self, failed: bool) {
+        self.checks_failed.store(failed, Ordering::Relaxed);
     }
 
     fn set_local_endpoints(&self, new: BTreeMap<Key, usize>) {
@@ -182,6 +172,7 @@ impl Servers {
             metrics: Metrics::new(pins, started)?,
             problems: ServerProblems::default(),
             local_endpoints: Mutex::default(),
+            checks_failed: AtomicBool::new(false),
         });
         let (fatal, failures) = mpsc::channel(2);
         let door = |bind, purpose| Door {
@@ -232,24 +223,24 @@ impl Servers {
     }
 
     /// These are the health check ports there are to be, the maps being in line with them.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "what calls it is made beside it")
-    )]
-    pub(super) fn health_checks(&self, checks: HealthChecks) {
-        self.checks.send_replace(Arc::new(checks));
+    pub(super) fn health_checks(
+        &self,
+        services: &BTreeMap<ObjectName, HealthCheck>,
+        listen: ByFamily<Listen>,
+    ) {
+        let last = Arc::clone(&self.checks.borrow());
+        let known = last.services == *services && last.listen == listen;
+        if !known || self.shared.checks_failed() {
+            let services = services.clone();
+            self.checks
+                .send_replace(Arc::new(HealthChecks { services, listen }));
+        }
     }
 
     /// Service ports that a policy `Local` leaves without an endpoint, though there are some
     /// elsewhere.
-    #[expect(dead_code, reason = "what calls it is made beside it")]
-    pub(super) fn no_local_endpoints(
-        &self,
-        internal: PerFamily<usize>,
-        external: PerFamily<usize>,
-    ) {
-        let registered = &self.shared.metrics.registered;
-        registered.no_local_endpoints(internal, external);
+    pub(super) fn no_local_endpoints(&self, counts: &ByFamily<NoLocalEndpoints>) {
+        self.shared.metrics.registered.no_local_endpoints(counts);
     }
 
     /// The maps were compared with what they should hold: so many entries were repaired, or they

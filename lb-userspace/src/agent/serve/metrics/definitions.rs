@@ -122,6 +122,8 @@ definitions! {
         "Entries a map can have.";
     MAP_OPERATIONS: Counter, "fairlead_map_operations_total" [],
         "Writes to the service maps that were tried.";
+    MAP_FAILURES: Counter, "fairlead_map_operation_failures_total" [],
+        "Writes to the service maps that failed; each is tried again.";
     AUDITS: Counter, "fairlead_audits_total" ["result"],
         "Comparisons of all service maps with what they should hold, by whether they could be read: done or failed.";
     AUDIT_REPAIRS: Counter, "fairlead_audit_repaired_entries_total" [],

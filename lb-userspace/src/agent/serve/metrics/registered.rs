@@ -15,7 +15,8 @@ use super::{
     triggers::Waiting,
 };
 use crate::{
-    agent::serve::{moment::Moment, per_family::PerFamily},
+    agent::serve::moment::Moment,
+    control::{ByFamily, NoLocalEndpoints, Outcome},
     model::{Batch, Change},
 };
 
@@ -23,13 +24,31 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(in crate::agent) struct Pass {
     /// Where all that had come is in force.
-    pub(in crate::agent) in_force: PerFamily<bool>,
+    pub(in crate::agent) in_force: ByFamily<bool>,
     /// How long it took.
     pub(in crate::agent) duration: Duration,
     /// Whether everything was compared, not just what had changed.
     pub(in crate::agent) full: bool,
     /// Writes tried.
     pub(in crate::agent) operations: usize,
+    /// Those that failed.
+    pub(in crate::agent) failures: usize,
+}
+
+impl Pass {
+    /// What became of a call of the control plane that took so long.
+    pub(in crate::agent) fn new(outcome: &Outcome, duration: Duration, full: bool) -> Self {
+        Self {
+            in_force: ByFamily {
+                v4: !outcome.failing.v4,
+                v6: !outcome.failing.v6,
+            },
+            duration,
+            full,
+            operations: outcome.operations,
+            failures: outcome.failures,
+        }
+    }
 }
 
 /// A question about health.
@@ -64,6 +83,7 @@ pub(in crate::agent::serve) struct Registered {
     conntrack_deleted: CounterVec,
     rest: CounterVec,
     operations: CounterVec,
+    failures: CounterVec,
     audits: CounterVec,
     repairs: CounterVec,
     kernel_events: CounterVec,
@@ -113,6 +133,7 @@ impl Registered {
             conntrack_deleted: counter(all, &d::CONNTRACK_DELETED)?,
             rest: counter(all, &d::REST_REQUESTS)?,
             operations: counter(all, &d::MAP_OPERATIONS)?,
+            failures: counter(all, &d::MAP_FAILURES)?,
             audits: counter(all, &d::AUDITS)?,
             repairs: counter(all, &d::AUDIT_REPAIRS)?,
             kernel_events: counter(all, &d::KERNEL_EVENTS)?,
@@ -131,6 +152,7 @@ impl Registered {
             &self.endpoints,
             &self.services,
             &self.operations,
+            &self.failures,
             &self.repairs,
             &self.kernel_events,
         ] {
@@ -156,7 +178,7 @@ impl Registered {
         }
         add(&self.services, &self.services_pending, services);
         add(&self.endpoints, &self.endpoints_pending, slices);
-        for (family, ()) in PerFamily::both(()).named() {
+        for (family, ()) in ByFamily::both(()).named() {
             self.last_queued
                 .with_label_values(&[family])
                 .set(now.seconds());
@@ -172,6 +194,7 @@ impl Registered {
             duration,
             full,
             operations,
+            failures,
         } = pass;
         let by_extent = if *full {
             &self.sync_full
@@ -189,6 +212,7 @@ impl Registered {
             }
         }
         inc(&self.operations, number(*operations as u64));
+        inc(&self.failures, number(*failures as u64));
         if in_force.v4 && in_force.v6 {
             for gauge in [&self.services_pending, &self.endpoints_pending] {
                 gauge.with_label_values::<&str>(&[]).set(0.0);
@@ -204,13 +228,9 @@ impl Registered {
     }
 
     /// Service ports that a policy `Local` leaves without an endpoint.
-    pub(in crate::agent::serve) fn no_local_endpoints(
-        &self,
-        internal: PerFamily<usize>,
-        external: PerFamily<usize>,
-    ) {
-        for (policy, counts) in [("internal", internal), ("external", external)] {
-            for (family, count) in counts.named() {
+    pub(in crate::agent::serve) fn no_local_endpoints(&self, counts: &ByFamily<NoLocalEndpoints>) {
+        for (family, NoLocalEndpoints { internal, external }) in counts.named() {
+            for (policy, count) in [("internal", internal), ("external", external)] {
                 let gauge = self.no_local_endpoints.with_label_values(&[policy, family]);
                 gauge.set(number(*count as u64));
             }

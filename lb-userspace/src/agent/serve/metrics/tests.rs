@@ -18,8 +18,8 @@ use super::{
     text,
 };
 use crate::{
-    agent::serve::{moment::Moment, per_family::PerFamily},
-    control::Usage,
+    agent::serve::moment::Moment,
+    control::{ByFamily, NoLocalEndpoints, Usage},
     model::{Batch, Change, Endpoint, EndpointSlice, ObjectName},
     status::{Interface, Mode, Role},
 };
@@ -46,9 +46,12 @@ fn everything() -> String {
     };
     registered.queued(&batch(Vec::new()), now);
     for full in [true, false] {
-        registered.applied(&pass(full, PerFamily::both(true)), now);
+        registered.applied(&pass(full, ByFamily::both(true)), now);
     }
-    registered.no_local_endpoints(PerFamily::both(1), PerFamily::both(2));
+    registered.no_local_endpoints(&ByFamily::both(NoLocalEndpoints {
+        internal: 1,
+        external: 2,
+    }));
     registered.probed(Probe::Healthz, 200);
     registered.probed(Probe::Livez, 503);
     registered.conntrack("IPv4", Duration::from_millis(3), 5);
@@ -62,7 +65,7 @@ fn everything() -> String {
     let at = SystemTime::from(now.wall) + Duration::from_secs(1);
     let service = ObjectName::new("shop", "web");
     registered.queued(&batch(vec![(service, at)]), now);
-    registered.applied(&pass(false, PerFamily::both(true)), now);
+    registered.applied(&pass(false, ByFamily::both(true)), now);
     let families = [
         registered.families(),
         registered.slis(),
@@ -73,12 +76,13 @@ fn everything() -> String {
     text(families.concat())
 }
 
-fn pass(full: bool, in_force: PerFamily<bool>) -> Pass {
+fn pass(full: bool, in_force: ByFamily<bool>) -> Pass {
     Pass {
         in_force,
         duration: Duration::from_millis(3),
         full,
         operations: 4,
+        failures: 1,
     }
 }
 
@@ -225,13 +229,13 @@ fn changes_are_pending_until_they_are_in_force_in_both_families() {
     registered.queued(&batch(Vec::new()), now);
     registered.queued(&batch(Vec::new()), now);
     tell("two batches have come");
-    let half = PerFamily {
+    let half = ByFamily {
         v4: true,
         v6: false,
     };
     registered.applied(&pass(false, half), now);
     tell("in force in IPv4 only");
-    registered.applied(&pass(false, PerFamily::both(true)), now);
+    registered.applied(&pass(false, ByFamily::both(true)), now);
     tell("in force");
     insta::assert_snapshot!(told.join("\n"));
 }
@@ -266,12 +270,12 @@ fn j10_programming_latency_counts_once_it_is_in_force_and_not_from_before_the_st
     registered.queued(&batch(vec![trigger(-1), trigger(7), trigger(11)]), at(9));
     registered.queued(&both_v6, at(9));
     assert_eq!(counts(), "\n", "nothing is in force yet");
-    let v4_only = PerFamily {
+    let v4_only = ByFamily {
         v4: true,
         v6: false,
     };
     registered.applied(&pass(false, v4_only), at(10));
     registered.applied(&pass(false, v4_only), at(11));
-    registered.applied(&pass(false, PerFamily::both(true)), at(12));
+    registered.applied(&pass(false, ByFamily::both(true)), at(12));
     insta::assert_snapshot!(counts());
 }

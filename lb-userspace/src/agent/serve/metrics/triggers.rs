@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::SystemTime};
 
 use crate::{
-    agent::serve::per_family::PerFamily,
+    control::ByFamily,
     model::{Batch, Change, ObjectName},
 };
 
@@ -14,7 +14,7 @@ const MOST: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     /// The families in which it is not, and when it happened.
-    triggers: VecDeque<(PerFamily<bool>, SystemTime)>,
+    triggers: VecDeque<(ByFamily<bool>, SystemTime)>,
 }
 
 impl Waiting {
@@ -29,7 +29,7 @@ impl Waiting {
     }
 
     /// Takes out what is in force.
-    pub(super) fn take(&mut self, in_force: PerFamily<bool>) -> Vec<(&'static str, SystemTime)> {
+    pub(super) fn take(&mut self, in_force: ByFamily<bool>) -> Vec<(&'static str, SystemTime)> {
         let mut taken = Vec::new();
         let done = [in_force.v4, in_force.v6];
         for (families, at) in &mut self.triggers {
@@ -48,8 +48,8 @@ impl Waiting {
 }
 
 /// The families whose slices of a Service are in a batch; both if its slices are empty.
-fn concerned(batch: &Batch, service: &ObjectName) -> PerFamily<bool> {
-    let mut families = PerFamily::both(false);
+fn concerned(batch: &Batch, service: &ObjectName) -> ByFamily<bool> {
+    let mut families = ByFamily::both(false);
     for change in &batch.changes {
         if let Change::Slice(name, Some(slice)) = change
             && name.namespace == service.namespace
@@ -59,8 +59,8 @@ fn concerned(batch: &Batch, service: &ObjectName) -> PerFamily<bool> {
             families.v6 |= slice.endpoints.iter().any(|e| e.addr.is_ipv6());
         }
     }
-    if families == PerFamily::both(false) {
-        PerFamily::both(true)
+    if families == ByFamily::both(false) {
+        ByFamily::both(true)
     } else {
         families
     }

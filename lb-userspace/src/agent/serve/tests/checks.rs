@@ -7,11 +7,12 @@ use tokio::net::TcpListener;
 use super::{ask, free_port, local, local6, options, shown, start, status, try_ask, until};
 use crate::{
     agent::serve::{
-        Notice, Subject,
-        checks::{HealthCheck, HealthChecks, Listen},
-        per_family::PerFamily,
+        Servers,
+        checks::{HealthChecks, Listen},
     },
+    control::{ByFamily, HealthCheck},
     model::ObjectName,
+    source::kubernetes::Event,
 };
 
 /// Health check ports by the name of their Service, with the endpoints in IPv4 and IPv6, on these
@@ -21,18 +22,25 @@ pub(super) fn checks(
     on: &[SocketAddr],
 ) -> HealthChecks {
     let check = |(name, port, v4, v6): &(&str, u16, _, _)| {
-        let local = PerFamily { v4: *v4, v6: *v6 };
-        let check = HealthCheck { port: *port, local };
+        let check = HealthCheck {
+            port: *port,
+            local_endpoints: ByFamily { v4: *v4, v6: *v6 },
+        };
         (ObjectName::new("shop", *name), check)
     };
     let listen = Listen::On(on.iter().map(SocketAddr::ip).collect());
     HealthChecks {
         services: services.iter().map(check).collect(),
-        listen: PerFamily {
+        listen: ByFamily {
             v4: listen.clone(),
             v6: listen,
         },
     }
+}
+
+/// These health check ports are to be.
+pub(super) fn want(servers: &Servers, checks: &HealthChecks) {
+    servers.health_checks(&checks.services, checks.listen.clone());
 }
 
 #[tokio::test]
@@ -70,13 +78,13 @@ async fn h1_h8_health_check_ports_come_and_go_with_their_services() {
         };
         until(async || (counts() == (Some(open), Some(failed))).then_some(())).await;
     };
-    servers.health_checks(checks(&[("web", a, Some(2), Some(0))], &on));
+    want(&servers, &checks(&[("web", a, Some(2), Some(0))], &on));
     settled(2, 0).await;
     tell("one Service, endpoints in IPv4 alone").await;
-    servers.health_checks(checks(
-        &[("web", b, Some(1), None), ("api", a, Some(1), None)],
-        &on,
-    ));
+    want(
+        &servers,
+        &checks(&[("web", b, Some(1), None), ("api", a, Some(1), None)], &on),
+    );
     settled(2, 0).await;
     let moved = async || {
         let answer = ask(local(b), "GET /").await;
@@ -84,7 +92,7 @@ async fn h1_h8_health_check_ports_come_and_go_with_their_services() {
     };
     until(moved).await;
     tell("its port moves, another Service takes the old one, IPv6 is gone").await;
-    servers.health_checks(HealthChecks::default());
+    want(&servers, &HealthChecks::default());
     settled(0, 0).await;
     tell("all gone").await;
     insta::assert_snapshot!(told.join("\n"));
@@ -94,7 +102,10 @@ async fn h1_h8_health_check_ports_come_and_go_with_their_services() {
 async fn h5_h6_the_whole_answer() {
     let port = free_port();
     let (servers, ..) = start(options());
-    servers.health_checks(checks(&[("web", port, Some(2), None)], &[local(0)]));
+    want(
+        &servers,
+        &checks(&[("web", port, Some(2), None)], &[local(0)]),
+    );
     let answers = [
         ask(local(port), "GET /").await,
         ask(local(port), "HEAD /x").await,
@@ -109,22 +120,17 @@ async fn h9_a_port_that_is_taken_is_an_event_and_is_tried_again_at_the_next_sync
     let (servers, _, notices) = start(options());
     let on = [local(0), local6(0)];
     let wanted = checks(&[("web", port, Some(1), Some(1))], &on);
-    servers.health_checks(wanted.clone());
+    want(&servers, &wanted);
     let problem = until(async || servers.problems().pop_first()).await;
     let notice = notices.lock().unwrap()[0].clone();
     assert_eq!(
         notice,
-        Notice {
-            about: Subject::Service(ObjectName::new("shop", "web")),
-            reason: "FailedToStartServiceHealthcheck",
-            action: "Listen",
-            note: problem.clone(),
-        }
+        Event::health_check_failed(&ObjectName::new("shop", "web"), problem.clone())
     );
     let shown = problem.replace(&port.to_string(), "PORT");
     insta::assert_snapshot!(shown);
     drop(other);
-    servers.health_checks(wanted);
+    want(&servers, &wanted);
     until(async || servers.problems().is_empty().then_some(())).await;
     let answer = ask(local6(port), "GET /").await;
     assert_eq!(status(&answer), "HTTP/1.1 200 OK");

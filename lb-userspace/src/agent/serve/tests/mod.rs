@@ -18,14 +18,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::checks::checks;
+use self::checks::{checks, want};
 use super::{door::CONNECTIONS, *};
 use crate::model::Node;
 
 /// Longer than anything may take.
 const LONG: Duration = Duration::from_secs(20);
 
-type Notices = Arc<Mutex<Vec<Notice>>>;
+type Notices = Arc<Mutex<Vec<Event>>>;
 
 fn options() -> Options {
     Options {
@@ -126,10 +126,11 @@ fn node(eligible: Option<bool>) -> Batch {
 }
 
 const IN_FORCE: Pass = Pass {
-    in_force: PerFamily { v4: true, v6: true },
+    in_force: ByFamily { v4: true, v6: true },
     duration: Duration::from_millis(1),
     full: true,
     operations: 0,
+    failures: 0,
 };
 
 #[tokio::test]
@@ -283,7 +284,10 @@ async fn the_ports_are_free_again_once_the_servers_are_dropped() {
         healthz: Some(Bind::One(local(health))),
         ..options()
     });
-    servers.health_checks(checks(&[("web", check, Some(1), None)], &[local(0)]));
+    want(
+        &servers,
+        &checks(&[("web", check, Some(1), None)], &[local(0)]),
+    );
     ask(local(health), "GET /livez").await;
     ask(local(check), "GET /").await;
     drop(servers);
