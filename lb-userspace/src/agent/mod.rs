@@ -24,6 +24,7 @@ mod options;
 mod problems;
 mod programs;
 mod run;
+mod serve;
 mod snat;
 mod socket_options;
 mod sockets;

@@ -26,12 +26,13 @@ use super::{
     problems::{Area, Problems},
     programs::{Loaded, chain},
     run::RunError,
+    serve::{Listen, Moment, Pass, Servers},
     snat,
     sockets::Sockets,
     table::{Effects, Table},
 };
 use crate::{
-    control::{Controller, Outcome, Usage},
+    control::{ByFamily, Controller, Outcome, Usage},
     maps::Kernel,
     model::{Batch, Change},
     pins::Pins,
@@ -51,6 +52,8 @@ const AUDIT: Duration = Duration::from_secs(60);
 pub(super) struct Node {
     /// What the kernel has.
     pub(super) table: Table,
+    /// Who is told.
+    pub(super) servers: Servers,
     options: Options,
     attacher: Attacher,
     sockets: Sockets,
@@ -78,6 +81,7 @@ impl Node {
         pins: &Pins,
         loaded: Loaded,
         table: Table,
+        servers: Servers,
     ) -> Result<Self, RunError> {
         let Loaded {
             programs,
@@ -95,6 +99,7 @@ impl Node {
             .map_err(|error| RunError::Maps(error.into()))?;
         let mut node = Self {
             table,
+            servers,
             attacher: Attacher::new(pins.clone(), programs, links),
             dry_runs: DryRuns::new(pins.clone()),
             sockets: Sockets::new(pins.clone(), &options.sockets),
@@ -128,6 +133,7 @@ impl Node {
         if batch.unseen {
             return;
         }
+        self.servers.queued(batch, Moment::now());
         for change in &batch.changes {
             match change {
                 Change::Node(node) => {
@@ -142,9 +148,11 @@ impl Node {
                 Change::Service(..) | Change::Slice(..) => {}
             }
         }
+        let begun = Instant::now();
         let outcome = self.controller.apply(batch, now);
-        self.take_outcome(outcome);
-        if self.last_sync.replace(now_text()).is_none() {
+        let first = self.last_sync.replace(now_text()).is_none();
+        self.take_outcome(outcome, begun, first);
+        if first {
             self.attach(now);
             let attached = self.attacher.interfaces();
             let count = attached.iter().filter(|i| i.mode != Mode::None).count();
@@ -183,8 +191,12 @@ impl Node {
         self.epoch.poll(now);
         self.write_config();
         if self.controller.unfinished() {
+            let begun = Instant::now();
             let outcome = self.controller.tick(now);
-            self.take_outcome(outcome);
+            // Without an operation it was not time to try, or there was still no room.
+            if outcome.operations > 0 || !self.controller.unfinished() {
+                self.take_outcome(outcome, begun, false);
+            }
         }
         if self.retry.is_some_and(|(due, _)| due <= now) {
             self.attach(now);
@@ -204,15 +216,22 @@ impl Node {
         let usage = self.controller.usage();
         let lines = usage.iter().filter_map(nearly_full).collect();
         self.problems.set(Area::Capacity, lines);
+        self.problems.set(Area::Servers, self.servers.problems());
+        let (interfaces, problems) = (self.interfaces(), self.problems.counts());
+        self.servers.observe(usage, interfaces, problems);
     }
 
     fn audit_maps(&mut self, now: Instant) {
-        match self.controller.audit(now) {
+        let begun = Instant::now();
+        let audit = self.controller.audit(now);
+        self.servers
+            .audited(audit.as_ref().ok().map(|(repaired, _)| *repaired));
+        match audit {
             Ok((repaired, outcome)) => {
                 if repaired > 0 {
                     warn!("audit: repaired {repaired} map entries that were not as written");
                 }
-                self.take_outcome(outcome);
+                self.take_outcome(outcome, begun, true);
             }
             Err(error) => warn!("audit: {}", chain(&error)),
         }
@@ -231,7 +250,14 @@ impl Node {
         self.problems.set(Area::Status, line.into_iter().collect());
     }
 
-    fn take_outcome(&mut self, outcome: Outcome) {
+    /// Tells of a pass over the maps that was `begun` then.
+    fn take_outcome(&mut self, outcome: Outcome, begun: Instant, full: bool) {
+        // Before the first batch there is nothing to be in force.
+        if self.last_sync.is_some() {
+            let pass = Pass::new(&outcome, begun.elapsed(), full);
+            self.servers.applied(&pass, Moment::now());
+            self.tell_load_balancers(&outcome);
+        }
         let lines = outcome.problems.into_iter().collect();
         self.problems.set(Area::Services, lines);
     }
@@ -240,6 +266,29 @@ impl Node {
         let problem = loaded.err();
         let line = problem.map(|error| format!("lbctl explain has no programs to run: {error}"));
         self.problems.set(Area::DryRuns, line.into_iter().collect());
+    }
+
+    /// Health check ports follow once traffic has (H7).
+    fn tell_load_balancers(&self, outcome: &Outcome) {
+        let counts = self.controller.no_local_endpoints();
+        self.servers.no_local_endpoints(&counts);
+        if outcome.failing == ByFamily::both(false) {
+            let addresses = self.controller.node_port_addresses();
+            let setting = &self.options.node_port_addresses;
+            let listen = |v6| {
+                if setting.takes_all(v6) {
+                    Listen::Any
+                } else {
+                    Listen::On(addresses.clone())
+                }
+            };
+            let listen = ByFamily {
+                v4: listen(false),
+                v6: listen(true),
+            };
+            let checks = self.controller.health_checks();
+            self.servers.health_checks(checks, listen);
+        }
     }
 
     /// Source translation takes the ports that neither the host's own connections nor node ports
@@ -270,10 +319,11 @@ impl Node {
             return;
         }
         self.problems.set(Area::Node, addresses.problems.clone());
+        let begun = Instant::now();
         let outcome = self
             .controller
             .set_node_addresses(addresses.all.clone(), now);
-        self.take_outcome(outcome);
+        self.take_outcome(outcome, begun, false);
         self.addresses = addresses;
     }
 

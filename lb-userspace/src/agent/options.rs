@@ -1,6 +1,6 @@
 //! The command line of `lb-agent`, and what is made of it.
 
-use std::{ops::RangeInclusive, path::PathBuf};
+use std::{net::Ipv4Addr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use glob::Pattern;
@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::{
     interface::{Selection, Xdp},
     logging::Level,
+    serve::{self, Bind},
     socket_options::SocketOptions,
     source::Source,
     values::{self, NodeName},
@@ -236,6 +237,19 @@ impl Options {
         Settings {
             node_port_addresses: self.node_port_addresses.clone(),
             ..Settings::new(&self.node_name)
+        }
+    }
+
+    /// What the servers need to know.
+    pub(super) fn servers(&self) -> serve::Options {
+        serve::Options {
+            healthz: Some(Bind::Any(10_256)),
+            metrics: Some(Bind::One((Ipv4Addr::LOCALHOST, 10_249).into())),
+            hard_fail: false,
+            patience: Duration::from_secs(60),
+            node_name: self.node_name.clone(),
+            configz: serde_json::Value::Null,
+            flags: Vec::new(),
         }
     }
 

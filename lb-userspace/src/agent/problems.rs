@@ -30,6 +30,28 @@ pub(super) enum Area {
     Kernel,
     /// The agent's own account in `STATUS`.
     Status,
+    /// What is told over HTTP.
+    Servers,
+}
+
+impl Area {
+    /// What metrics call it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Options => "options",
+            Self::Source => "source",
+            Self::Services => "services",
+            Self::Capacity => "capacity",
+            Self::Interfaces => "interfaces",
+            Self::Sockets => "sockets",
+            Self::DryRuns => "dry-runs",
+            Self::ClusterNetworks => "cluster-networks",
+            Self::Node => "node",
+            Self::Kernel => "kernel",
+            Self::Status => "status",
+            Self::Servers => "servers",
+        }
+    }
 }
 
 /// Every problem there is.
@@ -50,6 +72,14 @@ impl Problems {
             info!("solved: {line}");
         }
         old != *new
+    }
+
+    /// How many there are, by where they belong; none at all where there has been none yet.
+    pub(super) fn counts(&self) -> Vec<(&'static str, usize)> {
+        let areas = self.areas.iter();
+        areas
+            .map(|(area, lines)| (area.name(), lines.len()))
+            .collect()
     }
 
     /// All of them, in a fixed order.

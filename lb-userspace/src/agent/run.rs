@@ -20,6 +20,7 @@ use super::{
     node::Node,
     options::Options,
     programs::{self, LoadError, chain},
+    serve::{ServeError, Servers},
     source::Source,
     table::{Effects, Event},
 };
@@ -47,6 +48,9 @@ pub(super) enum RunError {
     /// A map cannot be used.
     #[error("{}", chain(&**.0))]
     Maps(Box<dyn std::error::Error>),
+    /// A server cannot be had.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// The task that follows the source died.
     #[error("the source of objects has failed; programs stay, and traffic goes on")]
     SourceEnded,
@@ -79,9 +83,13 @@ async fn serve(options: Options) -> Result<(), RunError> {
     let loaded = programs::load(&pins)?;
     let mut kernel = Kernel::new()?;
     let table = kernel.monitor.read().await?;
+    let recorder = recorder(&options);
+    let teller = recorder.clone();
+    let notify = Box::new(move |event| teller.publish(event));
+    let (servers, mut failures) = Servers::start(options.servers(), &pins, notify)?;
     let mut batches = source(&options);
-    recorder(&options).publish(kubernetes::Event::starting(&options.node_name));
-    let mut node = Node::new(options, &pins, loaded, table)?;
+    recorder.publish(kubernetes::Event::starting(&options.node_name));
+    let mut node = Node::new(options, &pins, loaded, table, servers)?;
     node.publish();
     loop {
         let tick = node
@@ -90,6 +98,7 @@ async fn serve(options: Options) -> Result<(), RunError> {
         select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            Some(failure) = failures.recv() => return Err(failure.into()),
             event = kernel.monitor.next(), if !kernel.stale => kernel.take_in(event, &mut node).await,
             batch = batches.recv() => {
                 node.batch(&batch.ok_or(RunError::SourceEnded)?, Instant::now());
@@ -148,10 +157,13 @@ impl Kernel {
             self.stale = true;
             return;
         };
+        let mut events = 1;
         let mut effects = node.table.apply(event);
         while let Some(event) = self.monitor.try_next() {
+            events += 1;
             effects.merge(node.table.apply(event));
         }
+        node.servers.kernel_events(events);
         for peer in mem::take(&mut effects.peers) {
             // A failure means that it is gone too, of which there is an event.
             if let Ok(Some(event)) = self.monitor.read_link(peer).await {

@@ -270,12 +270,17 @@ impl<M: LbMaps> Controller<M> {
             ids: &mut self.ids,
             due: now + self.settings.grace,
             operations: 0,
+            failures: 0,
         };
         self.v4.sync(&mut writer, now);
         self.v6.sync(&mut writer, now);
-        let operations = writer.operations + self.remove_stray_names();
+        let (operations, failures) = (writer.operations, writer.failures);
+        let operations = operations + self.remove_stray_names();
         self.retry.next(self.unfinished(), now);
-        self.outcome(operations)
+        Outcome {
+            failures: failures + self.stray_names.len(),
+            ..self.outcome(operations)
+        }
     }
 
     fn remove_stray_names(&mut self) -> usize {
@@ -308,6 +313,10 @@ impl<M: LbMaps> Controller<M> {
             unfinished: ByFamily {
                 v4: self.synced && self.v4.unfinished(),
                 v6: self.synced && self.v6.unfinished(),
+            },
+            failing: ByFamily {
+                v4: self.v4.failing(),
+                v6: self.v6.failing(),
             },
             problems,
             ..Outcome::default()

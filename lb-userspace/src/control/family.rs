@@ -57,6 +57,8 @@ pub(super) struct State<A> {
     /// the other family.
     unranged: BTreeSet<ObjectName>,
     no_local_endpoints: NoLocalEndpoints,
+    /// Whether something failed in the last [`State::sync`] though there was room for it.
+    failing: bool,
 }
 
 impl<A: Family> State<A> {
@@ -71,6 +73,7 @@ impl<A: Family> State<A> {
             dirty: BTreeSet::new(),
             problems: BTreeMap::new(),
             stray_problem: None,
+            failing: false,
             unranged: BTreeSet::new(),
             no_local_endpoints: NoLocalEndpoints::default(),
         }
@@ -131,16 +134,19 @@ impl<A: Family> State<A> {
             stray_problem,
             unranged: _,
             no_local_endpoints: _,
+            failing,
         } = self;
         realised.slots.expire(now);
         realised.backends.expire(now);
         let strays = program::remove_strays(desired, realised, writer);
         *stray_problem = strays.err().map(|error| describe(&error));
+        *failing = stray_problem.is_some();
 
         let ports = std::mem::take(dirty);
         problems.retain(|id, _| !ports.contains(id));
         let mut record = |id: &Arc<PortId>, result: Result<(), ProgramError>| {
             if let Err(error) = result {
+                *failing |= !error.is_want_of_room();
                 dirty.insert(Arc::clone(id));
                 let line = || format!("{id}, IPv{}: {}", A::NUMBER, describe(&error));
                 problems.entry(Arc::clone(id)).or_insert_with(line);
@@ -165,6 +171,11 @@ impl<A: Family> State<A> {
             record(id, released.map(drop));
         }
         dirty.extend(waiting);
+    }
+
+    /// Whether something failed that there was room for.
+    pub(super) const fn failing(&self) -> bool {
+        self.failing
     }
 
     /// Whether something is left to do.

@@ -58,12 +58,17 @@ impl Settings {
 pub struct Outcome {
     /// Map operations tried.
     pub operations: usize,
+    /// Those that failed.
+    pub failures: usize,
     /// How many changes of Services changed something that is used.
     pub service_changes: usize,
     /// How many changes of EndpointSlices did.
     pub slice_changes: usize,
     /// Whether something of the family is still to be done.
     pub unfinished: ByFamily<bool>,
+    /// Whether that is so although there was room for it in the maps: where there is none, neither
+    /// a new agent nor another node would do better.
+    pub failing: ByFamily<bool>,
     /// All that is not as the objects ask, one line each, as it stands. The source's own problems
     /// are not repeated.
     pub problems: Vec<String>,
@@ -76,6 +81,28 @@ pub struct ByFamily<T> {
     pub v4: T,
     /// IPv6.
     pub v6: T,
+}
+
+impl<T> ByFamily<T> {
+    /// Both, under the names that health answers and metrics give them.
+    pub fn named(&self) -> [(&'static str, &T); 2] {
+        [("IPv4", &self.v4), ("IPv6", &self.v6)]
+    }
+
+    /// Both, to be changed.
+    pub const fn each_mut(&mut self) -> [&mut T; 2] {
+        [&mut self.v4, &mut self.v6]
+    }
+}
+
+impl<T: Copy> ByFamily<T> {
+    /// The same for both.
+    pub const fn both(value: T) -> Self {
+        Self {
+            v4: value,
+            v6: value,
+        }
+    }
 }
 
 /// Service ports that have endpoints, but none on this node, though their policy asks for such.

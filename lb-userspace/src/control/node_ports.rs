@@ -82,6 +82,18 @@ impl NodePortAddresses {
             .collect()
     }
 
+    /// Whether every address of a family is chosen, those to come included.
+    pub fn takes_all(&self, v6: bool) -> bool {
+        let all = |entry: &NodePortAddress| match entry {
+            NodePortAddress::Primary => false,
+            NodePortAddress::All => true,
+            NodePortAddress::Network(network) => {
+                network.addr().is_ipv6() == v6 && network.prefix_len() == 0
+            }
+        };
+        !self.names(v6) || self.0.iter().any(all)
+    }
+
     /// Whether an entry is for the family.
     fn names(&self, v6: bool) -> bool {
         self.0.iter().any(|entry| match entry {

@@ -7,8 +7,7 @@ use aya::maps::{Array, HashMap, Map};
 use clap::Parser;
 use etherparse::PacketBuilder;
 use lb_common::{
-    Addr,
-    config::{Config, FamilyConfig},
+    config::Config,
     maps::{self, STATUS_SIZE, programs},
     proto,
     service::{Affinity, Frontend, ServiceName, Slots, backend, frontend},
@@ -319,24 +318,8 @@ fn interfaces() -> Result<BTreeMap<&'static str, u32>> {
 
 fn config() -> Result<Config> {
     Ok(Config {
-        epoch: 1,
-        snat_first: 61000,
-        snat_last: 61999,
         netns: Cookie::new(1),
-        v4: family_config(Family::V4)?,
-        v6: family_config(Family::V6)?,
-        ..Config::default()
-    })
-}
-
-fn family_config<A: Addr>(family: Family) -> Result<FamilyConfig<A>> {
-    let [net, mask] = names::CLUSTER[usize::from(family == Family::V6)];
-    let addr = |ip: IpAddr| A::from_ip(ip).context("an address of the other family");
-    Ok(FamilyConfig {
-        node: addr(names::address("node", family)?)?,
-        cluster_net: addr(net.parse()?)?,
-        cluster_mask: addr(mask.parse()?)?,
-        ..FamilyConfig::default()
+        ..tests::fixture::config()?
     })
 }
 

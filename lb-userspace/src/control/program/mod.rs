@@ -31,12 +31,16 @@ pub(super) struct Writer<'a, M> {
     pub(super) due: Instant,
     /// Operations tried.
     pub(super) operations: usize,
+    /// Those that failed.
+    pub(super) failures: usize,
 }
 
 impl<M: LbMaps> Writer<'_, M> {
     pub(super) fn apply(&mut self, op: &Op) -> Result<(), WriteError> {
         self.operations += 1;
-        self.maps.apply(op)
+        let applied = self.maps.apply(op);
+        self.failures += usize::from(applied.is_err());
+        applied
     }
 }
 
@@ -57,6 +61,14 @@ pub(super) enum ProgramError {
 }
 
 impl ProgramError {
+    /// Whether all that is wrong is that a map is full.
+    pub(super) const fn is_want_of_room(&self) -> bool {
+        match self {
+            Self::Exhausted { .. } | Self::Write(WriteError::Full { .. }) => true,
+            Self::Write(WriteError::Failed { .. }) => false,
+        }
+    }
+
     fn exhausted(wanted: usize, what: &'static str, pool: &Pool) -> Self {
         Self::Exhausted {
             wanted: wanted as u32,
