@@ -208,6 +208,11 @@ pub struct Node {
     pub eligible: bool,
 }
 
+impl Node {
+    /// Taint of a Node that is about to be taken away.
+    pub const DELETION_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
+}
+
 impl Default for Node {
     /// A node of which nothing is known: nothing speaks against using it.
     fn default() -> Self {

@@ -214,10 +214,7 @@ impl ControlPlane {
     fn send_node(&mut self, changes: &mut Vec<Change>) {
         let name = ObjectName::new("", &self.node_name);
         let node = self.object(Kind::Node, &name).and_then(Object::into_node);
-        let node = node.map(|node| model::Node {
-            addresses: node.addresses.clone(),
-            ..model::Node::default()
-        });
+        let node = node.map(|node| node.facts.clone());
         if node != self.sent.node {
             self.sent.node.clone_from(&node);
             changes.push(Change::Node(node));

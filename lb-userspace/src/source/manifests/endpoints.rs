@@ -93,6 +93,9 @@ fn container_ports(
     Ok(())
 }
 
+/// Label with a Node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
 /// A Node.
 pub(super) fn node(node: &core::Node) -> Result<Node, Invalid> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
@@ -106,9 +109,23 @@ pub(super) fn node(node: &core::Node) -> Result<Node, Invalid> {
             addresses.push(check::routable_ip(&address.address).at(field)?);
         }
     }
+    let spec = node.spec.as_ref();
+    let cidrs = spec.and_then(|spec| spec.pod_cidrs.as_deref());
+    let mut pod_cidrs = Vec::new();
+    for (index, cidr) in cidrs.unwrap_or_default().iter().enumerate() {
+        pod_cidrs.push(check::cidr(cidr).at(format_args!("spec.podCIDRs[{index}]"))?);
+    }
+    let taints = spec.and_then(|spec| spec.taints.as_deref());
+    let mut taints = taints.unwrap_or_default().iter();
+    let deleted = taints.any(|taint| taint.key == model::Node::DELETION_TAINT);
     Ok(Node {
         name: name.to_owned(),
-        addresses,
+        facts: model::Node {
+            addresses,
+            zone: metadata::label(&node.metadata, ZONE).map(str::to_owned),
+            pod_cidrs,
+            eligible: !deleted && node.metadata.deletion_timestamp.is_none(),
+        },
     })
 }
 

@@ -216,7 +216,7 @@ pub(super) struct NamedPort {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     pub(super) name: String,
-    pub(super) addresses: Vec<IpAddr>,
+    pub(super) facts: model::Node,
 }
 
 /// An Endpoints object; its name is that of its Service.

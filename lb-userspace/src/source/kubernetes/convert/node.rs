@@ -10,9 +10,6 @@ use crate::{
     source::{check, kubernetes::objects},
 };
 
-/// The cluster autoscaler is about to remove the node (row I3).
-const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
-
 /// Our Node.
 pub(super) fn node(object: &objects::Node, remarks: &mut Remarks) -> Node {
     let labels = object.metadata.labels.as_ref();
@@ -51,5 +48,6 @@ fn pod_cidrs(object: &objects::Node, remarks: &mut Remarks) -> Vec<IpNet> {
 /// Other taints, and a node that is not ready or takes no pods, do not count (row I3).
 fn is_eligible(object: &objects::Node) -> bool {
     let mut taints = object.spec.taints.iter().flatten();
-    object.metadata.deletion_timestamp.is_none() && !taints.any(|taint| taint.key == TO_BE_DELETED)
+    object.metadata.deletion_timestamp.is_none()
+        && !taints.any(|taint| taint.key == Node::DELETION_TAINT)
 }
