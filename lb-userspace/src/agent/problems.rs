@@ -10,8 +10,12 @@ use tracing::{info, warn};
 pub(super) enum Area {
     /// The options, in the light of the node.
     Options,
+    /// The file of options, since it was read.
+    Config,
     /// The source of objects.
     Source,
+    /// The kernel's connection tracking.
+    Conntrack,
     /// Services and the maps they are written to.
     Services,
     /// Room in the maps.
