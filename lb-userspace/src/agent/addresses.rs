@@ -37,7 +37,7 @@ pub(super) fn node_addresses(
             preferred.push(*ip);
         } else {
             problems.insert(format!(
-                "Node: InternalIP {ip} is on no interface of this node, so packets are not sent from it"
+                "node address {ip} is on no interface of this node, so packets are not sent from it"
             ));
         }
     }
@@ -142,7 +142,7 @@ mod tests {
         insta::assert_snapshot!(all(&table, &["192.0.2.2"]), @"192.0.2.2 192.0.2.1 | ");
         insta::assert_snapshot!(
             all(&table, &["203.0.113.1"]),
-            @"192.0.2.1 192.0.2.2 | Node: InternalIP 203.0.113.1 is on no interface of this node, so packets are not sent from it"
+            @"192.0.2.1 192.0.2.2 | node address 203.0.113.1 is on no interface of this node, so packets are not sent from it"
         );
     }
 }

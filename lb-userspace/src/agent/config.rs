@@ -26,24 +26,34 @@ pub(super) fn config(
     snat: (u16, u16),
     node: &NodeAddresses,
     networks: &BTreeSet<IpNet>,
+    masquerade_all: bool,
+    inside: Option<&[IpNet]>,
     sockets: &Led,
 ) -> Config {
+    let flags = [
+        (sockets.localhost_node_ports, flags::LOCALHOST_NODE_PORTS),
+        (masquerade_all, flags::MASQUERADE_ALL),
+        (inside.is_some(), flags::PODS_BY_ADDRESS),
+    ];
+    let flags = flags.iter().filter(|(on, _)| *on);
+    let pods = inside.unwrap_or_default();
+    let (v4, v6) = (node.v4.map(IpAddr::V4), node.v6.map(IpAddr::V6));
     Config {
         epoch,
         snat_first: snat.0,
         snat_last: snat.1,
-        flags: if sockets.localhost_node_ports {
-            flags::LOCALHOST_NODE_PORTS
-        } else {
-            0
-        },
+        flags: flags.fold(0, |flags, (_, flag)| flags | flag),
         netns: sockets.netns,
-        v4: family(node.v4.map(IpAddr::V4), networks),
-        v6: family(node.v6.map(IpAddr::V6), networks),
+        v4: family(v4, networks, pods),
+        v6: family(v6, networks, pods),
     }
 }
 
-fn family<A: Addr>(node: Option<IpAddr>, networks: &BTreeSet<IpNet>) -> FamilyConfig<A> {
+fn family<A: Addr>(
+    node: Option<IpAddr>,
+    networks: &BTreeSet<IpNet>,
+    pods: &[IpNet],
+) -> FamilyConfig<A> {
     let mut cluster_nets = [Network::default(); CLUSTER_NETS_MAX];
     let mut cover: Option<IpNet> = None;
     for (place, net) in cluster_nets.iter_mut().zip(of_family::<A>(networks)) {
@@ -56,11 +66,13 @@ fn family<A: Addr>(node: Option<IpAddr>, networks: &BTreeSet<IpNet>) -> FamilyCo
         }
         cover = Some(wider);
     }
+    let mut pods = pods.iter().copied();
+    let pods = pods.find(|net| A::from_ip(net.addr()).is_some());
     FamilyConfig {
         node: node.and_then(A::from_ip).unwrap_or_default(),
         cluster_cover: cover.map(network).unwrap_or_default(),
         cluster_nets,
-        pods: Network::default(),
+        pods: pods.map(network).unwrap_or_default(),
     }
 }
 
@@ -111,9 +123,12 @@ mod tests {
             localhost_node_ports: true,
         };
         let networks = networks(&["10.96.1.1/12"]);
-        let config = config(7, (1024, 29999), &node, &networks, &led);
+        let pods = ["10.7.0.0/16".parse().unwrap()];
+        let inside = Some(pods.as_slice());
+        let config = config(7, (1024, 29999), &node, &networks, true, inside, &led);
         assert_eq!(config.netns, led.netns);
-        assert_eq!(config.flags, flags::LOCALHOST_NODE_PORTS);
+        let all = flags::LOCALHOST_NODE_PORTS | flags::MASQUERADE_ALL | flags::PODS_BY_ADDRESS;
+        assert_eq!(config.flags, all);
         assert_eq!(
             (config.epoch, config.snat_first, config.snat_last),
             (7, 1024, 29999)
@@ -122,6 +137,7 @@ mod tests {
         assert_eq!(shown(&config.v4.cluster_cover), "10.96.0.0/255.240.0.0");
         assert_eq!(config.v4.cluster_nets[0], config.v4.cluster_cover);
         assert_eq!(config.v4.cluster_nets[1..], [Network::default(); 3]);
+        assert_eq!(shown(&config.v4.pods), "10.7.0.0/255.255.0.0");
         assert_eq!(config.v6, FamilyConfig::default());
     }
 
@@ -136,13 +152,13 @@ mod tests {
     #[test]
     fn several_networks_have_the_smallest_cover() {
         let networks = networks(&["10.96.0.0/24", "10.97.0.0/24", "fd00:96::/112"]);
-        let v4 = family::<V4>(None, &networks);
+        let v4 = family::<V4>(None, &networks, &[]);
         assert_eq!(shown(&v4.cluster_cover), "10.96.0.0/255.254.0.0");
         let nets = v4.cluster_nets.each_ref().map(shown);
         let none = "0.0.0.0/0.0.0.0";
         let first = ["10.96.0.0/255.255.255.0", "10.97.0.0/255.255.255.0"];
         assert_eq!(nets, [first[0], first[1], none, none]);
-        let v6 = family::<V6>(None, &networks);
+        let v6 = family::<V6>(None, &networks, &[]);
         assert_eq!(v6.cluster_cover, v6.cluster_nets[0]);
     }
 

@@ -9,6 +9,7 @@ use rtnetlink::packet_route::{
         InfoKind, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{RouteAttribute, RouteMessage, RouteType},
 };
 
 use super::{
@@ -30,10 +31,13 @@ pub(super) fn event(message: &RouteNetlinkMessage) -> Option<Event> {
         }
         RouteNetlinkMessage::NewNeighbour(message) => neighbour(message, true),
         RouteNetlinkMessage::DelNeighbour(message) => neighbour(message, false),
-        RouteNetlinkMessage::NewRoute(_)
-        | RouteNetlinkMessage::DelRoute(_)
-        | RouteNetlinkMessage::NewRule(_)
-        | RouteNetlinkMessage::DelRule(_) => Some(Event::Route),
+        RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
+            let default = message.header.destination_prefix_length == 0;
+            Some(Event::Route { default })
+        }
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => {
+            Some(Event::Route { default: false })
+        }
         _ => None,
     }
 }
@@ -42,6 +46,33 @@ pub(super) fn event(message: &RouteNetlinkMessage) -> Option<Event> {
 fn is_whole(message: &LinkMessage) -> bool {
     message.header.interface_family == AddressFamily::Unspec
 }
+
+/// Interfaces that a route leads out of, if it is a default route of the main table.
+pub(super) fn default_route(message: &RouteMessage) -> Vec<u32> {
+    let header = &message.header;
+    let table = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Table(table) => Some(*table),
+            _ => None,
+        });
+    let is_default = header.destination_prefix_length == 0
+        && header.kind == RouteType::Unicast
+        && table.unwrap_or(header.table.into()) == MAIN_TABLE;
+    let hops = message
+        .attributes
+        .iter()
+        .flat_map(|attribute| match attribute {
+            RouteAttribute::Oif(interface) => vec![*interface],
+            RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+            _ => Vec::new(),
+        });
+    hops.filter(|_| is_default).collect()
+}
+
+/// `RT_TABLE_MAIN`
+const MAIN_TABLE: u32 = 254;
 
 fn link(message: &LinkMessage) -> Option<Interface> {
     if !is_whole(message) {
@@ -53,6 +84,7 @@ fn link(message: &LinkMessage) -> Option<Interface> {
         ethernet: header.link_layer_type == LinkLayerType::Ether,
         loopback: header.flags.contains(LinkFlags::Loopback),
         up: header.flags.contains(LinkFlags::Up),
+        uplink: true,
         ..Interface::default()
     };
     for attribute in &message.attributes {
@@ -61,15 +93,31 @@ fn link(message: &LinkMessage) -> Option<Interface> {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(mac) => link.mac.clone_from(mac),
             LinkAttribute::Link(peer) => link.peer = Some(*peer),
+            LinkAttribute::Controller(master) => link.master = Some(*master),
             LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
                 link.bonded = infos.contains(&LinkInfo::PortKind(InfoPortKind::Bond));
+                link.uplink = infos.iter().all(stands_for_hardware);
             }
             _ => {}
         }
     }
     Some(link)
+}
+
+/// Whether a kind of device is hardware to those above it. Hardware itself has no kind.
+fn stands_for_hardware(info: &LinkInfo) -> bool {
+    match info {
+        LinkInfo::Kind(kind) => {
+            let known = matches!(
+                kind,
+                InfoKind::Bond | InfoKind::Vlan | InfoKind::MacVlan | InfoKind::IpVlan
+            );
+            known || matches!(kind, InfoKind::Other(name) if name == "team")
+        }
+        _ => true,
+    }
 }
 
 fn address(message: &AddressMessage) -> Option<Event> {

@@ -1,8 +1,18 @@
 //! Network interfaces, and what they are to us.
 
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
 use clap::ValueEnum;
 use glob::Pattern;
+use serde::{Deserialize, Serialize};
 
+use super::{
+    table::{Address, Table},
+    values,
+};
 use crate::status::Role;
 
 /// A network interface, as far as it matters here.
@@ -26,6 +36,10 @@ pub(super) struct Interface {
     pub(super) veth: bool,
     /// Belongs to a bond.
     pub(super) bonded: bool,
+    /// Hardware, or one of the kinds that stand for hardware: a bond, a VLAN and such.
+    pub(super) uplink: bool,
+    /// Index of the bridge or bond it belongs to.
+    pub(super) master: Option<u32>,
     /// The other end, or the device below, is in another network namespace.
     pub(super) peer_elsewhere: bool,
     /// Index of the other end, or of the device below.
@@ -39,16 +53,38 @@ pub(super) struct Interface {
 /// Which interfaces are ours.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selection {
-    /// Names of the external interfaces.
-    pub(super) external: Vec<String>,
+    /// The external interfaces.
+    pub(super) external: External,
     /// Names that pod interfaces may have.
     pub(super) pods: Vec<Pattern>,
+    /// Name of the bridge that all pod interfaces belong to, if they do.
+    pub(super) bridge: Option<String>,
     /// Where XDP may be used.
     pub(super) xdp: Xdp,
 }
 
+/// Which interfaces are external.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum External {
+    /// Those that can be, and have a default route or an address of the Node.
+    #[default]
+    Auto,
+    /// Those of these names.
+    Named(Vec<String>),
+}
+
+/// What a [`Selection`] comes to on the node as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Names of the external interfaces, the most important first.
+    pub(super) external: Vec<String>,
+    /// Index of the pods' bridge; none if it does not exist.
+    bridge: Option<u32>,
+}
+
 /// Where XDP may be used, of the external interfaces whose driver has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Xdp {
     /// On all but veths: what XDP sends back out of a veth is lost without a trace unless its other
     /// end runs XDP too (`veth_xdp_flush`), and that cannot be asked.
@@ -78,24 +114,71 @@ pub(super) struct Wanted {
 }
 
 impl Selection {
-    /// What the interface is to us, if anything: external when named so, else a pod's when it is a
-    /// veth that leads to another network namespace and its name fits.
-    pub(super) fn role(&self, interface: &Interface) -> Option<Role> {
-        let Self { external, pods, .. } = self;
-        if external.contains(&interface.name) {
+    /// Looks for the interfaces that are not told by name.
+    pub(super) fn find(&self, table: &Table, node: &[IpAddr]) -> Found {
+        Found {
+            external: match &self.external {
+                External::Named(names) => names.clone(),
+                External::Auto => uplinks(table, node),
+            },
+            bridge: self
+                .bridge
+                .as_ref()
+                .and_then(|name| Some(table.link(name)?.index)),
+        }
+    }
+
+    /// What of it there is not, one line each.
+    pub(super) fn missing(&self, found: &Found, table: &Table) -> Vec<String> {
+        let mut lines: Vec<_> = self.missing_names(table).map(|name| format!(
+            "interface {name}: there is none of that name; it is attached to when it appears"
+        )).collect();
+        if self.external == External::Auto && found.external.is_empty() {
+            lines.push(
+                "interfaces: none that could be external has a default route or an address of the \
+                 Node, so nothing from outside is served; name one by --external-interface"
+                    .to_owned(),
+            );
+        }
+        if let (Some(bridge), None) = (&self.bridge, found.bridge) {
+            lines.push(format!(
+                "bridge {bridge}: there is none of that name, so no interface is a pod's yet"
+            ));
+        }
+        lines
+    }
+
+    /// External interfaces that are named and do not exist.
+    pub(super) fn missing_names(&self, table: &Table) -> impl Iterator<Item = &String> {
+        let names = match &self.external {
+            External::Auto => &[],
+            External::Named(names) => names.as_slice(),
+        };
+        names.iter().filter(|name| table.link(name).is_none())
+    }
+
+    /// What the interface is to us, if anything: external when found so, else a pod's when it is a
+    /// veth that leads to another network namespace, its name fits and it is on the pods' bridge,
+    /// if they have one.
+    fn role(&self, interface: &Interface, found: &Found) -> Option<Role> {
+        if found.external.contains(&interface.name) {
             return Some(Role::External);
         }
         let leads_away = interface.veth && interface.peer_elsewhere;
-        let fits = || pods.iter().any(|glob| glob.matches(&interface.name));
-        (leads_away && fits()).then_some(Role::Pod)
+        let fits = || self.pods.iter().any(|glob| glob.matches(&interface.name));
+        let bridged = || {
+            let on = |bridge| interface.master == Some(bridge);
+            self.bridge.is_none() || found.bridge.is_some_and(on)
+        };
+        (leads_away && fits() && bridged()).then_some(Role::Pod)
     }
 
     /// The interface as one to attach to; none if it does not concern us.
-    pub(super) fn wanted(&self, interface: &Interface) -> Option<Wanted> {
+    pub(super) fn wanted(&self, interface: &Interface, found: &Found) -> Option<Wanted> {
         Some(Wanted {
             index: interface.index,
             name: interface.name.clone(),
-            role: self.role(interface)?,
+            role: self.role(interface, found)?,
             obstacle: obstacle(interface),
             mtu: interface.mtu,
             no_xdp: self.no_xdp(interface),
@@ -114,6 +197,31 @@ impl Selection {
     }
 }
 
+/// Names of the interfaces that packets from outside arrive on: those with a default route first,
+/// then those with an address of the Node.
+fn uplinks(table: &Table, node: &[IpAddr]) -> Vec<String> {
+    let has_address = |link: &Interface| {
+        let own = |address: &Address| address.interface == link.index && node.contains(&address.ip);
+        table.addresses().iter().any(own)
+    };
+    let routed = table
+        .links()
+        .filter(|link| table.default_routes().contains(&link.index));
+    let addressed = table.links().filter(|link| has_address(link));
+    let names = routed
+        .chain(addressed)
+        .filter(|link| may_be_external(link))
+        .map(|link| link.name.clone());
+    values::unique(names.collect())
+}
+
+/// Bridges, tunnels and dummies carry what has come in elsewhere. A veth is the way out of a node
+/// that is itself in a container.
+fn may_be_external(link: &Interface) -> bool {
+    let leads_out = link.uplink || (link.veth && link.peer_elsewhere);
+    leads_out && obstacle(link).is_none()
+}
+
 fn obstacle(interface: &Interface) -> Option<&'static str> {
     if interface.loopback {
         Some("a loopback device: nothing from outside arrives there")
@@ -123,84 +231,5 @@ fn obstacle(interface: &Interface) -> Option<&'static str> {
         Some("part of a bond: name the bond as the external interface")
     } else {
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn selection() -> Selection {
-        Selection {
-            external: vec!["eth0".into(), "lo".into(), "tun0".into(), "eth1".into()],
-            pods: vec![
-                Pattern::new("veth*").unwrap(),
-                Pattern::new("eth?").unwrap(),
-            ],
-            xdp: Xdp::Auto,
-        }
-    }
-
-    fn veth(name: &str, peer_elsewhere: bool) -> Interface {
-        Interface {
-            name: name.into(),
-            ethernet: true,
-            veth: true,
-            peer_elsewhere,
-            ..Interface::default()
-        }
-    }
-
-    #[test]
-    fn a_pod_interface_is_a_veth_that_leads_away_and_fits_the_pattern() {
-        let role = |interface: &Interface| selection().role(interface);
-        assert_eq!(role(&veth("veth1", true)), Some(Role::Pod));
-        assert_eq!(role(&veth("veth1", false)), None);
-        assert_eq!(role(&veth("cali1", true)), None);
-        let bridge = Interface {
-            veth: false,
-            ..veth("veth1", true)
-        };
-        assert_eq!(role(&bridge), None);
-    }
-
-    #[test]
-    fn a_named_interface_is_external_even_if_it_looks_like_a_pods() {
-        assert_eq!(selection().role(&veth("eth0", true)), Some(Role::External));
-    }
-
-    #[test]
-    fn what_cannot_carry_services_is_refused_with_a_reason() {
-        let obstacle = |interface: &Interface| selection().wanted(interface).unwrap().obstacle;
-        let eth = veth("eth0", true);
-        assert_eq!(obstacle(&eth), None);
-        let loopback = Interface {
-            loopback: true,
-            ..veth("lo", false)
-        };
-        let tunnel = Interface {
-            ethernet: false,
-            ..veth("tun0", false)
-        };
-        let bonded = Interface {
-            bonded: true,
-            ..veth("eth1", false)
-        };
-        insta::assert_debug_snapshot!(
-            [loopback, tunnel, bonded].map(|interface| obstacle(&interface)),
-            @r#"
-        [
-            Some(
-                "a loopback device: nothing from outside arrives there",
-            ),
-            Some(
-                "not an Ethernet device",
-            ),
-            Some(
-                "part of a bond: name the bond as the external interface",
-            ),
-        ]
-        "#
-        );
     }
 }

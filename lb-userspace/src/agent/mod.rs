@@ -1,6 +1,6 @@
 //! `lb-agent`: ties source, control plane and kernel together on a node.
 //!
-//! [`run`] is the loop, [`node`] what it runs; everything it moves is beside it: [`options`] (what is wanted), [`programs`]
+//! [`run`] is the loop, [`node`] what it runs; everything it moves is beside it: [`options`] (what is wanted), [`sysctls`], [`programs`]
 //! (the BPF object), [`monitor`] and [`table`] (what the kernel has), [`interface`] and [`attach`]
 //! and [`sockets`] (where programs are), [`dry_run`] (those that only answer), [`addresses`], [`snat`] and [`config`] (what the programs are told),
 //! [`problems`] and [`account`] (what people are told).
@@ -11,6 +11,8 @@ mod attach;
 mod bpffs;
 mod cleanup;
 mod config;
+mod config_file;
+mod conntrack;
 mod decode;
 mod dry_run;
 mod epoch;
@@ -29,26 +31,32 @@ mod snat;
 mod socket_options;
 mod sockets;
 mod source;
+mod sysctls;
 mod table;
 mod values;
 
-use std::process::ExitCode;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::Parser as _;
-use tracing::error;
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use tracing::{debug, error, info, warn};
 
-use options::{Cli, Command, Options};
+use crate::pins::Pins;
+use config_file::ConfigFile;
+use options::{Cli, Command, Host, Options, Resolved, RunArgs, Task};
 
 /// `lb-agent` as called from the command line.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging::start(cli.log_level());
-    let done = match cli.command {
-        Command::Run(args) => match Options::try_from(*args) {
-            Ok(options) => run::run(options).map_err(|error| error.to_string()),
-            Err(error) => error.exit(),
-        },
-        Command::Cleanup(args) => cleanup::cleanup(&args.bpffs).map_err(|error| error.to_string()),
+    let done = match &cli.command {
+        Command::Run(args) => run_with(&cli, args),
+        Command::Cleanup(args) => {
+            logging::start(cli.log_level(0));
+            cleanup::cleanup(&args.bpffs).map_err(|error| error.to_string())
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,4 +65,61 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_with(cli: &Cli, args: &RunArgs) -> Result<(), String> {
+    let Resolved {
+        options,
+        task,
+        warnings,
+        verbosity,
+        file,
+    } = match options::resolve(args, &Host::this()) {
+        Ok(resolved) => resolved,
+        Err(message) => Cli::command()
+            .error(ErrorKind::ValueValidation, message)
+            .exit(),
+    };
+    logging::start(cli.log_level(verbosity));
+    for line in warnings {
+        warn!("{line}");
+    }
+    debug!("in force: {}", options.configz());
+    match task {
+        Task::Run => {
+            prepare(&options)?;
+            let file = file.map(|(path, text)| watched(args, path, text));
+            run::run(options, file).map_err(|error| error.to_string())
+        }
+        Task::Init => {
+            prepare(&options)?;
+            bpffs::prepare(&options.bpffs, &Pins::new(&options.bpffs))
+                .map_err(|error| error.to_string())
+        }
+        Task::Cleanup => cleanup::cleanup(&options.bpffs).map_err(|error| error.to_string()),
+        Task::WriteConfig(path) => write_config(&options, &path),
+    }
+}
+
+/// The file, to be looked at while the agent runs.
+fn watched(args: &RunArgs, path: PathBuf, text: String) -> ConfigFile {
+    let args = args.clone();
+    let check = move || options::resolve(&args, &Host::this()).map(drop);
+    ConfigFile::new(path, text, Box::new(check))
+}
+
+/// What is set up outside of the programs and maps.
+fn prepare(options: &Options) -> Result<(), String> {
+    let root = Path::new("/");
+    sysctls::set_oom_score(root, options.oom_score_adj());
+    sysctls::set(root, options.conntrack()).map_err(|error| error.to_string())
+}
+
+fn write_config(options: &Options, path: &Path) -> Result<(), String> {
+    let failed =
+        |error: &dyn std::fmt::Display| format!("--write-config-to {}: {error}", path.display());
+    let text = options.to_file().map_err(|error| failed(&error))?;
+    fs::write(path, text).map_err(|error| failed(&error))?;
+    info!("wrote {}", path.display());
+    Ok(())
 }

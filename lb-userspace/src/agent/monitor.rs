@@ -1,11 +1,15 @@
 //! The kernel's own account of links, addresses, neighbours and routes, as it changes.
 
-use std::io;
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use futures_channel::mpsc::UnboundedReceiver;
 use futures_util::{Stream, TryStreamExt as _};
 use rtnetlink::{
-    Handle, MulticastGroup, new_connection, new_multicast_connection,
+    Handle, MulticastGroup, RouteMessageBuilder, new_connection, new_multicast_connection,
     packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::RouteNetlinkMessage,
     sys::{AsyncSocket as _, SocketAddr},
@@ -87,7 +91,29 @@ impl Monitor {
         let neighbours = self.handle.neighbours().get().execute();
         let new = RouteNetlinkMessage::NewNeighbour;
         fill(&mut table, "neighbours", neighbours, new).await?;
+        table.set_default_routes(self.default_routes().await?);
         Ok(table)
+    }
+
+    /// Interfaces that default routes lead out of.
+    pub(super) async fn default_routes(&self) -> Result<BTreeSet<u32>, MonitorError> {
+        let requests = [
+            RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        ];
+        let mut interfaces = BTreeSet::new();
+        for request in requests {
+            let routes = self.handle.route().get(request).execute();
+            let mut routes = std::pin::pin!(routes);
+            while let Some(route) = routes
+                .try_next()
+                .await
+                .map_err(|error| MonitorError::List("routes", error))?
+            {
+                interfaces.extend(decode::default_route(&route));
+            }
+        }
+        Ok(interfaces)
     }
 
     /// One interface as it is.

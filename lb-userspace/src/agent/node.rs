@@ -1,6 +1,8 @@
 //! The node as the agent runs it: everything that follows from a batch of changes, from an event
 //! of the kernel, or from time.
 
+mod facts;
+
 use std::{
     collections::BTreeSet,
     net::IpAddr,
@@ -16,18 +18,17 @@ use tracing::{info, warn};
 
 use super::{
     account::Account,
-    addresses::{NodeAddresses, node_addresses},
+    addresses::NodeAddresses,
     attach::Attacher,
-    config::{self, Led},
+    conntrack::{Cleaner, Services},
     dry_run::{DryRunError, DryRuns},
     epoch::Epoch,
-    interface::Wanted,
+    interface::{Found, Wanted},
     options::Options,
     problems::{Area, Problems},
     programs::{Loaded, chain},
     run::RunError,
-    serve::{Listen, Moment, Pass, Servers},
-    snat,
+    serve::{self, Listen, Moment, Pass, Servers},
     sockets::Sockets,
     table::{Effects, Table},
 };
@@ -68,6 +69,9 @@ pub(super) struct Node {
     addresses: NodeAddresses,
     internal_ips: Vec<IpAddr>,
     cluster_networks: BTreeSet<IpNet>,
+    pod_networks: Vec<IpNet>,
+    found: Found,
+    conntrack: Cleaner,
     retry: Option<(Instant, Duration)>,
     audit: Instant,
     started: String,
@@ -111,8 +115,11 @@ impl Node {
             epoch: Epoch::after(earlier.epoch),
             snat: (0, 0),
             addresses: NodeAddresses::default(),
-            internal_ips: Vec::new(),
+            internal_ips: options.bind_address.into_iter().collect(),
             cluster_networks: BTreeSet::new(),
+            pod_networks: Vec::new(),
+            found: Found::default(),
+            conntrack: Cleaner::new(),
             retry: None,
             audit: Instant::now() + AUDIT,
             started: now_text(),
@@ -136,11 +143,7 @@ impl Node {
         self.servers.queued(batch, Moment::now());
         for change in &batch.changes {
             match change {
-                Change::Node(node) => {
-                    self.internal_ips = node.as_ref().map_or(Vec::new(), |n| n.addresses.clone());
-                    self.set_addresses(now);
-                    self.write_config();
-                }
+                Change::Node(node) => self.set_node(node.as_ref(), now),
                 Change::ServiceNetworks(networks) => {
                     self.set_cluster_networks(networks);
                     self.write_config();
@@ -152,6 +155,7 @@ impl Node {
         let outcome = self.controller.apply(batch, now);
         let first = self.last_sync.replace(now_text()).is_none();
         self.take_outcome(outcome, begun, first);
+        self.conntrack.services_changed();
         if first {
             self.attach(now);
             let attached = self.attacher.interfaces();
@@ -160,6 +164,7 @@ impl Node {
             let begun = self.dry_runs.begin();
             self.take_dry_runs(begun);
         }
+        self.clean_conntrack();
     }
 
     /// Does what follows from events of the kernel.
@@ -167,11 +172,12 @@ impl Node {
         if effects.hops {
             self.epoch.touch(now);
         }
-        if effects.links {
-            self.attach(now);
-        }
         if effects.addresses || effects.links {
+            let found = self.found.clone();
             self.set_addresses(now);
+            if effects.links || found != self.found {
+                self.attach(now);
+            }
         }
         self.poll(now);
     }
@@ -213,12 +219,34 @@ impl Node {
         if let Some(ended) = self.dry_runs.ended() {
             self.take_dry_runs(ended);
         }
+        self.clean_conntrack();
         let usage = self.controller.usage();
         let lines = usage.iter().filter_map(nearly_full).collect();
         self.problems.set(Area::Capacity, lines);
         self.problems.set(Area::Servers, self.servers.problems());
         let (interfaces, problems) = (self.interfaces(), self.problems.counts());
         self.servers.observe(usage, interfaces, problems);
+    }
+
+    /// Looks for entries of connection tracking that lead UDP clients astray, once services are in
+    /// force.
+    fn clean_conntrack(&mut self) {
+        if self.conntrack.is_due() && self.last_sync.is_some() && !self.controller.unfinished() {
+            let addresses = self.controller.node_port_addresses();
+            let services = Services::of(self.controller.index(), addresses);
+            self.conntrack.start(services);
+        }
+        if let Some(reports) = self.conntrack.poll() {
+            let families = [serve::Family::V4, serve::Family::V6];
+            for (family, report) in families.into_iter().zip(reports.iter().flatten()) {
+                self.servers.conntrack(family, report.took, report.deleted);
+            }
+            let line = reports
+                .err()
+                .map(|error| format!("connection tracking: {error}"));
+            self.problems
+                .set(Area::Conntrack, line.into_iter().collect());
+        }
     }
 
     fn audit_maps(&mut self, now: Instant) {
@@ -235,6 +263,11 @@ impl Node {
             }
             Err(error) => warn!("audit: {}", chain(&error)),
         }
+    }
+
+    /// The file of `--config` cannot be used as it is, or can be again.
+    pub(super) fn config_problem(&mut self, line: Option<String>) {
+        self.problems.set(Area::Config, line.into_iter().collect());
     }
 
     /// The kernel could not be asked, or can be again.
@@ -291,73 +324,6 @@ impl Node {
         }
     }
 
-    /// Source translation takes the ports that neither the host's own connections nor node ports
-    /// use.
-    fn choose_snat_ports(&mut self) {
-        let mut problems = BTreeSet::new();
-        let ephemeral = snat::ephemeral_ports().unwrap_or_else(|error| {
-            problems.insert(format!("cannot read the host's ephemeral ports: {error}"));
-            snat::EPHEMERAL_DEFAULT
-        });
-        let reserved = [ephemeral.clone(), self.options.node_ports.clone()];
-        let ports = snat::largest_hole(&reserved).unwrap_or_else(|| {
-            let (first, last) = (ephemeral.start(), ephemeral.end());
-            problems.insert(format!(
-                "net.ipv4.ip_local_port_range {first}-{last} and --service-node-port-range leave no \
-                 port for source translation: it shares ports with the host's own connections"
-            ));
-            snat::LAST_RESORT
-        });
-        self.snat = (*ports.start(), *ports.end());
-        self.problems.set(Area::Options, problems);
-    }
-
-    fn set_addresses(&mut self, now: Instant) {
-        let external = &self.options.selection.external;
-        let addresses = node_addresses(&self.table, external, &self.internal_ips);
-        if addresses == self.addresses && self.written.is_some() {
-            return;
-        }
-        self.problems.set(Area::Node, addresses.problems.clone());
-        let begun = Instant::now();
-        let outcome = self
-            .controller
-            .set_node_addresses(addresses.all.clone(), now);
-        self.take_outcome(outcome, begun, false);
-        self.addresses = addresses;
-    }
-
-    /// Takes what the API tells of cluster IPs' networks, beside what the option does.
-    fn set_cluster_networks(&mut self, told: &BTreeSet<IpNet>) {
-        let option = self.options.cluster_ranges.iter();
-        self.cluster_networks = option.chain(told).copied().collect();
-        let lines = config::too_many(&self.cluster_networks);
-        self.problems.set(Area::ClusterNetworks, lines);
-    }
-
-    fn write_config(&mut self) {
-        let config = config::config(
-            self.epoch.value(),
-            self.snat,
-            &self.addresses,
-            &self.cluster_networks,
-            &Led {
-                netns: self.sockets.netns(),
-                localhost_node_ports: self.options.sockets.localhost_nodeports,
-            },
-        );
-        if self.written == Some(config) {
-            return;
-        }
-        match self.config.set(0, &config, 0) {
-            Ok(()) => self.written = Some(config),
-            Err(error) => {
-                let line = format!("cannot write map CONFIG: {}", chain(&error));
-                self.kernel_problem(Some(line));
-            }
-        }
-    }
-
     /// Attaches to what there is, unless Services are not known yet.
     fn attach(&mut self, now: Instant) {
         if self.last_sync.is_none() {
@@ -366,7 +332,7 @@ impl Node {
         let wanted: Vec<Wanted> = self
             .table
             .links()
-            .filter_map(|link| self.options.selection.wanted(link))
+            .filter_map(|link| self.options.selection.wanted(link, &self.found))
             .collect();
         self.attacher.reconcile(&wanted);
         self.sockets.reconcile(self.attacher.programs());
@@ -382,24 +348,13 @@ impl Node {
             (now + pause, pause)
         });
         let mut problems = self.attacher.problems();
-        problems.extend(self.missing().map(|name| {
-            format!(
-                "interface {name}: there is none of that name; it is attached to when it appears"
-            )
-        }));
+        problems.extend(self.options.selection.missing(&self.found, &self.table));
         self.problems.set(Area::Interfaces, problems);
     }
 
-    /// External interfaces that do not exist.
-    fn missing(&self) -> impl Iterator<Item = &String> {
-        let external = &self.options.selection.external;
-        external
-            .iter()
-            .filter(|name| self.table.link(name).is_none())
-    }
-
     fn interfaces(&self) -> Vec<Interface> {
-        let missing = self.missing().map(|name| Interface {
+        let missing = self.options.selection.missing_names(&self.table);
+        let missing = missing.map(|name| Interface {
             name: name.clone(),
             index: 0,
             role: Role::External,

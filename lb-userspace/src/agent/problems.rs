@@ -10,8 +10,12 @@ use tracing::{info, warn};
 pub(super) enum Area {
     /// The options, in the light of the node.
     Options,
+    /// The file of options, since it was read.
+    Config,
     /// The source of objects.
     Source,
+    /// The kernel's connection tracking.
+    Conntrack,
     /// Services and the maps they are written to.
     Services,
     /// Room in the maps.
@@ -39,6 +43,8 @@ impl Area {
     const fn name(self) -> &'static str {
         match self {
             Self::Options => "options",
+            Self::Config => "config",
+            Self::Conntrack => "conntrack",
             Self::Source => "source",
             Self::Services => "services",
             Self::Capacity => "capacity",

@@ -2,6 +2,7 @@
 
 use std::{
     io, mem,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,7 @@ use tracing::info;
 
 use super::{
     bpffs::{self, BpffsError, Lock},
+    config_file::{Change, ConfigFile},
     monitor::{Monitor, MonitorError},
     node::Node,
     options::Options,
@@ -54,20 +56,27 @@ pub(super) enum RunError {
     /// The task that follows the source died.
     #[error("the source of objects has failed; programs stay, and traffic goes on")]
     SourceEnded,
+    /// There is another configuration.
+    #[error(
+        "--config {}: it has changed, so the agent ends to be started again with what it says; \
+         programs stay, and traffic goes on",
+        .0.display()
+    )]
+    Reconfigured(PathBuf),
     /// Threads, signals or timers cannot be had.
     #[error("cannot set up the event loop: {0}")]
     Runtime(#[from] io::Error),
 }
 
 /// Runs the agent until a signal ends it.
-pub(super) fn run(options: Options) -> Result<(), RunError> {
+pub(super) fn run(options: Options, file: Option<ConfigFile>) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(options))
+    runtime.block_on(serve(options, file))
 }
 
-async fn serve(options: Options) -> Result<(), RunError> {
+async fn serve(options: Options, file: Option<ConfigFile>) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let pins = Pins::new(&options.bpffs);
@@ -103,12 +112,35 @@ async fn serve(options: Options) -> Result<(), RunError> {
             batch = batches.recv() => {
                 node.batch(&batch.ok_or(RunError::SourceEnded)?, Instant::now());
             }
-            () = sleep_until(tick.into()) => kernel.tick(&mut node).await,
+            () = sleep_until(tick.into()) => {
+                if kernel.tick(&mut node).await {
+                    look_at(file.as_ref(), &mut node)?;
+                }
+            }
         }
         node.publish();
     }
     info!("stopped; programs stay, and traffic goes on");
     Ok(())
+}
+
+/// Ends when the file of `--config` says something else.
+fn look_at(file: Option<&ConfigFile>, node: &mut Node) -> Result<(), RunError> {
+    let Some(file) = file else {
+        return Ok(());
+    };
+    match file.look() {
+        Change::Good => Err(RunError::Reconfigured(file.path().to_owned())),
+        Change::None => {
+            node.config_problem(None);
+            Ok(())
+        }
+        Change::Bad(reason) => {
+            let line = format!("{reason}; the options stay as they were");
+            node.config_problem(Some(line));
+            Ok(())
+        }
+    }
 }
 
 /// Where objects come from.
@@ -170,10 +202,24 @@ impl Kernel {
                 effects.merge(node.table.apply(event));
             }
         }
+        if mem::take(&mut effects.default_routes) {
+            effects.merge(self.read_default_routes(node).await);
+        }
         if effects.reread {
             effects.merge(self.read_again(node).await);
         }
         node.follow(&effects, Instant::now());
+    }
+
+    async fn read_default_routes(&mut self, node: &mut Node) -> Effects {
+        match self.monitor.default_routes().await {
+            Ok(interfaces) => node.table.set_default_routes(interfaces),
+            Err(error) => {
+                self.stale = true;
+                node.kernel_problem(Some(error.to_string()));
+                Effects::default()
+            }
+        }
     }
 
     async fn read_again(&mut self, node: &mut Node) -> Effects {
@@ -196,16 +242,19 @@ impl Kernel {
         }
     }
 
-    async fn tick(&mut self, node: &mut Node) {
+    /// Does what is due; says whether a [`TICK`] has passed.
+    async fn tick(&mut self, node: &mut Node) -> bool {
         let now = Instant::now();
+        let passed = now >= self.tick;
         if self.stale {
             self.start_over(node).await;
         }
-        if now >= self.tick {
+        if passed {
             self.tick = now + TICK;
             node.look_after(now);
         }
         node.poll(now);
+        passed
     }
 
     async fn start_over(&mut self, node: &mut Node) {

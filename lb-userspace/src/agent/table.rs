@@ -37,7 +37,10 @@ pub(super) enum Event {
     /// A neighbour has this MAC; none if it has none (yet).
     Neighbour(Neighbour, Option<Vec<u8>>),
     /// A route or a routing rule changed.
-    Route,
+    Route {
+        /// It is one to anywhere.
+        default: bool,
+    },
     /// Events were lost: all must be read again.
     Lost,
 }
@@ -52,6 +55,9 @@ pub(super) struct Effects {
     pub(super) links: bool,
     /// Addresses changed.
     pub(super) addresses: bool,
+    /// The default routes must be read again: of several with one destination the kernel does not
+    /// tell which are left.
+    pub(super) default_routes: bool,
     /// The table must be read again from the kernel.
     pub(super) reread: bool,
     /// These interfaces must be read again: their other end went elsewhere, of which the kernel
@@ -66,12 +72,14 @@ impl Effects {
             hops,
             links,
             addresses,
+            default_routes,
             reread,
             peers,
         } = other;
         self.hops |= hops;
         self.links |= links;
         self.addresses |= addresses;
+        self.default_routes |= default_routes;
         self.reread |= reread;
         self.peers.extend(peers);
     }
@@ -83,6 +91,7 @@ pub(super) struct Table {
     links: BTreeMap<u32, Interface>,
     addresses: Vec<Address>,
     neighbours: HashMap<Neighbour, Vec<u8>>,
+    default_routes: BTreeSet<u32>,
 }
 
 impl Table {
@@ -101,6 +110,21 @@ impl Table {
         &self.addresses
     }
 
+    /// Indices of the interfaces that default routes lead out of.
+    pub(super) fn default_routes(&self) -> &BTreeSet<u32> {
+        &self.default_routes
+    }
+
+    /// These are the default routes.
+    pub(super) fn set_default_routes(&mut self, interfaces: BTreeSet<u32>) -> Effects {
+        let changed = self.default_routes != interfaces;
+        self.default_routes = interfaces;
+        Effects {
+            links: changed,
+            ..Effects::default()
+        }
+    }
+
     /// Takes in an event; says what follows from it. An event that brings nothing new has no
     /// effects, so a neighbour that is merely confirmed voids no cached hop.
     pub(super) fn apply(&mut self, event: Event) -> Effects {
@@ -110,8 +134,9 @@ impl Table {
             Event::Address(address) => self.address_is(address),
             Event::AddressGone(interface, ip) => self.address_gone(interface, ip),
             Event::Neighbour(neighbour, mac) => self.neighbour_is(neighbour, mac.as_deref()),
-            Event::Route => Effects {
+            Event::Route { default } => Effects {
                 hops: true,
+                default_routes: default,
                 ..Effects::default()
             },
             Event::Lost => Effects {
@@ -146,6 +171,7 @@ impl Table {
             hops: true,
             links: true,
             addresses: true,
+            default_routes: false,
             reread: false,
             peers: peers.map(|link| link.index).collect(),
         }
@@ -202,6 +228,7 @@ mod tests {
         hops: true,
         links: false,
         addresses: false,
+        default_routes: false,
         reread: false,
         peers: BTreeSet::new(),
     };
@@ -209,6 +236,7 @@ mod tests {
         hops: false,
         links: false,
         addresses: false,
+        default_routes: false,
         reread: false,
         peers: BTreeSet::new(),
     };

@@ -48,12 +48,9 @@ fn is_label(label: &str) -> bool {
 }
 
 /// The host's name, as kubelet names its Node unless told otherwise (row K7).
-pub(super) fn host_name() -> Result<NodeName, String> {
+pub(super) fn host_name() -> String {
     let name = rustix::system::uname();
-    let name = name.nodename().to_string_lossy();
-    name.parse().map_err(|why| {
-        format!("the host's name {name:?} cannot be a Node's, so --node-name is needed: {why}")
-    })
+    name.nodename().to_string_lossy().into_owned()
 }
 
 /// The address of an API server.
@@ -133,7 +130,7 @@ pub(super) fn node_port_addresses(list: &[String]) -> Result<NodePortAddresses, 
                     .or_else(|_| cidr(text))
                     .map_err(|_| {
                         format!(
-                            "--nodeport-addresses: '{text}' is not 'primary', 'all', 'localhost' \
+                            "'{text}' is not 'primary', 'all', 'localhost' \
                              or a network"
                         )
                     })?,
@@ -150,7 +147,7 @@ const LOOPBACK: [IpNet; 2] = [
 ];
 
 /// Refuses two networks of one family.
-pub(super) fn one_a_family(option: &str, networks: &[IpNet]) -> Result<(), String> {
+pub(super) fn one_a_family(networks: &[IpNet]) -> Result<(), String> {
     let is_v6 = |network: &IpNet| network.addr().is_ipv6();
     for (index, network) in networks.iter().enumerate() {
         if let Some(other) = networks[..index]
@@ -158,7 +155,7 @@ pub(super) fn one_a_family(option: &str, networks: &[IpNet]) -> Result<(), Strin
             .find(|other| is_v6(other) == is_v6(network))
         {
             return Err(format!(
-                "{option}: {other} and {network} are of one family; give one network a family"
+                "{other} and {network} are of one family; give one network a family"
             ));
         }
     }
@@ -173,8 +170,8 @@ pub(super) fn disjoint(pods: &[IpNet], services: &[IpNet]) -> Result<(), String>
             .find(|pod| pod.contains(service) || service.contains(*pod))
         {
             return Err(format!(
-                "--service-cluster-ip-range {service} and --cluster-cidr {pod} overlap: \
-                 an address would be both a Service's and a pod's"
+                "{service} overlaps {pod}, a network of pods: an address would be both a \
+                 Service's and a pod's"
             ));
         }
     }

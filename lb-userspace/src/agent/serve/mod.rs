@@ -250,7 +250,6 @@ impl Servers {
     }
 
     /// The kernel's connection tracking of a family was looked through for stale entries.
-    #[expect(dead_code, reason = "what calls it is made beside it")]
     pub(super) fn conntrack(&self, family: Family, duration: Duration, deleted: usize) {
         let family = match family {
             Family::V4 => "IPv4",
@@ -266,7 +265,6 @@ impl Servers {
     }
 
     /// What counts requests to the API server.
-    #[expect(dead_code, reason = "what calls it is made beside it")]
     pub(super) fn rest_client(&self) -> RestClient {
         self.shared.metrics.registered.rest_client()
     }

@@ -237,7 +237,7 @@ fn typed(kind: Kind, value: Value, ranges: &Ranges) -> Result<(Object, Option<In
 }
 
 /// Deserialises with the path of what is wrong; an unknown field is wrong, as for `kubectl apply`.
-fn strict<T: DeserializeOwned>(value: Value) -> Result<T, String> {
+pub(crate) fn strict<T: DeserializeOwned>(value: Value) -> Result<T, String> {
     let mut track = serde_path_to_error::Track::new();
     let mut unknown = None;
     let result = serde_ignored::deserialize(

@@ -7,13 +7,13 @@ use serde_saphyr::{Budget, Options, UserMessageFormatter};
 
 /// A document that holds something, by its number in the file (from 1), or why it cannot be
 /// parsed.
-pub(super) struct Document {
-    pub(super) number: usize,
-    pub(super) value: Result<Value, String>,
+pub(crate) struct Document {
+    pub(crate) number: usize,
+    pub(crate) value: Result<Value, String>,
 }
 
 /// Parses a file by the format that its name tells.
-pub(super) fn documents(file: &str, text: &str) -> Vec<Document> {
+pub(crate) fn documents(file: &str, text: &str) -> Vec<Document> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if Path::new(file)
         .extension()
