@@ -98,12 +98,11 @@ impl Told {
                     ("Networks".to_owned(), Some(format!("{networks:?}")))
                 }
             };
-            match state {
-                Some(state) => drop(self.objects.insert(key, state)),
-                None => {
-                    self.objects.remove(&key);
-                    self.gone.push(key);
-                }
+            if let Some(state) = state {
+                self.objects.insert(key, state);
+            } else {
+                self.objects.remove(&key);
+                self.gone.push(key);
             }
         }
     }
