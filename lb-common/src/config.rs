@@ -61,7 +61,7 @@ pub struct FamilyConfig<A> {
     /// Holds all of `cluster_nets`: what is not of it is no cluster IP, and that is all most
     /// packets ask.
     pub cluster_cover: Network<A>,
-    /// Networks of the service cluster IPs.
+    /// Networks of the service cluster IPs, without gaps; the first is zero when there is none.
     pub cluster_nets: [Network<A>; CLUSTER_NETS_MAX],
     /// Network of the pods that are inside; only with [`flags::PODS_BY_ADDRESS`].
     pub pods: Network<A>,

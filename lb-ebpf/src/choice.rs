@@ -55,7 +55,9 @@ fn is_cluster_ip<A: Addr, T: Tables<A>>(addr: &A, tables: &T) -> bool {
 /// that was never written must not claim every packet.
 #[inline(always)]
 fn is_of_cluster_net<A: Addr>(addr: &A, config: &FamilyConfig<A>) -> bool {
-    has(&config.cluster_cover, addr) && is_of_any(addr, &config.cluster_nets)
+    config.cluster_nets[0].net != A::default()
+        && has(&config.cluster_cover, addr)
+        && is_of_any(addr, &config.cluster_nets)
 }
 
 #[inline(never)]

@@ -88,6 +88,16 @@ impl<A: Addr> Datagram<A> {
     }
 }
 
+/// Which copy of the pipeline's steps a packet takes. A constant in each, so that the usual one
+/// knows nothing of what it never meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// What [`usual`] yields.
+    Usual,
+    /// All else, SCTP among it.
+    Unusual,
+}
+
 /// What lies between the network and the transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Transport {

@@ -12,7 +12,7 @@ use crate::{
     choice::{self, Claim},
     hop,
     open::{self, Opening},
-    parse::{self, Datagram, ETHERNET, IPV4, Network},
+    parse::{self, Datagram, ETHERNET, IPV4, Layout, Network},
     rewrite, rows,
     verdict::Fate,
 };
@@ -49,7 +49,14 @@ fn usual_ipv4<P: Packet, F: Flows<V4>, T: Tables<V4>>(
 ) -> Result<Fate, Reason> {
     let (header, transport) = parse::ipv4::<P, true>(pkt, ETHERNET, IPV4)?;
     let datagram = parse::datagram4::<P, true>(pkt, ETHERNET, header, transport, hook.direction)?;
-    Ok(translate(hook, pkt, &datagram, flows, tables))
+    Ok(translate(
+        hook,
+        Layout::Usual,
+        pkt,
+        &datagram,
+        flows,
+        tables,
+    ))
 }
 
 #[inline(always)]
@@ -61,7 +68,14 @@ fn usual_ipv6<P: Packet, F: Flows<V6>, T: Tables<V6>>(
 ) -> Result<Fate, Reason> {
     let (header, transport) = parse::ipv6(pkt, ETHERNET)?;
     let datagram = parse::datagram6::<P, true>(pkt, ETHERNET, header, transport, hook.direction)?;
-    Ok(translate(hook, pkt, &datagram, flows, tables))
+    Ok(translate(
+        hook,
+        Layout::Usual,
+        pkt,
+        &datagram,
+        flows,
+        tables,
+    ))
 }
 
 /// Every other layout: the same steps, with offsets found while the packet is read.
@@ -93,7 +107,14 @@ fn unusual_datagram<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     tables: &T,
 ) -> Result<Fate, Reason> {
     if parse::has_ports(datagram.key.proto) {
-        return Ok(translate(hook, pkt, datagram, flows, tables));
+        return Ok(translate(
+            hook,
+            Layout::Unusual,
+            pkt,
+            datagram,
+            flows,
+            tables,
+        ));
     }
     if hook.direction == Direction::Egress {
         return Err(Reason::OtherProtocol);
@@ -109,6 +130,7 @@ fn unusual_datagram<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
 #[inline(always)]
 fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     hook: Hook,
+    layout: Layout,
     pkt: &mut P,
     datagram: &Datagram<A>,
     flows: &mut F,
@@ -119,7 +141,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     {
         let now = tables.now();
         let due = now.since(flow.seen) >= Tick::PER_SECOND;
-        let fate = follow(hook, pkt, datagram, flow, tables, now);
+        let fate = follow(hook, layout, pkt, datagram, flow, tables, now);
         if due {
             flow.seen = now;
             if flow.half() == Half::Request {
@@ -146,7 +168,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     if opening == Opening::Opened
         && let Some(Staged { request, .. }) = flows.staged()
     {
-        return follow(hook, pkt, datagram, request, tables, tables.now());
+        return follow(hook, layout, pkt, datagram, request, tables, tables.now());
     }
     settle(opening)
 }
@@ -187,6 +209,7 @@ fn keeps_backend<A: Addr, T: Tables<A>>(
 #[inline(always)]
 fn follow<A: Addr, P: Packet, T: Tables<A>>(
     hook: Hook,
+    layout: Layout,
     pkt: &mut P,
     datagram: &Datagram<A>,
     flow: &mut Flow<A>,
@@ -199,7 +222,7 @@ fn follow<A: Addr, P: Packet, T: Tables<A>>(
         Err(fate) => return fate,
     };
     let length = pkt.len();
-    if rewrite::rewrite(pkt, datagram, flow, fate.act).is_none() {
+    if rewrite::rewrite(layout, pkt, datagram, flow, fate.act).is_none() {
         // The headers were read a moment ago: they are there.
         tables.count(Reason::Malformed);
         return Fate::DROP;

@@ -8,7 +8,7 @@ use lb_common::{
 
 use crate::{
     Packet, Sum, TransportChecksum, checksum,
-    parse::{Datagram, IPV4, IPV6},
+    parse::{Datagram, IPV4, IPV6, Layout},
     verdict::Act,
 };
 
@@ -21,6 +21,7 @@ const SCTP_CHECKSUM: usize = 8;
 /// The checksum comes last: bringing it into line may move the bytes.
 #[inline(always)]
 pub(crate) fn rewrite<A: Addr, P: Packet>(
+    layout: Layout,
     pkt: &mut P,
     datagram: &Datagram<A>,
     flow: &Flow<A>,
@@ -38,7 +39,7 @@ pub(crate) fn rewrite<A: Addr, P: Packet>(
     } else {
         ipv4(pkt, datagram.l3, flow, aged)?;
     }
-    if datagram.key.proto == proto::SCTP {
+    if layout == Layout::Unusual && datagram.key.proto == proto::SCTP {
         sctp(pkt, datagram, flow.sport, flow.dport)
     } else {
         tcp_or_udp(pkt, datagram, flow)

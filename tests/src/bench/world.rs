@@ -150,10 +150,11 @@ impl World {
         Ok(program.fd()?.try_clone()?)
     }
 
-    /// Instructions the verifier walked through, by program.
+    /// Instructions the verifier walked through, by measured program.
     pub(super) fn verified_instructions(&self) -> Result<Vec<(String, u32)>> {
         self.object
             .programs()
+            .filter(|(_, program)| program.fd().is_ok())
             .map(|(name, program)| {
                 let count = program.info()?.verified_instruction_count();
                 Ok((name.to_owned(), count.unwrap_or_default()))
