@@ -25,7 +25,12 @@ fn explains(world: &mut World) -> Result<()> {
         ("10.10.0.99%eth0", "10.96.1.81:80", "forward", "only"),
         ("10.10.0.1", "10.96.200.200:80", "reject", ""),
         ("10.10.0.99%eth0", "10.96.200.200:80", "drop", ""),
-        ("[fd00:10::99]:40000%eth0", "[fd00:10::1]:30083", "forward", "only"),
+        (
+            "[fd00:10::99]:40000%eth0",
+            "[fd00:10::1]:30083",
+            "forward",
+            "only",
+        ),
     ] {
         let answer = eventually(LOADING, || explain(world, from, to))?;
         // Without the hooks of sockets, the node's own calls go on as they are.
@@ -61,5 +66,8 @@ fn flows(world: &World) -> Result<Vec<Value>> {
     let text = lbctl(node, &["maps", "dump", "services", "-o", "json"])?;
     let services: Value = serde_json::from_str(&text)?;
     let services = services["services"].as_array().context("no services")?;
-    Ok(services.iter().map(|service| service["flows"].clone()).collect())
+    Ok(services
+        .iter()
+        .map(|service| service["flows"].clone())
+        .collect())
 }

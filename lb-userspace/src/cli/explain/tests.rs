@@ -51,7 +51,14 @@ fn wrong_questions_are_refused_with_what_to_say_instead() {
 
 #[test]
 fn mixed_families_are_a_wrong_question() {
-    let line = ["lbctl", "explain", "--from", "10.0.0.5", "--to", "[fd00::1]:80"];
+    let line = [
+        "lbctl",
+        "explain",
+        "--from",
+        "10.0.0.5",
+        "--to",
+        "[fd00::1]:80",
+    ];
     let asked = Cli::try_parse_from(line)
         .unwrap()
         .run(&mut Vec::new(), Paint::OFF);
@@ -110,13 +117,24 @@ fn seen(route: Route, interface: Option<&str>, hook: Option<Hook>) -> String {
 #[test]
 fn the_place_follows_from_hook_interface_and_route() {
     let mut lines = Vec::new();
-    for hook in [None, Some(Hook::Pod), Some(Hook::External), Some(Hook::Host)] {
+    for hook in [
+        None,
+        Some(Hook::Pod),
+        Some(Hook::External),
+        Some(Hook::Host),
+    ] {
         let name = hook.map_or("any", Hook::name);
         for interface in ["eth0", "eth1", "pod0", "lo", "none"] {
             let place = seen(Route::None, Some(interface), hook);
             lines.push(format!("{name} %{interface} => {place}"));
         }
-        for route in [Route::Local, Route::By(2), Route::By(7), Route::By(9), Route::None] {
+        for route in [
+            Route::Local,
+            Route::By(2),
+            Route::By(7),
+            Route::By(9),
+            Route::None,
+        ] {
             let place = seen(route, None, hook);
             lines.push(format!("{name} {route:?} => {place}"));
         }
