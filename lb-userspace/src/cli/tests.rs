@@ -130,6 +130,7 @@ fn every_verb_explains_itself() {
     let mut help = Vec::new();
     for verb in [
         &[][..],
+        &["explain"],
         &["maps"],
         &["maps", "dump"],
         &["service"],

@@ -10,7 +10,7 @@ use tests::topology::Family;
 use world::World;
 
 /// What is asked, `--to` last; `node` and other names stand for addresses.
-const SITUATIONS: [(&str, &[&str]); 21] = [
+const SITUATIONS: [(&str, &[&str]); 22] = [
     ("a pod asks a cluster IP", &["pod", "web:80"]),
     ("a client asks a cluster IP", &["client", "web:80"]),
     ("a client asks a node port", &["client", "node:30080"]),
@@ -36,6 +36,7 @@ const SITUATIONS: [(&str, &[&str]); 21] = [
         "one backend of a datagram",
         &["pod", "web:53", "--proto", "udp"],
     ),
+    ("an association", &["pod", "web:9899", "--proto", "sctp"]),
     ("a process of the node", &["node", "web:80"]),
     (
         "a process of the node, and nobody is there",

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, HashMap, Map};
 use clap::Parser;
-use etherparse::PacketBuilder;
+use etherparse::{IpNumber, PacketBuilder};
 use lb_common::{
     config::Config,
     maps::{self, STATUS_SIZE, programs},
@@ -22,7 +22,7 @@ use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
 use serde_json::Value;
 use tests::{
     bpffs::Bpffs,
-    fixture::names,
+    fixture::{names, world},
     kernel::{Endpoint, Input, Kernel, Output},
     netns::Netns,
     site::Site,
@@ -39,8 +39,7 @@ const REMOTE: u32 = 1;
 const PROHIBITED: u32 = 2;
 const POD2: u32 = 3;
 
-/// Name, address and port, protocol, flags, backends inside and outside; a seventh of the services
-/// has session affinity.
+/// Name, address and port, protocol, flags, backends inside and outside.
 type Service = (
     &'static str,
     (&'static str, u16),
@@ -50,7 +49,7 @@ type Service = (
     &'static [u32],
 );
 
-const SERVICES: [Service; 10] = [
+const SERVICES: [Service; 11] = [
     (
         "web",
         ("web", 80),
@@ -117,6 +116,14 @@ const SERVICES: [Service; 10] = [
         &[POD2],
     ),
     (
+        "signals",
+        ("web", 9899),
+        proto::SCTP,
+        frontend::CLUSTER_IP,
+        &[POD2, REMOTE],
+        &[POD2, REMOTE],
+    ),
+    (
         "sticky",
         ("node", 30084),
         proto::TCP,
@@ -151,7 +158,10 @@ impl World {
         for (name, flags) in names::LINKS {
             kernel.link(interfaces[name], flags)?;
         }
-        kernel.configure(config()?)?;
+        kernel.configure(Config {
+            netns: Cookie::new(1),
+            ..world::config()?
+        })?;
         for family in Family::BOTH {
             program(&mut kernel, family)?;
         }
@@ -316,13 +326,6 @@ fn interfaces() -> Result<BTreeMap<&'static str, u32>> {
         .collect()
 }
 
-fn config() -> Result<Config> {
-    Ok(Config {
-        netns: Cookie::new(1),
-        ..tests::fixture::config()?
-    })
-}
-
 fn program(kernel: &mut Kernel, family: Family) -> Result<()> {
     let rows = kernel.family(family);
     let every = backend::ALIVE | backend::IN_CLUSTER;
@@ -403,9 +406,19 @@ fn frame(answer: &Value) -> Result<Vec<u8>> {
             .tcp(ports.0, ports.1, 1, 1000)
             .syn()
             .write(&mut bytes, &[])?,
+        Some("SCTP") => builder.write(&mut bytes, IpNumber::SCTP, &init(ports))?,
         _ => builder.udp(ports.0, ports.1).write(&mut bytes, &[])?,
     }
     Ok(bytes)
+}
+
+/// An INIT chunk (RFC 9260, 3.3.2), behind a checksum that nobody looks at.
+fn init((from, to): (u16, u16)) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..2].copy_from_slice(&from.to_be_bytes());
+    bytes[2..4].copy_from_slice(&to.to_be_bytes());
+    bytes[12..].copy_from_slice(&[1, 0, 0, 20, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    bytes
 }
 
 /// Source address and port.

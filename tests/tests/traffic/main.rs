@@ -2,6 +2,7 @@
 //! that come and go; once with XDP and once where only tc can be had.
 
 mod change;
+mod explain;
 mod life;
 mod paths;
 mod refusals;
@@ -144,6 +145,7 @@ fn main() -> ExitCode {
         list.extend(refusals::checks(name));
         list.push(Check::new(format!("{name}::clean_wire"), clean_wire));
         list.extend(change::checks(name));
+        list.extend(explain::checks(name));
         list.extend(life::checks(name));
         checks.group(list, || World::start(links), |world| world.cluster.logs());
     }

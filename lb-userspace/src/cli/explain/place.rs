@@ -155,9 +155,9 @@ impl Known<'_> {
         };
         let because = match hook {
             Hook::External | Hook::Host => {
-                "the first external interface: the source is not routed to any other"
+                "the first external interface: the source is routed to none"
             }
-            Hook::Pod => "the first pod interface: the source is not routed to any",
+            Hook::Pod => "the first pod interface: the source is routed to none",
         };
         self.at(interface, hook, because)
     }
