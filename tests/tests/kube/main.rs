@@ -1,6 +1,7 @@
 //! Against the real API server and controllers, as `cargo xtask kube-assets` builds them.
 
 mod control_plane;
+mod deploy;
 mod source;
 
 use std::process::ExitCode;
@@ -34,5 +35,6 @@ fn main() -> ExitCode {
         world.control.logs()
     });
     checks.group(source::checks(), World::start, |world| world.control.logs());
+    checks.group(deploy::checks(), deploy::World::start, deploy::World::logs);
     checks.finish()
 }
