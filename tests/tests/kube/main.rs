@@ -1,6 +1,7 @@
 //! Against the real API server and controllers, as `cargo xtask kube-assets` builds them.
 
 mod control_plane;
+mod deploy;
 mod source;
 
 use std::process::ExitCode;
@@ -48,5 +49,6 @@ fn main() -> ExitCode {
     checks.group(source::checks_of_pages(), World::without_streams, |world| {
         world.control.logs()
     });
+    checks.group(deploy::checks(), deploy::World::start, deploy::World::logs);
     checks.finish()
 }

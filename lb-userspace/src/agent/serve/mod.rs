@@ -265,6 +265,7 @@ impl Servers {
     }
 
     /// What counts requests to the API server.
+    #[expect(dead_code, reason = "what calls it is made beside it")]
     pub(super) fn rest_client(&self) -> RestClient {
         self.shared.metrics.registered.rest_client()
     }
