@@ -225,7 +225,8 @@ impl Node {
         self.problems.set(Area::Capacity, lines);
         self.problems.set(Area::Servers, self.servers.problems());
         let (interfaces, problems) = (self.interfaces(), self.problems.counts());
-        self.servers.observe(usage, interfaces, problems);
+        let conflicts = self.controller.conflicts().count();
+        self.servers.observe(usage, conflicts, interfaces, problems);
     }
 
     /// Looks for entries of connection tracking that lead UDP clients astray, once services are in
@@ -306,19 +307,8 @@ impl Node {
         let counts = self.controller.no_local_endpoints();
         self.servers.no_local_endpoints(&counts);
         if outcome.failing == ByFamily::both(false) {
-            let addresses = self.controller.node_port_addresses();
             let setting = &self.options.node_port_addresses;
-            let listen = |v6| {
-                if setting.takes_all(v6) {
-                    Listen::Any
-                } else {
-                    Listen::On(addresses.clone())
-                }
-            };
-            let listen = ByFamily {
-                v4: listen(false),
-                v6: listen(true),
-            };
+            let listen = Listen::at(setting, self.controller.node_port_addresses());
             let checks = self.controller.health_checks();
             self.servers.health_checks(checks, listen);
         }

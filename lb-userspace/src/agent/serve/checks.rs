@@ -24,7 +24,7 @@ use super::{
     socket::{Bind, Family},
 };
 use crate::{
-    control::{ByFamily, HealthCheck},
+    control::{ByFamily, HealthCheck, NodePortAddresses},
     model::ObjectName,
     source::kubernetes::Event,
 };
@@ -93,6 +93,24 @@ fn families<T>(of: &ByFamily<T>) -> impl Iterator<Item = (Family, &T)> {
 }
 
 impl Listen {
+    /// Where node ports are: on the addresses `chosen` by the setting.
+    pub(in crate::agent) fn at(
+        setting: &NodePortAddresses,
+        chosen: &BTreeSet<IpAddr>,
+    ) -> ByFamily<Self> {
+        let of = |v6| {
+            if setting.takes_all(v6) {
+                Self::Any
+            } else {
+                Self::On(chosen.clone())
+            }
+        };
+        ByFamily {
+            v4: of(false),
+            v6: of(true),
+        }
+    }
+
     fn binds(&self, family: Family, port: u16) -> BTreeSet<Bind> {
         match self {
             Self::Any => BTreeSet::from([Bind::AnyOf(family, port)]),

@@ -270,15 +270,18 @@ impl Servers {
         self.shared.metrics.registered.rest_client()
     }
 
-    /// This is how things are: maps, interfaces, and the number of problems by where they belong.
+    /// This is how things are: maps, contested frontends, interfaces, and the number of problems by
+    /// where they belong.
     pub(super) fn observe(
         &self,
         usage: Vec<Usage>,
+        conflicts: usize,
         interfaces: Vec<Interface>,
         problems: Vec<(&'static str, usize)>,
     ) {
         self.shared.metrics.observe(|state| {
             state.usage = usage;
+            state.conflicts = conflicts;
             state.interfaces = interfaces;
             state.problems = problems;
         });

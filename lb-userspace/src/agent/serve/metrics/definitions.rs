@@ -128,6 +128,8 @@ definitions! {
         "Comparisons of all service maps with what they should hold, by whether they could be read: done or failed.";
     AUDIT_REPAIRS: Counter, "fairlead_audit_repaired_entries_total" [],
         "Entries that an audit found to be not as written, and repaired.";
+    CONFLICTS: Gauge, "fairlead_frontend_conflicts" [],
+        "Addresses with a port that a Service asks for and an older one has.";
     INTERFACES: Gauge, "fairlead_interface_attached" ["interface", "role", "mode"],
         "1 if programs are attached to the interface, in this mode; 0 with mode none if they are not.";
     PROBLEMS: Gauge, "fairlead_problems" ["area"],

@@ -2,7 +2,7 @@
 
 use super::{
     definitions as d,
-    family::{Family, family, number},
+    family::{Family, family, number, single},
 };
 use crate::{
     control::Usage,
@@ -14,6 +14,8 @@ use crate::{
 pub(in crate::agent::serve) struct State {
     /// How full the maps are.
     pub(in crate::agent::serve) usage: Vec<Usage>,
+    /// Number of frontends that a Service asks for and another has.
+    pub(in crate::agent::serve) conflicts: usize,
     /// Interfaces.
     pub(in crate::agent::serve) interfaces: Vec<Interface>,
     /// Number of problems, by where they belong.
@@ -26,6 +28,7 @@ impl State {
     pub(super) fn families(&self) -> Vec<Family> {
         let Self {
             usage,
+            conflicts,
             interfaces,
             problems,
             health_checks: (open, failed),
@@ -42,6 +45,7 @@ impl State {
             build(),
             family(&d::MAP_ENTRIES, of_map(|usage| usage.used)),
             family(&d::MAP_CAPACITY, of_map(|usage| usage.capacity)),
+            single(&d::CONFLICTS, number(*conflicts as u64)),
             family(&d::INTERFACES, interfaces.iter().map(attached)),
             family(
                 &d::PROBLEMS,

@@ -34,6 +34,7 @@ fn everything() -> String {
             used: 3,
             capacity: 100,
         }],
+        conflicts: 4,
         interfaces: vec![Interface {
             name: "eth0".into(),
             index: 2,
