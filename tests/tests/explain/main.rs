@@ -1,11 +1,17 @@
 //! `lbctl explain` on the real programs in the kernel.
 
 mod dump;
+mod packet;
 mod world;
+
+use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::topology::Family;
+use tests::{
+    checks::{Check, Checks},
+    topology::Family,
+};
 
 use world::World;
 
@@ -56,9 +62,34 @@ const SITUATIONS: [(&str, &[&str]); 22] = [
     ),
 ];
 
-#[test]
-fn every_situation_is_answered_and_nothing_changes() -> Result<()> {
-    let world = World::new()?;
+fn main() -> ExitCode {
+    let mut checks = Checks::from_args();
+    let list: [(&str, fn(&mut World) -> Result<()>); 6] = [
+        (
+            "every_situation_is_answered_and_nothing_changes",
+            every_situation_is_answered_and_nothing_changes,
+        ),
+        ("people_are_told_the_same", people_are_told_the_same),
+        (
+            "what_cannot_be_answered_is_one_line",
+            what_cannot_be_answered_is_one_line,
+        ),
+        (
+            "a_client_that_is_remembered_is_told_its_backend",
+            a_client_that_is_remembered_is_told_its_backend,
+        ),
+        (
+            "a_flow_is_found_by_its_whole_tuple",
+            a_flow_is_found_by_its_whole_tuple,
+        ),
+        ("what_is_said_is_what_happens", what_is_said_is_what_happens),
+    ];
+    let list = list.map(|(name, check)| Check::new(name, check));
+    checks.group(list.into(), World::new, |_| String::new());
+    checks.finish()
+}
+
+fn every_situation_is_answered_and_nothing_changes(world: &mut World) -> Result<()> {
     for family in Family::BOTH {
         let mut answers = String::new();
         for (name, args) in SITUATIONS {
@@ -68,16 +99,14 @@ fn every_situation_is_answered_and_nothing_changes() -> Result<()> {
                 before == dump::every_map(world.pins())?,
                 "{name}: maps have changed"
             );
-            answers += &format!("# {name}: {}\n{answer}\n", args.join(" "));
+            writeln!(answers, "# {name}: {}\n{answer}", args.join(" "))?;
         }
         insta::assert_snapshot!(format!("answers_{family:?}").to_lowercase(), answers);
     }
     Ok(())
 }
 
-#[test]
-fn what_is_said_is_what_happens() -> Result<()> {
-    let mut world = World::new()?;
+fn what_is_said_is_what_happens(world: &mut World) -> Result<()> {
     for family in Family::BOTH {
         for (name, args) in SITUATIONS {
             let answer: Value = serde_json::from_str(&world.explain(family, args)?)?;
@@ -91,9 +120,7 @@ fn what_is_said_is_what_happens() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_client_that_is_remembered_is_told_its_backend() -> Result<()> {
-    let mut world = World::new()?;
+fn a_client_that_is_remembered_is_told_its_backend(world: &mut World) -> Result<()> {
     for family in Family::BOTH {
         let args = ["client", "node:30084"];
         let answer = world.answer(family, &args)?;
@@ -113,9 +140,7 @@ fn a_client_that_is_remembered_is_told_its_backend() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_flow_is_found_by_its_whole_tuple() -> Result<()> {
-    let mut world = World::new()?;
+fn a_flow_is_found_by_its_whole_tuple(world: &mut World) -> Result<()> {
     for family in Family::BOTH {
         let args = ["client:40000", "node:30080"];
         let answer = world.answer(family, &args)?;
@@ -138,9 +163,7 @@ fn a_flow_is_found_by_its_whole_tuple() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn people_are_told_the_same() -> Result<()> {
-    let world = World::new()?;
+fn people_are_told_the_same(world: &mut World) -> Result<()> {
     let mut answers = String::new();
     for args in [
         &["client:61500", "node:30080"][..],
@@ -149,15 +172,13 @@ fn people_are_told_the_same() -> Result<()> {
         &["node", "web:80"],
     ] {
         let answer = world.lbctl(Family::V4, args, "table")?;
-        answers += &format!("# {}\n{answer}\n", args.join(" "));
+        writeln!(answers, "# {}\n{answer}", args.join(" "))?;
     }
-    insta::assert_snapshot!(answers);
+    insta::assert_snapshot!("people_are_told_the_same", answers);
     Ok(())
 }
 
-#[test]
-fn what_cannot_be_answered_is_one_line() -> Result<()> {
-    let world = World::new()?;
+fn what_cannot_be_answered_is_one_line(world: &mut World) -> Result<()> {
     let mut lines = Vec::new();
     for args in [
         &["client%eth9", "web:80"][..],
@@ -168,6 +189,6 @@ fn what_cannot_be_answered_is_one_line() -> Result<()> {
         let error = world.lbctl(Family::V4, args, "json").unwrap_err();
         lines.push(format!("{}\n  {error}", args.join(" ")));
     }
-    insta::assert_snapshot!(lines.join("\n"));
+    insta::assert_snapshot!("what_cannot_be_answered_is_one_line", lines.join("\n"));
     Ok(())
 }

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, net::IpAddr};
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, HashMap, Map};
 use clap::Parser;
-use etherparse::{IpNumber, PacketBuilder};
 use lb_common::{
     config::Config,
     maps::{self, STATUS_SIZE, programs},
@@ -22,12 +21,14 @@ use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
 use serde_json::Value;
 use tests::{
     bpffs::Bpffs,
-    fixture::{names, world},
+    fixture::{self, names},
     kernel::{Endpoint, Input, Kernel, Output},
     netns::Netns,
     site::Site,
     topology::Family,
 };
+
+use crate::packet;
 
 /// Answers of tc programs.
 const TC_ACT_UNSPEC: u32 = u32::MAX;
@@ -160,7 +161,7 @@ impl World {
         }
         kernel.configure(Config {
             netns: Cookie::new(1),
-            ..world::config()?
+            ..fixture::config()?
         })?;
         for family in Family::BOTH {
             program(&mut kernel, family)?;
@@ -213,12 +214,12 @@ impl World {
     /// Has the live program do what was asked about. The address it leads to.
     pub(crate) fn send(&mut self, answer: &Value) -> Result<String> {
         let output = self.run(answer)?;
-        Ok(destination(&output.frame)?.to_string())
+        Ok(packet::destination(&output.frame)?.to_string())
     }
 
     /// Whether the live program does what is said.
     pub(crate) fn compare(&mut self, answer: &Value) -> Result<()> {
-        let sent = frame(answer)?;
+        let sent = packet::frame(answer)?;
         let output = self.run(answer)?;
         match answer["verdict"].as_str() {
             Some("pass") => {
@@ -242,13 +243,13 @@ impl World {
             );
             return Ok(());
         }
-        let led = destination(&output.frame)?.to_string();
+        let led = packet::destination(&output.frame)?.to_string();
         let mut candidates = answer["candidates"].as_array().into_iter().flatten();
         let candidate = candidates
             .find(|candidate| candidate["address"] == led.as_str())
             .with_context(|| format!("{led} is no candidate"))?;
         ensure!(candidate["verdict"] == "forward", "{candidate}");
-        let (source, port) = source(&output.frame)?;
+        let (source, port) = packet::source(&output.frame)?;
         ensure!(candidate["source"]["address"] == source.to_string());
         if let Some(kept) = candidate["source"]["port"].as_u64() {
             ensure!(kept == u64::from(port), "{port} instead of {kept}");
@@ -262,7 +263,7 @@ impl World {
             _ => programs::TC_EXTERNAL_INGRESS,
         };
         let interface = answer["seen"]["interface"].as_str().context("nowhere")?;
-        let frame = frame(answer)?;
+        let frame = packet::frame(answer)?;
         let ifindex = self.interfaces[interface];
         let kernel = &self.kernel;
         self.netns.run(|| {
@@ -383,73 +384,4 @@ fn at(family: Family, text: &str) -> Result<String> {
         IpAddr::V4(address) => format!("{address}:{port}"),
         IpAddr::V6(address) => format!("[{address}]:{port}"),
     })
-}
-
-/// The packet that was asked about, with checksums.
-fn frame(answer: &Value) -> Result<Vec<u8>> {
-    let address = |of: &Value| -> Result<IpAddr> {
-        let text = of["address"].as_str().context("no address")?;
-        Ok(text.parse()?)
-    };
-    let port = |of: &Value| of["port"].as_u64().map(|port| port as u16);
-    let (from, to) = (&answer["from"], &answer["to"]);
-    let ports = (port(from).unwrap_or(40_001), port(to).context("no port")?);
-    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-    let builder = match (address(from)?, address(to)?) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => builder.ipv4(from.octets(), to.octets(), 64),
-        (IpAddr::V6(from), IpAddr::V6(to)) => builder.ipv6(from.octets(), to.octets(), 64),
-        _ => anyhow::bail!("families are mixed"),
-    };
-    let mut bytes = Vec::new();
-    match answer["protocol"].as_str() {
-        Some("TCP") => builder
-            .tcp(ports.0, ports.1, 1, 1000)
-            .syn()
-            .write(&mut bytes, &[])?,
-        Some("SCTP") => builder.write(&mut bytes, IpNumber::SCTP, &init(ports))?,
-        _ => builder.udp(ports.0, ports.1).write(&mut bytes, &[])?,
-    }
-    Ok(bytes)
-}
-
-/// An INIT chunk (RFC 9260, 3.3.2), behind a checksum that nobody looks at.
-fn init((from, to): (u16, u16)) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes[..2].copy_from_slice(&from.to_be_bytes());
-    bytes[2..4].copy_from_slice(&to.to_be_bytes());
-    bytes[12..].copy_from_slice(&[1, 0, 0, 20, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
-    bytes
-}
-
-/// Source address and port.
-fn source(frame: &[u8]) -> Result<(IpAddr, u16)> {
-    let [high, low, ..] = frame.get(transport(frame)..).context("too short")? else {
-        anyhow::bail!("no port");
-    };
-    Ok((addresses(frame)?.0, u16::from_be_bytes([*high, *low])))
-}
-
-fn destination(frame: &[u8]) -> Result<IpAddr> {
-    Ok(addresses(frame)?.1)
-}
-
-fn is_ipv4(frame: &[u8]) -> bool {
-    frame[12..14] == [8, 0]
-}
-
-fn transport(frame: &[u8]) -> usize {
-    if is_ipv4(frame) { 34 } else { 54 }
-}
-
-fn addresses(frame: &[u8]) -> Result<(IpAddr, IpAddr)> {
-    let end = transport(frame);
-    let length = if is_ipv4(frame) { 4 } else { 16 };
-    let read = |start: usize| -> Result<IpAddr> {
-        let octets = &frame[start..start + length];
-        Ok(match length {
-            4 => IpAddr::from(<[u8; 4]>::try_from(octets)?),
-            _ => IpAddr::from(<[u8; 16]>::try_from(octets)?),
-        })
-    };
-    Ok((read(end - 2 * length)?, read(end - length)?))
 }

@@ -118,7 +118,11 @@ fn verdict<S: serde::Serializer>(outcome: &Outcome, serializer: S) -> Result<S::
     serializer.serialize_str(verdict_name(*outcome))
 }
 
-#[expect(clippy::ref_option, reason = "the signature is serde's")]
+#[expect(
+    clippy::ref_option,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature is serde's"
+)]
 fn reason<S: serde::Serializer>(reason: &Option<Reason>, serializer: S) -> Result<S::Ok, S::Error> {
     reason.map(Reason::name).serialize(serializer)
 }
@@ -159,7 +163,7 @@ impl Inquiry {
             (Some(frontend), Some(flow)) => {
                 found.choice = Some(Choice::Affinity);
                 found.backend = Some(backends.backend(flow.backend)?);
-                found.candidates = distinct(backends.of(frontend.slots)?)
+                found.candidates = distinct(&backends.of(frontend.slots)?)
                     .into_iter()
                     .map(|(backend, slots)| Candidate {
                         way: (backend.index == flow.backend).then(|| found.way.clone()),
@@ -278,8 +282,8 @@ fn first_positions(slots: &[BackendRef]) -> Vec<(u32, BackendRef, u32)> {
     distinct
 }
 
-fn distinct(slots: Vec<BackendRef>) -> Vec<(BackendRef, u32)> {
-    first_positions(&slots)
+fn distinct(slots: &[BackendRef]) -> Vec<(BackendRef, u32)> {
+    first_positions(slots)
         .into_iter()
         .map(|(_, backend, slots)| (backend, slots))
         .collect()

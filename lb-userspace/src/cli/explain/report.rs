@@ -61,12 +61,12 @@ pub(super) struct ServiceRef {
     pub(super) id: u32,
     /// None if the id has no name.
     #[serde(flatten)]
-    pub(super) name: Option<Name>,
+    pub(super) name: Option<PortName>,
 }
 
 /// The name of a Service port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Name {
+pub(super) struct PortName {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) port: String,
@@ -74,7 +74,7 @@ pub(super) struct Name {
     full: String,
 }
 
-impl Name {
+impl PortName {
     fn of(service: &Service) -> Self {
         Self {
             namespace: service.namespace.clone(),
@@ -120,7 +120,7 @@ impl Report {
             way,
             service: service.map(|id| ServiceRef {
                 id,
-                name: collector.service(id).map(Name::of),
+                name: collector.service(id).map(PortName::of),
             }),
             established: choice == Some(Choice::Flow),
             choice,
