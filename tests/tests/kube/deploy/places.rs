@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{cluster::eventually, kube::ControlPlane};
 
 use super::{NAME, NAMESPACE, SOON, World, apply, folder};
@@ -24,23 +24,49 @@ spec:
       containers: [{name: kube-proxy, image: example.org/kube-proxy}]
 ";
 
-/// The nodes that a DaemonSet has a Pod for.
+/// The nodes that a DaemonSet has a Pod for. Does what a scheduler and kubelets would on the way:
+/// the controller looks at Pods by the node they are on.
 fn nodes_of(control: &ControlPlane, name: &str) -> Result<BTreeSet<String>> {
     let label = format!("app.kubernetes.io/name={name}");
     let args = ["get", "pods", "-n", NAMESPACE, "-l", &label, "-o", "json"];
     let pods: Value = serde_json::from_str(&control.kubectl(&args, "")?)?;
-    let pods = pods["items"].as_array().context("no list")?;
-    let node = |pod: &Value| {
-        // There is no scheduler, which would do as it is told here.
+    let mut nodes = BTreeSet::new();
+    for pod in pods["items"].as_array().context("no list")? {
+        let name = pod["metadata"]["name"].as_str().context("no name")?;
+        if !pod["metadata"]["deletionTimestamp"].is_null() {
+            end(control, name)?;
+            continue;
+        }
         let terms = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution\
                      /nodeSelectorTerms/0/matchFields/0/values/0";
-        let name = pod.pointer(terms).and_then(Value::as_str);
-        Some(name.context("a Pod for no node")?.to_owned()).context("no node")
-    };
-    pods.iter()
-        .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
-        .map(node)
-        .collect()
+        let node = pod.pointer(terms).and_then(Value::as_str);
+        let node = node.context("a Pod for no node")?;
+        if pod["spec"]["nodeName"].is_null() {
+            bind(control, name, node)?;
+        }
+        nodes.insert(node.to_owned());
+    }
+    Ok(nodes)
+}
+
+fn bind(control: &ControlPlane, pod: &str, node: &str) -> Result<()> {
+    let binding = json!({
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": { "name": pod },
+        "target": { "apiVersion": "v1", "kind": "Node", "name": node },
+    });
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}/binding");
+    let create = ["create", "--raw", &path, "--filename=-"];
+    control.kubectl(&create, &binding.to_string()).map(drop)
+}
+
+fn end(control: &ControlPlane, pod: &str) -> Result<()> {
+    let delete = ["delete", "pod", pod, "-n", NAMESPACE, "--ignore-not-found"];
+    let at_once = ["--force", "--grace-period=0"];
+    control
+        .kubectl(&[&delete[..], &at_once].concat(), "")
+        .map(drop)
 }
 
 fn until_on(control: &ControlPlane, name: &str, wanted: &[&str]) -> Result<()> {
@@ -92,12 +118,13 @@ pub(super) fn everywhere(world: &mut World) -> Result<()> {
 pub(super) fn by_node(world: &mut World) -> Result<()> {
     everywhere(world)?;
     let control = world.control();
-    control.apply_yaml(KUBE_PROXY)?;
-    until_on(control, "kube-proxy", &["node-a", "node-b"])?;
     let patch = folder("overlays/by-node/kube-proxy.yaml");
     let patch = patch.to_str().context("our path is not text")?;
-    let kube_proxy = ["patch", "daemonset", "kube-proxy", "-n", NAMESPACE];
-    control.kubectl(&[&kube_proxy[..], &["--patch-file", patch]].concat(), "")?;
+    // Patched before it is applied: what becomes of Pods in an update is not the question.
+    let kube_proxy = ["patch", "--local", "--filename=-", "--output=yaml"];
+    let kube_proxy = [&kube_proxy[..], &["--patch-file", patch]].concat();
+    control.apply_yaml(&control.kubectl(&kube_proxy, KUBE_PROXY)?)?;
+    until_on(control, "kube-proxy", &["node-a", "node-b"])?;
     apply(control, "overlays/by-node")?;
     for (change, ours, theirs) in [
         ("fairlead.dev/serves=true", &["node-a"][..], &["node-b"][..]),

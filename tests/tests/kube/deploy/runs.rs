@@ -52,8 +52,8 @@ pub(super) fn as_told(world: &mut World) -> Result<()> {
     eventually(SOON, || {
         world.audit.judge(since, &granted)?;
         let status: Value = serde_json::from_str(&lbctl(node, &["status", "-o", "json"])?)?;
-        ensure!(status["problems"] == serde_json::json!([]), "{status:#}");
-        ensure!(status["sockets"]["mode"] == "host", "{status:#}");
+        ensure!(status["warnings"] == serde_json::json!([]), "{status:#}");
+        ensure!(status["agent"]["sockets"]["mode"] == "host", "{status:#}");
         Ok(())
     })?;
     for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
