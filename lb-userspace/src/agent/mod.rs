@@ -17,6 +17,7 @@ mod decode;
 mod dry_run;
 mod epoch;
 mod interface;
+mod leftovers;
 mod links;
 mod logging;
 mod monitor;
@@ -39,6 +40,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
 };
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
@@ -46,7 +48,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::pins::Pins;
 use config_file::ConfigFile;
-use options::{Cli, Command, Host, Options, Resolved, RunArgs, Task};
+use options::{CleanupArgs, Cli, Command, Host, Options, Resolved, RunArgs, Task};
 
 /// `lb-agent` as called from the command line.
 pub fn main() -> ExitCode {
@@ -55,7 +57,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run_with(&cli, args),
         Command::Cleanup(args) => {
             logging::start(cli.log_level(0));
-            cleanup::cleanup(&args.bpffs).map_err(|error| error.to_string())
+            clean_up(args)
         }
     };
     match done {
@@ -64,6 +66,14 @@ pub fn main() -> ExitCode {
             error!("{line}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn clean_up(args: &CleanupArgs) -> Result<(), String> {
+    if args.kube_proxy {
+        leftovers::remove().map_err(|error| error.to_string())
+    } else {
+        cleanup::cleanup(&args.bpffs).map_err(|error| error.to_string())
     }
 }
 
@@ -88,6 +98,8 @@ fn run_with(cli: &Cli, args: &RunArgs) -> Result<(), String> {
     match task {
         Task::Run => {
             prepare(&options)?;
+            // It takes as long as other programs do, for which nobody is to wait.
+            thread::spawn(leftovers::tell);
             let file = file.map(|(path, text)| watched(args, path, text));
             run::run(options, file).map_err(|error| error.to_string())
         }

@@ -19,7 +19,7 @@ use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-pub(super) use cli::{Cli, Command, RunArgs};
+pub(super) use cli::{CleanupArgs, Cli, Command, RunArgs};
 pub(super) use duration::Span;
 pub(super) use kube_proxy::Conntrack;
 pub(super) use resolve::{Host, Resolved, Task, resolve};

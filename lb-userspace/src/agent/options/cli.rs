@@ -77,7 +77,8 @@ pub(in crate::agent) enum Command {
     /// Run on this node until told to stop (SIGTERM, SIGINT).
     #[command(after_help = EXAMPLES)]
     Run(Box<RunArgs>),
-    /// Detach every program and remove every map that an agent left behind.
+    /// Detach every program and remove every map that an agent left behind; or take away what
+    /// kube-proxy left.
     Cleanup(CleanupArgs),
 }
 
@@ -96,7 +97,7 @@ pub(in crate::agent) struct RunArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
     pub(super) init_only: bool,
-    /// Do what `lb-agent cleanup --kube-proxy` does, and end.
+    /// Do what `lb-agent cleanup` does, and end.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
     pub(super) cleanup: bool,
@@ -115,4 +116,8 @@ pub(in crate::agent) struct CleanupArgs {
     /// The directory that `run` was given.
     #[arg(long, value_name = "DIR", default_value = BPFFS)]
     pub(in crate::agent) bpffs: PathBuf,
+    /// Take kube-proxy's rules away instead: its nftables tables and its iptables chains, with the
+    /// programs of the same names. Do so once it runs no more.
+    #[arg(long)]
+    pub(in crate::agent) kube_proxy: bool,
 }
