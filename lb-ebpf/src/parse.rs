@@ -146,21 +146,16 @@ fn own_vlan(tci: u16) -> Result<(), Reason> {
     }
 }
 
-/// The network header of an untagged TCP or UDP frame without IPv4 options or IPv6 extensions:
-/// nearly every one. Told apart first, so that the compiler knows all its offsets.
+/// The network header of an untagged frame without IPv4 options or IPv6 extensions: nearly every
+/// one. Told apart first, so that the compiler knows all its offsets.
 #[inline(always)]
 pub(crate) fn usual<P: Packet>(pkt: &P) -> Option<Network> {
     if pkt.stripped_vlan().is_some() {
         return None;
     }
-    let frame = pkt.bytes::<{ ETHERNET + 10 }>(0)?;
+    let frame = pkt.bytes::<{ ETHERNET + 7 }>(0)?;
     match P::load16(frame, 12) {
-        ethertype::IPV4
-            if frame[ETHERNET] == 0x45
-                && matches!(frame[ETHERNET + 9], proto::TCP | proto::UDP) =>
-        {
-            Some(Network::Ipv4(ETHERNET))
-        }
+        ethertype::IPV4 if frame[ETHERNET] == 0x45 => Some(Network::Ipv4(ETHERNET)),
         ethertype::IPV6 if matches!(frame[ETHERNET + 6], proto::TCP | proto::UDP) => {
             Some(Network::Ipv6(ETHERNET))
         }

@@ -28,10 +28,14 @@ where
     F: Flows<V4> + Flows<V6>,
     T: Tables<V4> + Tables<V6>,
 {
-    let fate = match parse::usual(pkt) {
+    let usual = match parse::usual(pkt) {
         Some(Network::Ipv4(_)) => usual_ipv4(hook, pkt, flows, tables),
         Some(Network::Ipv6(_)) => usual_ipv6(hook, pkt, flows, tables),
-        None => unusual(hook, pkt, flows, tables),
+        None => Err(Reason::OtherProtocol),
+    };
+    let fate = match usual {
+        Err(Reason::OtherProtocol) => unusual(hook, pkt, flows, tables),
+        settled => settled,
     };
     let fate = fate.unwrap_or_else(|reason| {
         Tables::<V4>::count(tables, reason);
