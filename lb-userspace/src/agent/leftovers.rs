@@ -74,10 +74,10 @@ pub(super) fn remove() -> Result<(), LeftoversError> {
     let mut installed = false;
     if let Some(output) = run("nft", &["list", "tables"])? {
         installed = true;
-        let text = printed("nft", output)?;
+        let text = printed("nft", &output)?;
         for (family, table) in kube_proxy_tables(&text) {
             if let Some(output) = run("nft", &["delete", "table", family, table])? {
-                printed("nft", output)?;
+                printed("nft", &output)?;
                 info!("removed nftables table {family} {table}");
             }
         }
@@ -85,7 +85,7 @@ pub(super) fn remove() -> Result<(), LeftoversError> {
     for [save, restore] in IPTABLES {
         if let Some(output) = run(save, &[])? {
             installed = true;
-            let changes = removal(&printed(save, output)?);
+            let changes = removal(&printed(save, &output)?);
             if !changes.is_empty() {
                 feed(restore, &["--noflush", "-w", "5"], &changes)?;
                 info!("removed kube-proxy's chains ({save})");
@@ -228,10 +228,10 @@ fn feed(program: &'static str, args: &[&str], input: &str) -> Result<(), Leftove
         stdin.write_all(input.as_bytes()).map_err(failed)?;
     }
     let output = child.wait_with_output().map_err(failed)?;
-    printed(program, output).map(drop)
+    printed(program, &output).map(drop)
 }
 
-fn printed(program: &'static str, output: Output) -> Result<String, LeftoversError> {
+fn printed(program: &'static str, output: &Output) -> Result<String, LeftoversError> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -243,12 +243,40 @@ fn printed(program: &'static str, output: Output) -> Result<String, LeftoversErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::namespace::Namespace;
 
     #[test]
     fn k05_only_kube_proxys_tables_are_told() {
         let printed = "table ip kube-proxy\ntable ip6 kube-proxy-2\ntable inet kube-proxy\n";
         assert_eq!(kube_proxy_tables(printed), [("ip", "kube-proxy")]);
         assert_eq!(kube_proxy_tables(""), []);
+    }
+
+    /// Needs root and nft: tables are made and removed in a namespace of their own.
+    #[test]
+    fn k05_kube_proxys_tables_go_from_the_kernel_and_others_stay() {
+        let (before, after, left) = Namespace::new().run(|| {
+            let nft = |args: &[&str]| printed("nft", &run("nft", args).unwrap().unwrap());
+            for table in ["ip kube-proxy", "ip6 kube-proxy", "ip kubelet"] {
+                let words: Vec<_> = ["add", "table"]
+                    .into_iter()
+                    .chain(table.split(' '))
+                    .collect();
+                nft(&words).unwrap();
+            }
+            let before = found();
+            remove().unwrap();
+            (before, found(), nft(&["list", "tables"]).unwrap())
+        });
+        assert_eq!(
+            before,
+            [
+                "nftables table ip kube-proxy",
+                "nftables table ip6 kube-proxy"
+            ]
+        );
+        assert!(after.is_empty(), "{after:?}");
+        assert_eq!(left, "table ip kubelet\n");
     }
 
     #[test]

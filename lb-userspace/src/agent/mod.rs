@@ -21,6 +21,8 @@ mod leftovers;
 mod links;
 mod logging;
 mod monitor;
+#[cfg(test)]
+mod namespace;
 mod netns;
 mod node;
 mod options;

@@ -1,19 +1,11 @@
 //! Which entries are stale, and what becomes of them in a kernel.
 
-use std::{
-    fs::File,
-    io::{Read as _, Write as _},
-    os::fd::AsFd as _,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
-
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, IPTuple, ProtoTuple, Protocol as Number, Status, Tuple,
 };
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{netlink::Family, *};
+use crate::agent::namespace::Namespace;
 use crate::model::{Change, Endpoint, EndpointPort, EndpointSlice, ObjectName, ServiceType};
 
 const NAME: &str = "dns";
@@ -132,45 +124,6 @@ fn g04_without_endpoints_or_service_all_are_stale() {
     assert_eq!(none.relation(&entry), Relation::Foreign);
     let gone = none.and_former(&services(true));
     assert_eq!(gone.relation(&entry), Relation::Stale);
-}
-
-/// A network namespace that lives as long as a process in it.
-struct Namespace(Child);
-
-impl Namespace {
-    fn new() -> Self {
-        let mut command = Command::new("unshare");
-        command
-            .args(["--net", "cat"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().expect("unshare is part of util-linux");
-        // What comes back was read inside the namespace.
-        let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        input.write_all(b"x").unwrap();
-        output.read_exact(&mut [0]).unwrap();
-        child.stdin = Some(input);
-        Self(child)
-    }
-
-    /// Runs on a thread of its own inside it.
-    fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        let file = File::open(format!("/proc/{}/ns/net", self.0.id())).unwrap();
-        thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-                f()
-            });
-            inside.join().unwrap()
-        })
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
 }
 
 fn family(destination: &str) -> Family {
