@@ -1,4 +1,4 @@
-//! A container as a kubelet and its runtime would make it of the DaemonSet: mounts, environment,
+//! A container as a kubelet and its runtime would make it of the `DaemonSet`: mounts, environment,
 //! capabilities. There being no image, it has this machine's programs, read-only.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
@@ -18,7 +18,8 @@ use super::{NAME, NAMESPACE, object};
 const ACCOUNT: &str = "/run/secrets/kubernetes.io/serviceaccount";
 
 /// What makes the mounts, given by the script's arguments as `SOURCE:TARGET:OPTIONS`, up to `--`.
-/// A runtime lets a container write neither to `/`, nor to `/sys` nor to `/proc/sys`.
+/// A runtime lets a container write neither to `/`, nor to `/sys` nor to `/proc/sys`; a kubelet gives
+/// Pods of this priority an `oom_score_adj` of -997.
 const SCRIPT: &str = "\
 root=$1; shift
 while [ \"$1\" != -- ]; do
@@ -32,11 +33,12 @@ shift
 for dir in \"$root\"/*; do mount --rbind \"$dir\" \"/${dir##*/}\"; done
 mount --bind /proc/sys /proc/sys
 for dir in /proc/sys /sys /; do mount -o remount,bind,ro \"$dir\"; done
+echo -997 > /proc/$$/oom_score_adj
 cd /
 exec \"$@\"
 ";
 
-/// A container of the DaemonSet on a node.
+/// A container of the `DaemonSet` on a node.
 pub(super) struct Container<'a> {
     control: &'a ControlPlane,
     node: &'a Host,
@@ -45,7 +47,7 @@ pub(super) struct Container<'a> {
 }
 
 impl<'a> Container<'a> {
-    /// By the DaemonSet as the API server has it.
+    /// By the `DaemonSet` as the API server has it.
     pub(super) fn new(
         control: &'a ControlPlane,
         node: &'a Host,
@@ -55,6 +57,8 @@ impl<'a> Container<'a> {
         let pod = daemon_set["spec"]["template"]["spec"].clone();
         ensure!(pod["serviceAccountName"] == NAME, "another's rights");
         ensure!(pod["hostNetwork"] == true, "not the node's network");
+        let priority = &pod["priorityClassName"];
+        ensure!(*priority == "system-node-critical", "{priority}");
         Ok(Self {
             control,
             node,
@@ -181,7 +185,7 @@ impl<'a> Container<'a> {
     }
 }
 
-/// The ConfigMap that names the API server's own address.
+/// The `ConfigMap` that names the API server's own address.
 pub(super) fn name_api_server(control: &ControlPlane, host: &str, port: u16) -> Result<()> {
     let map = serde_json::json!({
         "apiVersion": "v1",

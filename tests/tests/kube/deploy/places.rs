@@ -1,4 +1,4 @@
-//! Where the DaemonSets put their Pods.
+//! Where the `DaemonSets` put their Pods.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ spec:
       containers: [{name: kube-proxy, image: example.org/kube-proxy}]
 ";
 
-/// The nodes that a DaemonSet has a Pod for. Does what a scheduler and kubelets would on the way:
+/// The nodes that a `DaemonSet` has a Pod for. Does what a scheduler and kubelets would on the way:
 /// the controller looks at Pods by the node they are on.
 fn nodes_of(control: &ControlPlane, name: &str) -> Result<BTreeSet<String>> {
     let label = format!("app.kubernetes.io/name={name}");
@@ -118,6 +118,8 @@ pub(super) fn everywhere(world: &mut World) -> Result<()> {
 pub(super) fn by_node(world: &mut World) -> Result<()> {
     everywhere(world)?;
     let control = world.control();
+    control.kubectl(&["delete", "daemonset", NAME, "-n", NAMESPACE], "")?;
+    until_on(control, NAME, &[])?;
     let patch = folder("overlays/by-node/kube-proxy.yaml");
     let patch = patch.to_str().context("our path is not text")?;
     // Patched before it is applied: what becomes of Pods in an update is not the question.

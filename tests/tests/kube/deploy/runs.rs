@@ -1,4 +1,4 @@
-//! The agent in the DaemonSet's container.
+//! The agent in the `DaemonSet`'s container.
 
 use std::{
     io::{Read as _, Write as _},
