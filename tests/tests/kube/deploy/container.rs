@@ -18,8 +18,7 @@ use super::{NAME, NAMESPACE, object};
 const ACCOUNT: &str = "/run/secrets/kubernetes.io/serviceaccount";
 
 /// What makes the mounts, given by the script's arguments as `SOURCE:TARGET:OPTIONS`, up to `--`.
-/// A runtime lets a container write neither to `/`, nor to `/sys` nor to `/proc/sys`; a kubelet gives
-/// Pods of this priority an `oom_score_adj` of -997.
+/// A runtime lets a container write neither to `/`, nor to `/sys` nor to `/proc/sys`.
 const SCRIPT: &str = "\
 root=$1; shift
 while [ \"$1\" != -- ]; do
@@ -33,7 +32,6 @@ shift
 for dir in \"$root\"/*; do mount --rbind \"$dir\" \"/${dir##*/}\"; done
 mount --bind /proc/sys /proc/sys
 for dir in /proc/sys /sys /; do mount -o remount,bind,ro \"$dir\"; done
-echo -997 > /proc/$$/oom_score_adj
 cd /
 exec \"$@\"
 ";

@@ -8,6 +8,9 @@ use tests::{cluster::eventually, kube::ControlPlane};
 
 use super::{NAME, NAMESPACE, SOON, World, apply, folder};
 
+/// What nodes have that we are built for.
+const OURS: [&str; 2] = ["kubernetes.io/os=linux", "kubernetes.io/arch=amd64"];
+
 /// kube-proxy as it is found in clusters, as far as its places are concerned.
 const KUBE_PROXY: &str = "\
 apiVersion: apps/v1
@@ -88,7 +91,7 @@ fn label(control: &ControlPlane, node: &str, labels: &[&str]) -> Result<()> {
 /// Each node of our architecture, whatever keeps other Pods away, and before all others.
 pub(super) fn everywhere(world: &mut World) -> Result<()> {
     let control = world.control();
-    let ours = ["kubernetes.io/os=linux", "kubernetes.io/arch=amd64"];
+    label(control, "node-b", &["kubernetes.io/arch=arm64"])?;
     let taint = [
         "taint",
         "--overwrite",
@@ -97,9 +100,9 @@ pub(super) fn everywhere(world: &mut World) -> Result<()> {
         "full=yes:NoExecute",
     ];
     control.kubectl(&taint, "")?;
-    label(control, "node-a", &ours)?;
+    label(control, "node-a", &OURS)?;
     until_on(control, NAME, &["node-a"])?;
-    label(control, "node-b", &ours)?;
+    label(control, "node-b", &OURS)?;
     until_on(control, NAME, &["node-a", "node-b"])?;
     let args = [
         "get",
@@ -116,8 +119,9 @@ pub(super) fn everywhere(world: &mut World) -> Result<()> {
 
 /// A label moves a node from kube-proxy to Fairlead, and without it the node goes back.
 pub(super) fn by_node(world: &mut World) -> Result<()> {
-    everywhere(world)?;
     let control = world.control();
+    label(control, "node-a", &OURS)?;
+    label(control, "node-b", &OURS)?;
     control.kubectl(&["delete", "daemonset", NAME, "-n", NAMESPACE], "")?;
     until_on(control, NAME, &[])?;
     let patch = folder("overlays/by-node/kube-proxy.yaml");
