@@ -1,4 +1,4 @@
-//! A container as a kubelet and its runtime would make it of the DaemonSet: mounts, environment,
+//! A container as a kubelet and its runtime would make it of the `DaemonSet`: mounts, environment,
 //! capabilities. There being no image, it has this machine's programs, read-only.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
@@ -36,7 +36,7 @@ cd /
 exec \"$@\"
 ";
 
-/// A container of the DaemonSet on a node.
+/// A container of the `DaemonSet` on a node.
 pub(super) struct Container<'a> {
     control: &'a ControlPlane,
     node: &'a Host,
@@ -45,7 +45,7 @@ pub(super) struct Container<'a> {
 }
 
 impl<'a> Container<'a> {
-    /// By the DaemonSet as the API server has it.
+    /// By the `DaemonSet` as the API server has it.
     pub(super) fn new(
         control: &'a ControlPlane,
         node: &'a Host,
@@ -55,6 +55,8 @@ impl<'a> Container<'a> {
         let pod = daemon_set["spec"]["template"]["spec"].clone();
         ensure!(pod["serviceAccountName"] == NAME, "another's rights");
         ensure!(pod["hostNetwork"] == true, "not the node's network");
+        let priority = &pod["priorityClassName"];
+        ensure!(*priority == "system-node-critical", "{priority}");
         Ok(Self {
             control,
             node,
@@ -181,7 +183,7 @@ impl<'a> Container<'a> {
     }
 }
 
-/// The ConfigMap that names the API server's own address.
+/// The `ConfigMap` that names the API server's own address.
 pub(super) fn name_api_server(control: &ControlPlane, host: &str, port: u16) -> Result<()> {
     let map = serde_json::json!({
         "apiVersion": "v1",

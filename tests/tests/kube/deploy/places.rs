@@ -1,4 +1,4 @@
-//! Where the DaemonSets put their Pods.
+//! Where the `DaemonSets` put their Pods.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use tests::{cluster::eventually, kube::ControlPlane};
 
 use super::{NAME, NAMESPACE, SOON, World, apply, folder};
+
+/// What nodes have that we are built for.
+const OURS: [&str; 2] = ["kubernetes.io/os=linux", "kubernetes.io/arch=amd64"];
 
 /// kube-proxy as it is found in clusters, as far as its places are concerned.
 const KUBE_PROXY: &str = "\
@@ -24,7 +27,7 @@ spec:
       containers: [{name: kube-proxy, image: example.org/kube-proxy}]
 ";
 
-/// The nodes that a DaemonSet has a Pod for. Does what a scheduler and kubelets would on the way:
+/// The nodes that a `DaemonSet` has a Pod for. Does what a scheduler and kubelets would on the way:
 /// the controller looks at Pods by the node they are on.
 fn nodes_of(control: &ControlPlane, name: &str) -> Result<BTreeSet<String>> {
     let label = format!("app.kubernetes.io/name={name}");
@@ -88,7 +91,7 @@ fn label(control: &ControlPlane, node: &str, labels: &[&str]) -> Result<()> {
 /// Each node of our architecture, whatever keeps other Pods away, and before all others.
 pub(super) fn everywhere(world: &mut World) -> Result<()> {
     let control = world.control();
-    let ours = ["kubernetes.io/os=linux", "kubernetes.io/arch=amd64"];
+    label(control, "node-b", &["kubernetes.io/arch=arm64"])?;
     let taint = [
         "taint",
         "--overwrite",
@@ -97,9 +100,9 @@ pub(super) fn everywhere(world: &mut World) -> Result<()> {
         "full=yes:NoExecute",
     ];
     control.kubectl(&taint, "")?;
-    label(control, "node-a", &ours)?;
+    label(control, "node-a", &OURS)?;
     until_on(control, NAME, &["node-a"])?;
-    label(control, "node-b", &ours)?;
+    label(control, "node-b", &OURS)?;
     until_on(control, NAME, &["node-a", "node-b"])?;
     let args = [
         "get",
@@ -116,8 +119,11 @@ pub(super) fn everywhere(world: &mut World) -> Result<()> {
 
 /// A label moves a node from kube-proxy to Fairlead, and without it the node goes back.
 pub(super) fn by_node(world: &mut World) -> Result<()> {
-    everywhere(world)?;
     let control = world.control();
+    label(control, "node-a", &OURS)?;
+    label(control, "node-b", &OURS)?;
+    control.kubectl(&["delete", "daemonset", NAME, "-n", NAMESPACE], "")?;
+    until_on(control, NAME, &[])?;
     let patch = folder("overlays/by-node/kube-proxy.yaml");
     let patch = patch.to_str().context("our path is not text")?;
     // Patched before it is applied: what becomes of Pods in an update is not the question.

@@ -1,4 +1,4 @@
-//! The agent in the DaemonSet's container.
+//! The agent in the `DaemonSet`'s container.
 
 use std::{
     io::{Read as _, Write as _},
@@ -62,7 +62,11 @@ pub(super) fn as_told(world: &mut World) -> Result<()> {
         let port = request["port"].as_u64().context("no port")?;
         probe_is_good(&node.netns, path, port.try_into()?).context(probe)?;
     }
-    ensure!(!process.log().contains("WARN"), "{}", process.log());
+    let log = process.log();
+    // A kubelet gives Pods of this priority their score; here there is none, and no right to set it.
+    let score = "cannot set /proc/self/oom_score_adj to -997";
+    let warns = |line: &&str| line.contains("WARN") && !line.contains(score);
+    ensure!(log.lines().filter(warns).count() == 0, "{log}");
     process.stop()
 }
 
