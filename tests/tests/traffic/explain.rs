@@ -49,7 +49,8 @@ fn explains(world: &mut World) -> Result<()> {
 fn alone(world: &mut World) -> Result<()> {
     world.cluster.agent("node-a")?.kill();
     let answer = explain(world, "10.10.0.99%eth0", "10.10.0.1:30083");
-    world.cluster.start_agents()?;
+    let agent = world.cluster.agent_on("node-a")?;
+    world.cluster.agents.extend([agent]);
     ensure!(answer?["verdict"] == "forward");
     Ok(())
 }
