@@ -1,10 +1,11 @@
 //! The node as the agent runs it: everything that follows from a batch of changes, from an event
 //! of the kernel, or from time.
 
+mod events;
 mod facts;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     net::IpAddr,
     process,
     time::{Duration, Instant},
@@ -33,10 +34,11 @@ use super::{
     table::{Effects, Table},
 };
 use crate::{
-    control::{ByFamily, Controller, Outcome, Usage},
+    control::{ByFamily, Controller, Outcome},
     maps::Kernel,
     model::{Batch, Change},
     pins::Pins,
+    source::kubernetes::{Event, Recorder},
     status::{Interface, Mode, Role, Status},
 };
 
@@ -55,6 +57,8 @@ pub(super) struct Node {
     pub(super) table: Table,
     /// Who is told.
     pub(super) servers: Servers,
+    recorder: Recorder,
+    told: HashSet<Event>,
     options: Options,
     attacher: Attacher,
     sockets: Sockets,
@@ -86,6 +90,7 @@ impl Node {
         loaded: Loaded,
         table: Table,
         servers: Servers,
+        recorder: Recorder,
     ) -> Result<Self, RunError> {
         let Loaded {
             programs,
@@ -104,6 +109,8 @@ impl Node {
         let mut node = Self {
             table,
             servers,
+            recorder,
+            told: HashSet::new(),
             attacher: Attacher::new(pins.clone(), programs, links),
             dry_runs: DryRuns::new(pins.clone()),
             sockets: Sockets::new(pins.clone(), &options.sockets),
@@ -221,12 +228,13 @@ impl Node {
         }
         self.clean_conntrack();
         let usage = self.controller.usage();
-        let lines = usage.iter().filter_map(nearly_full).collect();
+        let lines = usage.iter().filter_map(events::nearly_full).collect();
         self.problems.set(Area::Capacity, lines);
         self.problems.set(Area::Servers, self.servers.problems());
         let (interfaces, problems) = (self.interfaces(), self.problems.counts());
         let conflicts = self.controller.conflicts().count();
         self.servers.observe(usage, conflicts, interfaces, problems);
+        self.tell_events();
     }
 
     /// Looks for entries of connection tracking that lead UDP clients astray, once services are in
@@ -375,23 +383,6 @@ impl Node {
             problems: self.problems.lines(),
         }
     }
-}
-
-/// A warning when a map is over four fifths full. It names a step, not the number: it is not to
-/// be told again for every entry.
-fn nearly_full(usage: &Usage) -> Option<String> {
-    let Usage {
-        map,
-        used,
-        capacity,
-    } = usage;
-    let percent = u64::from(*used) * 100 / u64::from(*capacity).max(1);
-    let step = [100, 95, 90, 80]
-        .into_iter()
-        .find(|step| percent >= *step)?;
-    Some(format!(
-        "map {map}: {step} % of its {capacity} entries are used"
-    ))
 }
 
 /// The time, to the second, in RFC 3339.

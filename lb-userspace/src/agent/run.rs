@@ -98,7 +98,7 @@ async fn serve(options: Options, file: Option<ConfigFile>) -> Result<(), RunErro
     let (servers, mut failures) = Servers::start(options.servers(), &pins, notify)?;
     let mut batches = source(&options);
     recorder.publish(kubernetes::Event::starting(&options.node_name));
-    let mut node = Node::new(options, &pins, loaded, table, servers)?;
+    let mut node = Node::new(options, &pins, loaded, table, servers, recorder)?;
     node.publish();
     loop {
         let tick = node

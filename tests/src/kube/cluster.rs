@@ -34,7 +34,12 @@ impl Source for Api {
 impl Api {
     /// Has the agent of a node that is started next reach the API server at `server`.
     pub fn reach_by(&mut self, node: &Host, server: SocketAddr) -> Result<()> {
-        let file = self.control.kubeconfig(USER, None, server)?;
+        self.reach_as(USER, node, server)
+    }
+
+    /// The same as this user, with the rights bound to it.
+    pub fn reach_as(&mut self, user: &str, node: &Host, server: SocketAddr) -> Result<()> {
+        let file = self.control.kubeconfig(user, None, server)?;
         self.kubeconfigs.insert(node.name, file);
         Ok(())
     }

@@ -5,9 +5,14 @@
 //! makes is removed when it is through; [`world`] has the words.
 
 mod objects;
+mod seen;
 mod world;
 
 mod a;
+mod api;
+mod b;
+mod j;
+mod localhost;
 
 use std::process::ExitCode;
 
@@ -17,7 +22,13 @@ use crate::world::World;
 
 fn main() -> ExitCode {
     let mut checks = Checks::from_args();
-    let rows = [a::rows()];
+    let rows = [
+        a::rows(),
+        api::rows(),
+        b::rows(),
+        localhost::rows(),
+        j::rows(),
+    ];
     checks.group(
         rows.into_iter().flatten().collect(),
         World::start,

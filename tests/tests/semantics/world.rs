@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::{
     agent::lbctl,
@@ -31,12 +32,16 @@ const SILENCE: Duration = Duration::from_millis(300);
 /// How often a service is asked to know who serves it: of four endpoints one is missed by chance
 /// once in a hundred million.
 const QUESTIONS: usize = 64;
+/// How often it is when all have answered: one of three too many stays unseen once in 16,000 times.
+const ENOUGH: usize = 24;
 
 /// A control plane, two nodes with agents, a client and pods, and this process among those whose
 /// sockets the agents see.
 pub(crate) struct World {
     _member: Member,
     pub(crate) cluster: Cluster<Api>,
+    /// How many [markers](Self::settled) there have been.
+    pub(crate) markers: u16,
     made: Vec<Value>,
 }
 
@@ -53,6 +58,8 @@ impl World {
     pub(crate) fn start() -> Result<Self> {
         let options = Options {
             controllers: true,
+            // What older API servers took is still in their stores (A19).
+            api_server_flags: vec!["--feature-gates=StrictIPCIDRValidation=false".into()],
             ..Options::default()
         };
         let mut cluster = Cluster::with_api(Links::Standard, options)?;
@@ -62,6 +69,7 @@ impl World {
         Ok(Self {
             _member: Member::enter(group)?,
             cluster,
+            markers: 0,
             made: Vec::new(),
         })
     }
@@ -101,6 +109,58 @@ impl World {
         control.kubectl(&args, "").map(drop)
     }
 
+    /// Does `then` while the agent of a node runs with these options beside the usual ones.
+    pub(crate) fn with_options(
+        &mut self,
+        node: &'static str,
+        options: &[&str],
+        then: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        self.restart(node, options)?;
+        let outcome = then(self);
+        let restored = self.restart(node, &[]);
+        outcome.and(restored)
+    }
+
+    /// Ends the agent of a node, and starts one with more options than usual.
+    pub(crate) fn restart(&mut self, node: &'static str, options: &[&str]) -> Result<()> {
+        self.cluster.agent(node)?.stop()?;
+        let mut agent = self.cluster.launch(node, options)?;
+        let ready = agent.wait_ready();
+        self.cluster.agents.insert(node, agent);
+        ready
+    }
+
+    /// Does `then` while the agent of a node stands still, and hears of all of it at once.
+    pub(crate) fn with_agent_stopped(
+        &mut self,
+        node: &str,
+        then: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let pid = self.status(node)?["pid"].as_i64().context("no pid")?;
+        let pid = Pid::from_raw(i32::try_from(pid)?).context("no process")?;
+        kill_process(pid, Signal::STOP)?;
+        let outcome = then(self);
+        kill_process(pid, Signal::CONT)?;
+        outcome
+    }
+
+    /// Does `then` while a node's interface has an address beside its own, like `10.10.0.77/24`.
+    pub(crate) fn with_address(
+        &mut self,
+        node: &'static str,
+        address: &str,
+        then: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let nodad = if address.contains(':') { " nodad" } else { "" };
+        let netns = self.cluster.netns(node)?;
+        netns.ip(&format!("addr add {address} dev eth0{nodad}"))?;
+        let outcome = then(self);
+        let netns = self.cluster.netns(node)?;
+        let removed = netns.ip(&format!("addr del {address} dev eth0"));
+        outcome.and(removed)
+    }
+
     /// Soon exactly these answer `from` at `to`.
     pub(crate) fn served(
         &self,
@@ -113,7 +173,10 @@ impl World {
         let what = format!("{protocol:?} from {from} to {to} is to be served by {by:?}");
         eventually(SOON, || {
             let mut servers = BTreeSet::new();
-            for _ in 0..QUESTIONS {
+            for asked in 0..QUESTIONS {
+                if servers == expected && asked >= ENOUGH {
+                    break;
+                }
                 servers.insert(self.ask(from, protocol, to)?.server);
                 ensure!(servers.is_subset(&expected), "{servers:?} answer");
             }
@@ -121,6 +184,28 @@ impl World {
             Ok(())
         })
         .context(what)
+    }
+
+    /// Soon one of these, and always the same, answers `from` at `to`.
+    pub(crate) fn served_by_one(
+        &self,
+        from: &str,
+        protocol: Protocol,
+        to: &str,
+        among: &[&str],
+    ) -> Result<String> {
+        eventually(SOON, || {
+            let first = self.ask(from, protocol, to)?.server;
+            ensure!(among.contains(&&*first), "{first} answers");
+            for _ in 0..QUESTIONS {
+                let server = self.ask(from, protocol, to)?.server;
+                ensure!(
+                    server == first,
+                    "{first} and {server} answer {from} at {to}"
+                );
+            }
+            Ok(first)
+        })
     }
 
     /// Asks once.
@@ -161,6 +246,18 @@ impl World {
             let counted = self.counted(reason)? - before;
             ensure!(counted > 0, "nothing at {to} is counted under {reason}");
             Ok(())
+        })
+    }
+
+    /// Soon nobody answers `from` at `to`, over TCP, nor refuses it.
+    pub(crate) fn unanswered(&self, from: &str, to: &str) -> Result<()> {
+        let (netns, to) = (self.cluster.netns(from)?, address(to)?);
+        eventually(SOON, || {
+            match talk::ask_within(netns, Protocol::Tcp, to, SILENCE) {
+                Ok(answer) => bail!("{} answers {from} at {to}", answer.server),
+                Err(error) if error.kind() == ErrorKind::TimedOut => Ok(()),
+                Err(error) => bail!("{from} is not left without an answer at {to}: {error}"),
+            }
         })
     }
 
