@@ -64,28 +64,27 @@ const SITUATIONS: [(&str, &[&str]); 22] = [
 
 fn main() -> ExitCode {
     let mut checks = Checks::from_args();
-    let list: [(&str, fn(&mut World) -> Result<()>); 6] = [
-        (
+    let list = vec![
+        Check::new(
             "every_situation_is_answered_and_nothing_changes",
             every_situation_is_answered_and_nothing_changes,
         ),
-        ("people_are_told_the_same", people_are_told_the_same),
-        (
+        Check::new("people_are_told_the_same", people_are_told_the_same),
+        Check::new(
             "what_cannot_be_answered_is_one_line",
             what_cannot_be_answered_is_one_line,
         ),
-        (
+        Check::new(
             "a_client_that_is_remembered_is_told_its_backend",
             a_client_that_is_remembered_is_told_its_backend,
         ),
-        (
+        Check::new(
             "a_flow_is_found_by_its_whole_tuple",
             a_flow_is_found_by_its_whole_tuple,
         ),
-        ("what_is_said_is_what_happens", what_is_said_is_what_happens),
+        Check::new("what_is_said_is_what_happens", what_is_said_is_what_happens),
     ];
-    let list = list.map(|(name, check)| Check::new(name, check));
-    checks.group(list.into(), World::new, |_| String::new());
+    checks.group(list, World::new, |_| String::new());
     checks.finish()
 }
 
@@ -186,7 +185,10 @@ fn what_cannot_be_answered_is_one_line(world: &mut World) -> Result<()> {
         &["client%ovl0", "web:80"],
         &["client%eth0", "web:80", "--hook", "host"],
     ] {
-        let error = world.lbctl(Family::V4, args, "json").unwrap_err();
+        let error = world
+            .lbctl(Family::V4, args, "json")
+            .err()
+            .with_context(|| format!("{args:?} was answered"))?;
         lines.push(format!("{}\n  {error}", args.join(" ")));
     }
     insta::assert_snapshot!("what_cannot_be_answered_is_one_line", lines.join("\n"));
