@@ -26,7 +26,7 @@ pub(crate) fn rows() -> Vec<Check<World>> {
 
 /// A Service at node port 30080 over `protocol`, with more of its spec.
 fn given(world: &mut World, protocol: Protocol, more: &str) -> Result<()> {
-    let (name, word) = match protocol {
+    let (name, transport) = match protocol {
         Tcp => ("''", "TCP"),
         Udp => ("udp", "UDP"),
     };
@@ -34,7 +34,7 @@ fn given(world: &mut World, protocol: Protocol, more: &str) -> Result<()> {
         "{{apiVersion: v1, kind: Service, metadata: {{name: web}},
           spec: {{type: NodePort, ipFamilyPolicy: RequireDualStack, clusterIP: 10.96.1.1,
                   clusterIPs: [10.96.1.1, 'fd00:96::101'], {more}
-                  ports: [{{name: {name}, protocol: {word}, port: 80, nodePort: 30080}}]}}}}"
+                  ports: [{{name: {name}, protocol: {transport}, port: 80, nodePort: 30080}}]}}}}"
     ))
 }
 
