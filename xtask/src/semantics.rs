@@ -3,7 +3,7 @@
 //! A test belongs to the row its name begins with: `b4_node_port_on_every_type` to B4. The names
 //! are those the test program lists, so a test that does not run does not count.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, iter};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -50,17 +50,15 @@ impl Account {
     }
 
     fn table(&self) -> String {
-        let mut table = String::new();
-        for (id, text, tests) in &self.rows {
-            table += &format!("{id:<4} {text}\n");
-            match tests.as_slice() {
-                [] => table += "       NO TEST\n",
-                tests => tests.iter().for_each(|test| {
-                    table += &format!("       {test}\n");
-                }),
-            }
-        }
-        table
+        let lines = self.rows.iter().flat_map(|(id, text, tests)| {
+            let names = match tests.as_slice() {
+                [] => vec!["NO TEST"],
+                tests => tests.iter().map(String::as_str).collect(),
+            };
+            let names = names.into_iter().map(|name| format!("       {name}\n"));
+            iter::once(format!("{id:<4} {text}\n")).chain(names)
+        });
+        lines.collect()
     }
 
     fn complete(&self) -> Result<()> {

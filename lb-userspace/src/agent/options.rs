@@ -1,5 +1,5 @@
 //! What is wanted of the agent: from the command line ([`cli`]), from kube-proxy's flags
-//! ([`flags`]) and configuration ([`file`], [`kube_proxy`]) and from our own ([`own`]) to one
+//! ([`flags`]) and configuration ([`file`](mod@file), [`kube_proxy`]) and from our own ([`own`]) to one
 //! valid and complete [`Options`].
 
 mod cli;

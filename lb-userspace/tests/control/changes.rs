@@ -1,6 +1,9 @@
 //! What a single change does to the maps, operation by operation.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use insta::{assert_debug_snapshot, assert_snapshot};
 use lb_common::{V4, V6};
@@ -141,7 +144,7 @@ fn source_ranges_stand_before_a_frontend_asks_for_them_and_until_none_does() {
 fn a_policy_changes_with_its_frontends() {
     let local = |policy| {
         changed("dns", "10.96.0.1", |service| {
-            service.internal_policy = policy
+            service.internal_policy = policy;
         })
     };
     let mut bench = Bench::new([local(TrafficPolicy::Cluster), slice("dns", [1, 2])]);
@@ -151,8 +154,8 @@ fn a_policy_changes_with_its_frontends() {
     object.endpoints[0].node = Some("here".to_owned());
     let mut record = bench.apply([Change::Slice(of, Some(object))]);
     for policy in [TrafficPolicy::Local, TrafficPolicy::Cluster] {
-        record += &format!("\n\n{policy:?}\n");
-        record += &bench.apply([local(policy)]);
+        let operations = bench.apply([local(policy)]);
+        write!(record, "\n\n{policy:?}\n{operations}").unwrap();
     }
     assert_snapshot!(record);
 }

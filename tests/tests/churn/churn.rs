@@ -175,8 +175,8 @@ impl<M: LbMaps> Churn<M> {
         found: BTreeMap<u32, (u32, u32)>,
         names: &BTreeMap<u32, ServiceName>,
     ) {
-        let named = |(id, (timeout, term))| (id, (names[&id], timeout, term));
-        let found: Affinities = found.into_iter().map(named).collect();
+        let of_service = |(id, (timeout, term))| (id, (names[&id], timeout, term));
+        let found: Affinities = found.into_iter().map(of_service).collect();
         for (id, (name, timeout, term)) in &found {
             let Some((was, earlier, old)) = self.affinities[family].get(id) else {
                 continue;

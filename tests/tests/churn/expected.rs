@@ -26,6 +26,10 @@ type Backends = BTreeSet<(SocketAddr, bool, bool)>;
 
 /// Where a frontend leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "a flag of the frontend each, compared one by one"
+)]
 pub(crate) struct Leads {
     /// Namespace, Service, port, protocol.
     port: (String, String, String, u8),
