@@ -11,6 +11,10 @@ mod world;
 mod a;
 mod api;
 mod b;
+mod c;
+mod d;
+mod e;
+mod f;
 mod j;
 mod localhost;
 
@@ -27,6 +31,10 @@ fn main() -> ExitCode {
         api::rows(),
         b::rows(),
         localhost::rows(),
+        c::rows(),
+        d::rows(),
+        e::rows(),
+        f::rows(),
         j::rows(),
     ];
     checks.group(
