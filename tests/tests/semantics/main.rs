@@ -15,7 +15,11 @@ mod c;
 mod d;
 mod e;
 mod f;
+mod g;
+mod h;
+mod i;
 mod j;
+mod k;
 mod localhost;
 
 use std::process::ExitCode;
@@ -35,6 +39,10 @@ fn main() -> ExitCode {
         d::rows(),
         e::rows(),
         f::rows(),
+        g::rows(),
+        h::rows(),
+        i::rows(),
+        k::rows(),
         j::rows(),
     ];
     checks.group(

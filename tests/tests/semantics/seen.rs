@@ -21,6 +21,13 @@ const METRICS: &str = "127.0.0.1:10249";
 impl World {
     /// What a path answers `from` a namespace over HTTP: status and body.
     pub(crate) fn get(&self, from: &str, at: &str, path: &str) -> Result<(u16, String)> {
+        let (head, body) = self.exchange(from, at, path)?;
+        let status = head.split(' ').nth(1).context("no status")?.parse()?;
+        Ok((status, body))
+    }
+
+    /// The same: head and body as they come.
+    pub(crate) fn exchange(&self, from: &str, at: &str, path: &str) -> Result<(String, String)> {
         let to: SocketAddr = at.parse().with_context(|| format!("{at} is no address"))?;
         let answer = self
             .cluster
@@ -35,8 +42,7 @@ impl World {
             })?
             .with_context(|| format!("{from} asked {at} for {path}"))?;
         let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-        let status = head.split(' ').nth(1).context("no status")?.parse()?;
-        Ok((status, body.to_owned()))
+        Ok((head.to_owned(), body.to_owned()))
     }
 
     /// A metric that counts, of a node's agent, by name and labels as exposed; 0 where there is none.
