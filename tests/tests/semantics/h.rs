@@ -10,6 +10,11 @@ use crate::world::{SOON, World, row};
 
 const AT_A: &str = "10.10.0.1:30099";
 
+/// The load balancer of [`given`] with the policy that has no health check.
+const POLICY_CLUSTER: &str = "{apiVersion: v1, kind: Service, metadata: {name: web},
+    spec: {type: LoadBalancer, clusterIP: 10.96.1.1, externalTrafficPolicy: Cluster,
+           ports: [{port: 80}]}}";
+
 pub(crate) fn rows() -> Vec<Check<World>> {
     vec![
         row("h1_load_balancers_of_policy_local", h1_which_services),
@@ -56,11 +61,7 @@ fn closed(world: &World, from: &str, at: &str) -> Result<()> {
 fn h1_which_services(world: &mut World) -> Result<()> {
     given(world, 30099, &["pod-1"])?;
     answers(world, AT_A, 200, 1)?;
-    world.given(
-        "{apiVersion: v1, kind: Service, metadata: {name: web},
-          spec: {type: LoadBalancer, clusterIP: 10.96.1.1, externalTrafficPolicy: Cluster,
-                 ports: [{port: 80}]}}",
-    )?;
+    world.given(POLICY_CLUSTER)?;
     closed(world, "client", AT_A)
 }
 
@@ -129,11 +130,7 @@ fn h6_body(world: &mut World) -> Result<()> {
 fn h8_another_port(world: &mut World) -> Result<()> {
     given(world, 30099, &["pod-1"])?;
     answers(world, AT_A, 200, 1)?;
-    world.given(
-        "{apiVersion: v1, kind: Service, metadata: {name: web},
-          spec: {type: LoadBalancer, clusterIP: 10.96.1.1, externalTrafficPolicy: Cluster,
-                 ports: [{port: 80}]}}",
-    )?;
+    world.given(POLICY_CLUSTER)?;
     given(world, 30098, &["pod-1"])?;
     answers(world, "10.10.0.1:30098", 200, 1)?;
     closed(world, "client", AT_A)

@@ -93,7 +93,7 @@ fn i7_metrics_server(world: &mut World) -> Result<()> {
     for (path, words) in [
         ("/metrics", "kubeproxy_sync_proxy_rules_duration_seconds"),
         ("/healthz", "ok"),
-        ("/proxyMode", ""),
+        ("/proxyMode", "ebpf"),
         ("/configz", "kubeproxy.config.k8s.io"),
     ] {
         let (status, body) = world.get("node-a", METRICS, path)?;

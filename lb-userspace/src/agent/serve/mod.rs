@@ -53,7 +53,7 @@ use crate::{
 pub(super) use self::{
     checks::Listen,
     door::ServeError,
-    metrics::{Pass, RestClient},
+    metrics::Pass,
     moment::Moment,
     socket::{Bind, Family},
 };
@@ -262,12 +262,6 @@ impl Servers {
     /// The kernel has told of events.
     pub(super) fn kernel_events(&self, count: usize) {
         self.shared.metrics.registered.kernel_events(count);
-    }
-
-    /// What counts requests to the API server.
-    #[expect(dead_code, reason = "what calls it is made beside it")]
-    pub(super) fn rest_client(&self) -> RestClient {
-        self.shared.metrics.registered.rest_client()
     }
 
     /// This is how things are: maps, contested frontends, interfaces, and the number of problems by

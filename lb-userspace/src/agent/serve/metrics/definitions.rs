@@ -103,8 +103,6 @@ definitions! {
         "Seconds it took to look through the kernel's connection tracking for stale entries.";
     CONNTRACK_DELETED: Counter, "kubeproxy_conntrack_reconciler_deleted_entries_total" ["ip_family"],
         "Stale entries removed from the kernel's connection tracking.";
-    REST_REQUESTS: Counter, "rest_client_requests_total" ["code", "method", "host"],
-        "Requests to the API server; the code is `<error>` where no answer came.";
 
     BUILD: Gauge, "fairlead_build_info" ["version"],
         "1, labelled with the agent's version.";

@@ -18,7 +18,7 @@ use crate::pins::Pins;
 use family::Family;
 use kernel::{Counted, Counters};
 
-pub(in crate::agent) use registered::{Pass, RestClient};
+pub(in crate::agent) use registered::Pass;
 pub(super) use registered::{Probe, Registered};
 pub(super) use state::State;
 

@@ -81,7 +81,6 @@ pub(in crate::agent::serve) struct Registered {
     livez: CounterVec,
     conntrack: HistogramVec,
     conntrack_deleted: CounterVec,
-    rest: CounterVec,
     operations: CounterVec,
     failures: CounterVec,
     audits: CounterVec,
@@ -89,22 +88,6 @@ pub(in crate::agent::serve) struct Registered {
     kernel_events: CounterVec,
     healthcheck: GaugeVec,
     healthchecks: CounterVec,
-}
-
-/// Counts requests to the API server.
-#[derive(Clone, Debug)]
-pub(in crate::agent) struct RestClient(CounterVec);
-
-impl RestClient {
-    /// A request has ended: with a status code, or none because no answer came.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "what calls it is made beside it")
-    )]
-    pub(in crate::agent) fn ended(&self, code: Option<u16>, method: &str, host: &str) {
-        let code = code.map_or_else(|| "<error>".to_owned(), |code| code.to_string());
-        self.0.with_label_values(&[&code, method, host]).inc();
-    }
 }
 
 impl Registered {
@@ -131,7 +114,6 @@ impl Registered {
             livez: counter(all, &d::LIVEZ)?,
             conntrack: histogram(all, &d::CONNTRACK_DURATION)?,
             conntrack_deleted: counter(all, &d::CONNTRACK_DELETED)?,
-            rest: counter(all, &d::REST_REQUESTS)?,
             operations: counter(all, &d::MAP_OPERATIONS)?,
             failures: counter(all, &d::MAP_FAILURES)?,
             audits: counter(all, &d::AUDITS)?,
@@ -284,11 +266,6 @@ impl Registered {
     /// The kernel has told of events.
     pub(in crate::agent::serve) fn kernel_events(&self, count: usize) {
         inc(&self.kernel_events, number(count as u64));
-    }
-
-    /// What counts requests to the API server.
-    pub(in crate::agent::serve) fn rest_client(&self) -> RestClient {
-        RestClient(self.rest.clone())
     }
 
     pub(super) fn families(&self) -> Vec<Family> {

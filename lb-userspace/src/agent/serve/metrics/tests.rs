@@ -56,10 +56,6 @@ fn everything() -> String {
     registered.probed(Probe::Healthz, 200);
     registered.probed(Probe::Livez, 503);
     registered.conntrack("IPv4", Duration::from_millis(3), 5);
-    registered
-        .rest_client()
-        .ended(Some(200), "GET", "[::1]:6443");
-    registered.rest_client().ended(None, "GET", "[::1]:6443");
     registered.audited(Some(1));
     registered.kernel_events(7);
     registered.pinged();
