@@ -30,6 +30,7 @@ pub(crate) fn test(selection: &Selection<'_>) -> ExitCode {
             lint::all(&mut steps);
         }
         count.failed += steps.failures();
+        count.step(&mut steps, "network tools", |_| network_tools());
         count.step(&mut steps, "host tests", |count| {
             host_tests(selection, count)
         });
@@ -53,10 +54,14 @@ fn host_tests(selection: &Selection<'_>, count: &mut Count) -> Result<()> {
     run_tests(tests, selection, count)
 }
 
+/// What tests of every kind start: those on the host have the kernel's tables to clean up too.
+fn network_tools() -> Result<()> {
+    [tools::NETWORK, tools::NFTABLES]
+        .into_iter()
+        .try_for_each(tools::debian_packages)
+}
+
 fn kernel_tests(selection: &Selection<'_>, count: &mut Count) -> Result<()> {
-    for packages in [tools::NETWORK, tools::NFTABLES] {
-        tools::debian_packages(packages)?;
-    }
     // The topologies start these as processes, which no dependency of a test would build.
     run(cargo().args(["build", "--package=lb-userspace", "--bins"]))?;
     let mut tests = cargo();
