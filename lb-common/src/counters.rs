@@ -68,6 +68,8 @@ reasons! {
     NotService = "pass-not-service",
     /// Passed from XDP to tc: the next hop is not one XDP can send to.
     NeedsStack = "pass-needs-tc",
+    /// Passed: it takes more than the fast path, and the program of the full one is not there.
+    NoFullPath = "pass-no-full-path",
     /// Rejected: the service has no backend anywhere.
     NoBackend = "reject-no-backend",
     /// Rejected: a cluster IP in use, but not with this port and protocol.

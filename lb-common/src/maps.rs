@@ -43,6 +43,10 @@ pub const SOURCE_RANGES4: &str = "SOURCE_RANGES4";
 pub const SOURCE_RANGES6: &str = "SOURCE_RANGES6";
 /// 0 → `Allowance`, per-CPU array of one: how many rejects are still answered.
 pub const ALLOWANCE: &str = "ALLOWANCE";
+/// 0 → the program of [`programs::XDP_FULL`], for packets that take more than the fast path.
+pub const XDP_FULL: &str = "XDP_FULL";
+/// index in [`programs::TC_FULL`] → that program, for packets that take more than the fast path.
+pub const TC_FULL: &str = "TC_FULL";
 /// 0 → `Config`, array of one.
 pub const CONFIG: &str = "CONFIG";
 /// interface index → `config::link` flags, hash.
@@ -56,7 +60,7 @@ pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
 /// 0 → length (u32, machine order) and JSON text of the agent's status, array of one.
 pub const STATUS: &str = "STATUS";
 
-/// Every map that is pinned, in the order `lbctl maps dump` shows them.
+/// Every map of data that is pinned, in the order `lbctl maps dump` shows them.
 pub const ALL: [&str; 22] = [
     CONFIG,
     LINKS,
@@ -81,6 +85,9 @@ pub const ALL: [&str; 22] = [
     REASONS,
     STATUS,
 ];
+
+/// The maps of programs, pinned as well: the kernel empties one that nobody holds.
+pub const PROGRAM_ARRAYS: [&str; 2] = [XDP_FULL, TC_FULL];
 
 /// Default number of frontends per family.
 pub const FRONTENDS_MAX: u32 = 1 << 17;
@@ -116,6 +123,16 @@ pub mod programs {
     pub const TC_POD_INGRESS: &str = "tc_pod_in";
     /// tc egress on pod interfaces.
     pub const TC_POD_EGRESS: &str = "tc_pod_out";
+    /// What `XDP_EXTERNAL` goes on to with packets that take more than the fast path.
+    pub const XDP_FULL: &str = "xdp_external_full";
+    /// What each program of tc goes on to likewise, in the order of the hooks: external interfaces
+    /// in and out, pod interfaces in and out.
+    pub const TC_FULL: [&str; 4] = [
+        "tc_ext_in_full",
+        "tc_ext_out_full",
+        "tc_pod_in_full",
+        "tc_pod_out_full",
+    ];
     /// cgroup hooks on `connect`, IPv4 and IPv6.
     pub const SOCKET_CONNECT: [&str; 2] = ["sock_connect4", "sock_connect6"];
     /// cgroup hooks on sending by a UDP socket that is not connected.
@@ -136,7 +153,7 @@ pub mod programs {
         SOCKET_PEER[0],
         SOCKET_PEER[1],
     ];
-    /// The programs of packets, in the order to remove them in.
+    /// The programs of packets that are attached, in the order to remove them in.
     pub const PACKETS: [&str; 5] = [
         XDP_EXTERNAL,
         TC_EXTERNAL_INGRESS,
@@ -146,6 +163,12 @@ pub mod programs {
     ];
     /// tc, attached nowhere: what the hooks of sockets would do, for dry runs.
     pub const TC_HOST: &str = "tc_host";
+    /// The programs of the full path, which are attached nowhere.
+    pub const FULL: [&str; 5] = [XDP_FULL, TC_FULL[0], TC_FULL[1], TC_FULL[2], TC_FULL[3]];
+    /// Of `TC_FULL`, what sees a flow begin on an external interface.
+    pub const TC_EXTERNAL_INGRESS_FULL: &str = TC_FULL[0];
+    /// Of `TC_FULL`, what sees a flow begin on a pod interface.
+    pub const TC_POD_INGRESS_FULL: &str = TC_FULL[2];
     /// The programs of dry runs, which are loaded apart: those that see a flow begin.
-    pub const DRY: [&str; 3] = [TC_EXTERNAL_INGRESS, TC_POD_INGRESS, TC_HOST];
+    pub const DRY: [&str; 3] = [TC_EXTERNAL_INGRESS_FULL, TC_POD_INGRESS_FULL, TC_HOST];
 }

@@ -33,8 +33,7 @@ pub(crate) enum Claim<'t> {
     Nobody,
 }
 
-/// Looks for the frontend of an address. In line, before anything is called: most packets are for
-/// nobody here, and leaving a function costs a fifth of a lookup where returns are guarded.
+/// Looks for the frontend of an address.
 #[inline(always)]
 pub(crate) fn claim<'t, A: Addr, T: Tables<A>>(key: &FrontendKey<A>, tables: &'t T) -> Claim<'t> {
     match tables.frontend(key) {
@@ -48,16 +47,22 @@ pub(crate) fn claim<'t, A: Addr, T: Tables<A>>(key: &FrontendKey<A>, tables: &'t
 fn is_cluster_ip<A: Addr, T: Tables<A>>(addr: &A, tables: &T) -> bool {
     tables
         .family_config()
-        .is_some_and(|config| is_of_cluster_net(addr, config))
+        .is_some_and(|config| is_covered(addr, config) && is_of_any(addr, &config.cluster_nets))
 }
 
-/// Whether an address is of one of the cluster IPs' networks, if there are any: a configuration
-/// that was never written must not claim every packet.
+/// Whether an address lies where all networks of cluster IPs do; beside them, others may.
 #[inline(always)]
-fn is_of_cluster_net<A: Addr>(addr: &A, config: &FamilyConfig<A>) -> bool {
-    config.cluster_nets[0].net != A::default()
-        && has(&config.cluster_cover, addr)
-        && is_of_any(addr, &config.cluster_nets)
+pub(crate) fn may_be_cluster_ip<A: Addr, T: Tables<A>>(addr: &A, tables: &T) -> bool {
+    tables
+        .family_config()
+        .is_some_and(|config| is_covered(addr, config))
+}
+
+/// Whether the networks of cluster IPs, if there are any, may have an address: a configuration that
+/// was never written must not claim every packet.
+#[inline(always)]
+fn is_covered<A: Addr>(addr: &A, config: &FamilyConfig<A>) -> bool {
+    config.cluster_nets[0].net != A::default() && has(&config.cluster_cover, addr)
 }
 
 #[inline(never)]

@@ -10,27 +10,41 @@ const POLYNOMIAL: u32 = 0x82f6_3b78;
 /// `x^8`: what a byte moves the register by.
 const BYTE: u32 = 1 << (31 - 8);
 
-/// `x^(8·2^k)`: what `2^k` bytes move the register by.
-const STEPS: [u32; u16::BITS as usize] = {
-    let mut steps = [BYTE; u16::BITS as usize];
-    let mut k = 1;
-    while k < steps.len() {
-        steps[k] = multiply(steps[k - 1], steps[k - 1]);
-        k += 1;
+/// One: what no byte moves the register by.
+const ONE: u32 = 1 << 31;
+
+/// `x^(8·d·16^k)` for each digit `d` a length can have at place `k`, in hexadecimal.
+const STEPS: [[u32; 16]; 4] = {
+    let mut steps = [[ONE; 16]; 4];
+    let mut unit = BYTE;
+    let mut place = 0;
+    while place < steps.len() {
+        let mut digit = 1;
+        while digit < steps[place].len() {
+            steps[place][digit] = multiply(steps[place][digit - 1], unit);
+            digit += 1;
+        }
+        unit = multiply(steps[place][15], unit);
+        place += 1;
     }
     steps
 };
 
-/// The product of two polynomials. Without branches: the verifier would try each of their
-/// combinations.
+/// A mask for either value of a bit, and what is left of the polynomial for it. Looked up, where a
+/// branch would do, or the arithmetic of one: the verifier would try each of their combinations, as
+/// of linux 6.18 also of what is masked by a bit. What it reads at an unknown place it does not know.
+const MASK: [u32; 2] = [0, u32::MAX];
+const REDUCTION: [u32; 2] = [0, POLYNOMIAL];
+
+/// The product of two polynomials.
 #[inline(always)]
 const fn multiply(a: u32, mut b: u32) -> u32 {
     let mut product = 0;
     let mut bit = u32::BITS;
     while bit > 0 {
         bit -= 1;
-        product ^= b & (a >> bit & 1).wrapping_neg();
-        b = b >> 1 ^ POLYNOMIAL & (b & 1).wrapping_neg();
+        product ^= b & MASK[(a >> bit & 1) as usize];
+        b = b >> 1 ^ REDUCTION[(b & 1) as usize];
     }
     product
 }
@@ -40,10 +54,8 @@ const fn multiply(a: u32, mut b: u32) -> u32 {
 #[inline(always)]
 pub fn sctp_checksum_change(ports: u32, length: u16) -> u32 {
     let mut register = u32::from_le(ports);
-    for (k, step) in STEPS.iter().enumerate() {
-        if length >> k & 1 != 0 {
-            register = multiply(register, *step);
-        }
+    for (place, digits) in STEPS.iter().enumerate() {
+        register = multiply(register, digits[usize::from(length >> (4 * place) & 0xf)]);
     }
     register.to_le()
 }

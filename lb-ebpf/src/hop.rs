@@ -19,27 +19,48 @@ pub(crate) fn destination<A: Addr, T: Tables<A>>(
     tables: &T,
     now: Tick,
 ) -> Result<Fate, Fate> {
+    if let Some(fate) = known(hook, datagram, flow, tables, now) {
+        return fate;
+    }
+    if datagram.ttl <= 1 {
+        tables.count(Reason::TimeToLive);
+        return Err(Fate::DROP);
+    }
+    let query = FibQuery {
+        src: flow.src,
+        dst: flow.dst,
+        proto: datagram.key.proto,
+    };
+    if !resolve(flow, &query, tables, epoch(tables), now) {
+        tables.count(Reason::NoRoute);
+        return Err(Fate::DROP);
+    }
+    by_way_of(hook, flow, tables)
+}
+
+/// The same as far as the row says it; none if the FIB has to be asked, or the packet is at its end.
+#[inline(always)]
+pub(crate) fn known<A: Addr, T: Tables<A>>(
+    hook: Hook,
+    datagram: &Datagram<A>,
+    flow: &Flow<A>,
+    tables: &T,
+    now: Tick,
+) -> Option<Result<Fate, Fate>> {
     match flow.route() {
-        Route::Stack => Ok(Fate::DELIVER),
-        Route::Hairpin => Ok(Fate::REFLECT),
+        Route::Stack => Some(Ok(Fate::DELIVER)),
+        Route::Hairpin => Some(Ok(Fate::REFLECT)),
         Route::Forward => {
-            if datagram.ttl <= 1 {
-                tables.count(Reason::TimeToLive);
-                return Err(Fate::DROP);
-            }
-            let epoch = tables.config().map_or(0, |config| config.epoch);
-            let query = FibQuery {
-                src: flow.src,
-                dst: flow.dst,
-                proto: datagram.key.proto,
-            };
-            if !is_fresh(&flow.hop, epoch, now) && !resolve(flow, &query, tables, epoch, now) {
-                tables.count(Reason::NoRoute);
-                return Err(Fate::DROP);
-            }
-            by_way_of(hook, flow, tables)
+            let known = datagram.ttl > 1 && is_fresh(&flow.hop, epoch(tables), now);
+            known.then(|| by_way_of(hook, flow, tables))
         }
     }
+}
+
+/// What a cached hop has to be of.
+#[inline(always)]
+fn epoch<A: Addr, T: Tables<A>>(tables: &T) -> u32 {
+    tables.config().map_or(0, |config| config.epoch)
 }
 
 #[inline(always)]

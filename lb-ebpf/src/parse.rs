@@ -62,13 +62,12 @@ pub(crate) enum Network {
 /// A TCP segment, UDP datagram or SCTP packet; or another packet, without ports, that somebody waits
 /// for an answer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Datagram<A> {
+#[repr(C)]
+pub struct Datagram<A> {
     /// The tuple, in the form it is looked up by.
     pub(crate) key: FlowKey<A>,
-    /// Offset of the IP header.
-    pub(crate) l3: usize,
-    /// Offset of the transport header.
-    pub(crate) l4: usize,
+    l3: usize,
+    l4: usize,
     /// Bytes from the transport header on.
     pub(crate) length: u16,
     /// TTL or hop limit.
@@ -76,9 +75,25 @@ pub(crate) struct Datagram<A> {
     /// Flags of a TCP segment. An SCTP packet that asks for an association is a SYN; zero for all
     /// others.
     pub(crate) tcp_flags: u8,
+    zero: u32,
 }
 
 impl<A: Addr> Datagram<A> {
+    /// No header is looked for any further in; where that was forgotten, the verifier sees it here.
+    const BOUND: usize = 0xff;
+
+    /// Offset of the IP header.
+    #[inline(always)]
+    pub(crate) const fn l3(&self) -> usize {
+        self.l3 & Self::BOUND
+    }
+
+    /// Offset of the transport header.
+    #[inline(always)]
+    pub(crate) const fn l4(&self) -> usize {
+        self.l4 & Self::BOUND
+    }
+
     /// Whether it may begin a flow: any UDP datagram, a TCP segment with SYN and no ACK, an SCTP
     /// packet that asks for an association.
     #[inline(always)]
@@ -86,16 +101,6 @@ impl<A: Addr> Datagram<A> {
         self.key.proto == proto::UDP
             || self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
     }
-}
-
-/// Which copy of the pipeline's steps a packet takes. A constant in each, so that the usual one
-/// knows nothing of what it never meets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Layout {
-    /// What [`usual`] yields.
-    Usual,
-    /// All else, SCTP among it.
-    Unusual,
 }
 
 /// What lies between the network and the transport header.
@@ -359,6 +364,7 @@ pub(crate) fn datagram4<P: Packet, const USUAL: bool>(
         length: transport.length as u16,
         ttl: header[8],
         tcp_flags,
+        zero: 0,
     })
 }
 
@@ -384,6 +390,7 @@ pub(crate) fn datagram6<P: Packet, const USUAL: bool>(
         length: transport.length as u16,
         ttl: header[7],
         tcp_flags,
+        zero: 0,
     })
 }
 

@@ -1,4 +1,4 @@
-//! The path of a packet.
+//! The whole path of a packet.
 
 use lb_common::{
     Addr, Tick, V4, V6,
@@ -12,7 +12,7 @@ use crate::{
     choice::{self, Claim},
     hop,
     open::{self, Opening},
-    parse::{self, Datagram, ETHERNET, IPV4, Layout, Network},
+    parse::{self, Datagram, Network},
     rewrite, rows,
     verdict::Fate,
 };
@@ -28,16 +28,7 @@ where
     F: Flows<V4> + Flows<V6>,
     T: Tables<V4> + Tables<V6>,
 {
-    let usual = match parse::usual(pkt) {
-        Some(Network::Ipv4(_)) => usual_ipv4(hook, pkt, flows, tables),
-        Some(Network::Ipv6(_)) => usual_ipv6(hook, pkt, flows, tables),
-        None => Err(Reason::OtherProtocol),
-    };
-    let fate = match usual {
-        Err(Reason::OtherProtocol) => unusual(hook, pkt, flows, tables),
-        settled => settled,
-    };
-    let fate = fate.unwrap_or_else(|reason| {
+    let fate = settle_packet(hook, pkt, flows, tables).unwrap_or_else(|reason| {
         Tables::<V4>::count(tables, reason);
         Fate::PASS
     });
@@ -45,46 +36,12 @@ where
 }
 
 #[inline(always)]
-fn usual_ipv4<P: Packet, F: Flows<V4>, T: Tables<V4>>(
+fn settle_packet<P, F, T>(
     hook: Hook,
     pkt: &mut P,
     flows: &mut F,
     tables: &T,
-) -> Result<Fate, Reason> {
-    let (header, transport) = parse::ipv4::<P, true>(pkt, ETHERNET, IPV4)?;
-    let datagram = parse::datagram4::<P, true>(pkt, ETHERNET, header, transport, hook.direction)?;
-    Ok(translate(
-        hook,
-        Layout::Usual,
-        pkt,
-        &datagram,
-        flows,
-        tables,
-    ))
-}
-
-#[inline(always)]
-fn usual_ipv6<P: Packet, F: Flows<V6>, T: Tables<V6>>(
-    hook: Hook,
-    pkt: &mut P,
-    flows: &mut F,
-    tables: &T,
-) -> Result<Fate, Reason> {
-    let (header, transport) = parse::ipv6(pkt, ETHERNET)?;
-    let datagram = parse::datagram6::<P, true>(pkt, ETHERNET, header, transport, hook.direction)?;
-    Ok(translate(
-        hook,
-        Layout::Usual,
-        pkt,
-        &datagram,
-        flows,
-        tables,
-    ))
-}
-
-/// Every other layout: the same steps, with offsets found while the packet is read.
-#[inline(always)]
-fn unusual<P, F, T>(hook: Hook, pkt: &mut P, flows: &mut F, tables: &T) -> Result<Fate, Reason>
+) -> Result<Fate, Reason>
 where
     P: Packet,
     F: Flows<V4> + Flows<V6>,
@@ -93,32 +50,26 @@ where
     match parse::network(pkt)? {
         Network::Ipv4(l3) => {
             let datagram = parse::ipv4_datagram(pkt, l3, hook.direction)?;
-            unusual_datagram(hook, pkt, &datagram, flows, tables)
+            settle_datagram(hook, pkt, &datagram, flows, tables)
         }
         Network::Ipv6(l3) => {
             let datagram = parse::ipv6_datagram(pkt, l3, hook.direction)?;
-            unusual_datagram(hook, pkt, &datagram, flows, tables)
+            settle_datagram(hook, pkt, &datagram, flows, tables)
         }
     }
 }
 
 #[inline(always)]
-fn unusual_datagram<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
+fn settle_datagram<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     hook: Hook,
     pkt: &mut P,
-    datagram: &Datagram<A>,
+    parsed: &Datagram<A>,
     flows: &mut F,
     tables: &T,
 ) -> Result<Fate, Reason> {
+    let datagram = tables.forget(parsed);
     if parse::has_ports(datagram.key.proto) {
-        return Ok(translate(
-            hook,
-            Layout::Unusual,
-            pkt,
-            datagram,
-            flows,
-            tables,
-        ));
+        return Ok(translate(hook, pkt, datagram, flows, tables));
     }
     if hook.direction == Direction::Egress {
         return Err(Reason::OtherProtocol);
@@ -134,7 +85,6 @@ fn unusual_datagram<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
 #[inline(always)]
 fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     hook: Hook,
-    layout: Layout,
     pkt: &mut P,
     datagram: &Datagram<A>,
     flows: &mut F,
@@ -145,7 +95,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     {
         let now = tables.now();
         let due = now.since(flow.seen) >= Tick::PER_SECOND;
-        let fate = follow(hook, layout, pkt, datagram, flow, tables, now);
+        let fate = follow(hook, pkt, datagram, flow, tables, now);
         if due {
             flow.seen = now;
             if flow.half() == Half::Request {
@@ -172,7 +122,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     if opening == Opening::Opened
         && let Some(Staged { request, .. }) = flows.staged()
     {
-        return follow(hook, layout, pkt, datagram, request, tables, tables.now());
+        return follow(hook, pkt, datagram, request, tables, tables.now());
     }
     settle(opening)
 }
@@ -197,7 +147,7 @@ fn claim<'t, A: Addr, T: Tables<A>>(key: &FlowKey<A>, tables: &'t T) -> Claim<'t
 /// Whether a flow goes on to the backend it has. An established TCP connection always does, to
 /// drain; what begins anew needs a backend that is still there.
 #[inline(always)]
-fn keeps_backend<A: Addr, T: Tables<A>>(
+pub(crate) fn keeps_backend<A: Addr, T: Tables<A>>(
     datagram: &Datagram<A>,
     flow: &Flow<A>,
     tables: &T,
@@ -209,11 +159,10 @@ fn keeps_backend<A: Addr, T: Tables<A>>(
             .is_some_and(|backend| backend.generation == flow.generation)
 }
 
-/// Finishes a packet with what its flow's row says.
+/// Sends a packet the way its flow's row says.
 #[inline(always)]
 fn follow<A: Addr, P: Packet, T: Tables<A>>(
     hook: Hook,
-    layout: Layout,
     pkt: &mut P,
     datagram: &Datagram<A>,
     flow: &mut Flow<A>,
@@ -221,12 +170,23 @@ fn follow<A: Addr, P: Packet, T: Tables<A>>(
     now: Tick,
 ) -> Fate {
     tables.follow(flow);
-    let fate = match hop::destination(hook, datagram, flow, tables, now) {
-        Ok(fate) => fate,
-        Err(fate) => return fate,
-    };
+    match hop::destination(hook, datagram, flow, tables, now) {
+        Ok(fate) => finish::<A, P, T, false>(pkt, datagram, flow, tables, fate),
+        Err(fate) => fate,
+    }
+}
+
+/// Rewrites a packet as its flow's row says, and counts it.
+#[inline(always)]
+pub(crate) fn finish<A: Addr, P: Packet, T: Tables<A>, const USUAL: bool>(
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    flow: &Flow<A>,
+    tables: &T,
+    fate: Fate,
+) -> Fate {
     let length = pkt.len();
-    if rewrite::rewrite(layout, pkt, datagram, flow, fate.act).is_none() {
+    if rewrite::rewrite::<A, P, USUAL>(pkt, datagram, flow, fate.act).is_none() {
         // The headers were read a moment ago: they are there.
         tables.count(Reason::Malformed);
         return Fate::DROP;

@@ -88,7 +88,7 @@ fn is_group_frame<P: Packet>(pkt: &P) -> bool {
 /// A reset as RFC 9293, 3.10.7.1 has it for a connection that does not exist.
 #[inline(always)]
 fn reset<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Option<()> {
-    let tcp = pkt.bytes::<TCP>(datagram.l4)?;
+    let tcp = pkt.bytes::<TCP>(datagram.l4())?;
     let sequence = u32::from_be(P::load32(tcp, 4));
     let acknowledged = P::load32(tcp, 8);
     let data_offset = u16::from(tcp[12] >> 4) * 4;
@@ -128,25 +128,25 @@ fn reset<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Option<()> 
 #[inline(always)]
 fn unreachable<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Option<()> {
     let ip = if A::IS_V6 { IPV6 } else { IPV4 };
-    let icmp = datagram.l3 + ip;
+    let icmp = datagram.l3() + ip;
     let length = ICMP + ip + QUOTE;
     // An SCTP checksum left to hardware needs no care: it is left only for a link that has none.
     let partial = datagram.key.proto == proto::UDP
         && pkt.checksum_is_partial(rewrite::transport_checksum(datagram).offset);
     // Hardware will write where options or extensions have the checksum now: into the quote.
-    if partial && datagram.l4 != icmp {
+    if partial && datagram.l4() != icmp {
         return None;
     }
     if pkt.len() < icmp + length && !pkt.resize(icmp + length) {
         return None;
     }
     // The quote first: what follows overwrites what it is taken from.
-    let quote = *pkt.bytes::<QUOTE>(datagram.l4)?;
+    let quote = *pkt.bytes::<QUOTE>(datagram.l4())?;
     let inner = icmp + ICMP;
     if A::IS_V6 {
         quote_ipv6(pkt, datagram, inner)?;
     } else {
-        quote_ipv4(pkt, datagram.l3, inner)?;
+        quote_ipv4(pkt, datagram.l3(), inner)?;
     }
     *pkt.bytes_mut::<QUOTE>(inner + ip)? = quote;
     let header = pkt.bytes_mut::<ICMP>(icmp)?;
@@ -194,7 +194,7 @@ fn quote_ipv4<P: Packet>(pkt: &mut P, from: usize, to: usize) -> Option<()> {
 /// Copies the IPv6 header to `to`, without its extensions.
 #[inline(always)]
 fn quote_ipv6<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>, to: usize) -> Option<()> {
-    copy(pkt, datagram.l3, to, IPV6)?;
+    copy(pkt, datagram.l3(), to, IPV6)?;
     pkt.bytes_mut::<IPV6>(to)?[6] = datagram.key.proto;
     Some(())
 }
@@ -218,7 +218,7 @@ fn network_header<A: Addr, P: Packet>(
     proto: u8,
     length: usize,
 ) -> Option<usize> {
-    let l3 = datagram.l3;
+    let l3 = datagram.l3();
     let l4 = l3 + if A::IS_V6 { IPV6 } else { IPV4 };
     if !pkt.resize(l4 + length) {
         return None;

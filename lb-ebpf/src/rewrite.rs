@@ -8,7 +8,7 @@ use lb_common::{
 
 use crate::{
     Packet, Sum, TransportChecksum, checksum,
-    parse::{Datagram, IPV4, IPV6, Layout},
+    parse::{Datagram, IPV4, IPV6},
     verdict::Act,
 };
 
@@ -18,10 +18,9 @@ const SCTP_CHECKSUM: usize = 8;
 /// Rewrites a packet as its flow says, MACs included where `act` sends it out. None if the
 /// packet is shorter than it was when parsed.
 ///
-/// The checksum comes last: bringing it into line may move the bytes.
+/// The checksum comes last: bringing it into line may move the bytes. `USUAL` packets are no SCTP.
 #[inline(always)]
-pub(crate) fn rewrite<A: Addr, P: Packet>(
-    layout: Layout,
+pub(crate) fn rewrite<A: Addr, P: Packet, const USUAL: bool>(
     pkt: &mut P,
     datagram: &Datagram<A>,
     flow: &Flow<A>,
@@ -35,11 +34,11 @@ pub(crate) fn rewrite<A: Addr, P: Packet>(
     // What the stack routes is aged by the stack.
     let aged = flow.route() == Route::Forward;
     if A::IS_V6 {
-        ipv6(pkt, datagram.l3, flow, aged)?;
+        ipv6(pkt, datagram.l3(), flow, aged)?;
     } else {
-        ipv4(pkt, datagram.l3, flow, aged)?;
+        ipv4(pkt, datagram.l3(), flow, aged)?;
     }
-    if layout == Layout::Unusual && datagram.key.proto == proto::SCTP {
+    if !USUAL && datagram.key.proto == proto::SCTP {
         sctp(pkt, datagram, flow.sport, flow.dport)
     } else {
         tcp_or_udp(pkt, datagram, flow)
@@ -53,7 +52,7 @@ fn tcp_or_udp<A: Addr, P: Packet>(
     datagram: &Datagram<A>,
     flow: &Flow<A>,
 ) -> Option<()> {
-    ports(pkt, datagram.l4, flow.sport, flow.dport)?;
+    ports(pkt, datagram.l4(), flow.sport, flow.dport)?;
     let mut at = transport_checksum(datagram);
     if P::HARDWARE_CHECKSUMS {
         at.pseudo = pseudo_header(&datagram.key, datagram.key.proto, datagram.length).fold();
@@ -71,7 +70,7 @@ fn sctp<A: Addr, P: Packet>(
     sport: Port,
     dport: Port,
 ) -> Option<()> {
-    let l4 = datagram.l4;
+    let l4 = datagram.l4();
     let before = P::load32(pkt.bytes::<4>(l4)?, 0);
     ports(pkt, l4, sport, dport)?;
     let change = before ^ P::load32(pkt.bytes::<4>(l4)?, 0);
@@ -92,7 +91,7 @@ fn sctp<A: Addr, P: Packet>(
 pub(crate) fn transport_checksum<A: Addr>(datagram: &Datagram<A>) -> TransportChecksum {
     let udp = datagram.key.proto == proto::UDP;
     TransportChecksum {
-        offset: datagram.l4 + if udp { 6 } else { 16 },
+        offset: datagram.l4() + if udp { 6 } else { 16 },
         zero_is_none: udp,
         ipv6: A::IS_V6,
         pseudo: 0,

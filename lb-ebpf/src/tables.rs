@@ -9,6 +9,8 @@ use lb_common::{
     socket::{SocketKey, SocketPeer},
 };
 
+use crate::Datagram;
+
 /// What an insertion does with a row that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -97,6 +99,14 @@ pub struct Fib<A> {
 
 /// Everything else the pipeline asks: services, the node, the FIB, the clock, counters.
 pub trait Tables<A: Addr> {
+    /// The same datagram, of which the verifier knows nothing any more: what follows is checked once,
+    /// and not once more for each layout that leads there.
+    fn forget<'d>(&'d self, datagram: &'d Datagram<A>) -> &'d Datagram<A> {
+        datagram
+    }
+    /// Whether there may be a frontend of that key: cheaper than to look, and never wrong when it
+    /// says no.
+    fn may_have(&self, key: &FrontendKey<A>) -> bool;
     /// The frontend of a service address.
     fn frontend(&self, key: &FrontendKey<A>) -> Option<&Frontend>;
     /// The backend index in a slot.

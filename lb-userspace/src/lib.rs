@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod cli;
 pub mod control;
+pub mod full_path;
 pub mod maps;
 pub mod model;
 pub mod pins;

@@ -11,10 +11,10 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use lb_ebpf::{Hook, Verdict, process, reject, sctp_checksum_change};
+use lb_ebpf::{Hook, Verdict, fast, process, reject, sctp_checksum_change, unfinished};
 
 use crate::{
-    dry_run,
+    dry_run, maps,
     tables::{FlowTables, KernelTables},
     tc::TcPacket,
     xdp::XdpPacket,
@@ -27,24 +27,41 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[xdp]
 #[inline(always)]
-#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn xdp_external(ctx: XdpContext) -> u32 {
     let raw = ctx.ctx;
     let tables = KernelTables::of_xdp(raw);
-    let ingress = tables.ifindex;
-    match process(
-        Hook::XDP_EXTERNAL,
-        &mut XdpPacket::new(raw),
-        &mut FlowTables,
-        &tables,
-    ) {
+    let mut packet = XdpPacket::new(raw);
+    match fast(Hook::XDP_EXTERNAL, &mut packet, &mut FlowTables, &tables) {
+        Some(verdict) => act_xdp(verdict, raw, &tables),
+        None => {
+            // SAFETY: nothing is left to be dropped.
+            unsafe { maps::XDP_FULL.tail_call(&ctx, 0) };
+            act_xdp(unfinished(&tables), raw, &tables)
+        }
+    }
+}
+
+#[xdp]
+#[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
+fn xdp_external_full(ctx: XdpContext) -> u32 {
+    let raw = ctx.ctx;
+    let tables = KernelTables::of_xdp(raw);
+    let mut packet = XdpPacket::new(raw);
+    let verdict = process(Hook::XDP_EXTERNAL, &mut packet, &mut FlowTables, &tables);
+    act_xdp(verdict, raw, &tables)
+}
+
+#[inline(always)]
+fn act_xdp(verdict: Verdict, ctx: *mut xdp_md, tables: &KernelTables) -> u32 {
+    match verdict {
         Verdict::Pass | Verdict::Deliver => XDP_PASS,
-        Verdict::Transmit { ifindex } if ifindex == ingress => XDP_TX,
+        Verdict::Transmit { ifindex } if ifindex == tables.ifindex => XDP_TX,
         // SAFETY: the helper takes numbers only.
         Verdict::Transmit { ifindex } => unsafe { bpf_redirect(ifindex, 0).unsigned_abs() as u32 },
         Verdict::Reflect => XDP_TX,
         // SAFETY: the context is the program's own.
-        Verdict::Reject => unsafe { reject_xdp(raw) },
+        Verdict::Reject => unsafe { reject_xdp(ctx) },
         // XDP never answers `Resolve`: it passes such packets to tc.
         Verdict::Resolve { .. } | Verdict::Drop => XDP_DROP,
     }
@@ -66,42 +83,48 @@ unsafe extern "C" fn reject_xdp(ctx: *mut xdp_md) -> u32 {
     }
 }
 
-#[classifier]
-#[inline(always)]
-#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
-fn tc_ext_in(ctx: TcContext) -> i32 {
-    classify(Hook::TC_EXTERNAL_INGRESS, ctx.as_ptr().cast())
+/// Both programs of a hook of tc; `$full` is where [`maps::TC_FULL`] has the second, as
+/// [`lb_common::maps::programs::TC_FULL`] says.
+macro_rules! tc {
+    ($fast:ident, $process:ident, $hook:expr, $full:literal) => {
+        #[classifier]
+        #[inline(always)]
+        fn $fast(ctx: TcContext) -> i32 {
+            let skb = ctx.as_ptr().cast();
+            let tables = KernelTables::of_tc(skb);
+            match fast($hook, &mut TcPacket::new(skb), &mut FlowTables, &tables) {
+                Some(verdict) => act_tc(verdict, skb, &tables),
+                None => {
+                    // SAFETY: nothing is left to be dropped.
+                    unsafe { maps::TC_FULL.tail_call(&ctx, $full) };
+                    act_tc(unfinished(&tables), skb, &tables)
+                }
+            }
+        }
+
+        #[classifier]
+        #[inline(always)]
+        #[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
+        fn $process(ctx: TcContext) -> i32 {
+            let skb = ctx.as_ptr().cast();
+            let tables = KernelTables::of_tc(skb);
+            let verdict = process($hook, &mut TcPacket::new(skb), &mut FlowTables, &tables);
+            if dry_run::is_on() {
+                dry_run::outcome(skb.cast(), verdict);
+                return TC_ACT_UNSPEC;
+            }
+            act_tc(verdict, skb, &tables)
+        }
+    };
 }
 
-#[classifier]
-#[inline(always)]
-#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
-fn tc_ext_out(ctx: TcContext) -> i32 {
-    classify(Hook::TC_EXTERNAL_EGRESS, ctx.as_ptr().cast())
-}
-
-#[classifier]
-#[inline(always)]
-#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
-fn tc_pod_in(ctx: TcContext) -> i32 {
-    classify(Hook::TC_POD_INGRESS, ctx.as_ptr().cast())
-}
-
-#[classifier]
-#[inline(always)]
-#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
-fn tc_pod_out(ctx: TcContext) -> i32 {
-    classify(Hook::TC_POD_EGRESS, ctx.as_ptr().cast())
-}
+tc!(tc_ext_in, tc_ext_in_full, Hook::TC_EXTERNAL_INGRESS, 0);
+tc!(tc_ext_out, tc_ext_out_full, Hook::TC_EXTERNAL_EGRESS, 1);
+tc!(tc_pod_in, tc_pod_in_full, Hook::TC_POD_INGRESS, 2);
+tc!(tc_pod_out, tc_pod_out_full, Hook::TC_POD_EGRESS, 3);
 
 #[inline(always)]
-fn classify(hook: Hook, skb: *mut __sk_buff) -> i32 {
-    let tables = KernelTables::of_tc(skb);
-    let verdict = process(hook, &mut TcPacket::new(skb), &mut FlowTables, &tables);
-    if dry_run::is_on() {
-        dry_run::outcome(skb.cast(), verdict);
-        return TC_ACT_UNSPEC;
-    }
+fn act_tc(verdict: Verdict, skb: *mut __sk_buff, tables: &KernelTables) -> i32 {
     match verdict {
         // The next program on the device has its turn (`TCX_NEXT`), then the stack.
         Verdict::Pass | Verdict::Deliver => TC_ACT_UNSPEC,
@@ -135,13 +158,14 @@ unsafe extern "C" fn reject_tc(skb: *mut __sk_buff) -> i32 {
     }
 }
 
-/// What an SCTP checksum changes by. A function of its own like [`reject_xdp`].
+/// What an SCTP checksum changes by. A function of its own like [`reject_xdp`]; checked for a length
+/// of any word, whereas of a half one the compiler would take for granted that it is no more.
 ///
 /// # Safety
 ///
 /// None is needed; the verifier checks it for whatever numbers.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn sctp_change(ports: u32, length: u16) -> u32 {
-    sctp_checksum_change(ports, length)
+pub(crate) unsafe extern "C" fn sctp_change(ports: u32, length: u32) -> u32 {
+    sctp_checksum_change(ports, length as u16)
 }

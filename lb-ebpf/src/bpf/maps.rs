@@ -3,7 +3,7 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
 use lb_common::{
@@ -13,7 +13,7 @@ use lb_common::{
     flow::{Flow, FlowKey, Staged},
     maps::{
         AFFINITY_MAX, BACKENDS_MAX, FLOWS_MAX, FRONTENDS_MAX, LINKS_MAX, SERVICES_MAX, SLOTS_MAX,
-        SOCKETS_MAX, SOURCE_RANGES_MAX, STATUS_SIZE,
+        SOCKETS_MAX, SOURCE_RANGES_MAX, STATUS_SIZE, programs,
     },
     service::{
         ABSENT_BITS, Backend, ClientKey, Frontend, FrontendKey, Remembered, ServiceName,
@@ -21,6 +21,7 @@ use lb_common::{
     },
     socket::{SocketKey, SocketPeer},
 };
+use lb_ebpf::Datagram;
 
 /// How this kernel's jiffies run, set when the object is loaded; until then, at 250 Hz.
 #[unsafe(no_mangle)]
@@ -69,6 +70,10 @@ pub(crate) static STAGED4: PerCpuArray<Staged<V4>, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static STAGED6: PerCpuArray<Staged<V6>, 1> = PerCpuArray::new();
 #[btf_map]
+pub(crate) static PARSED4: PerCpuArray<Datagram<V4>, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static PARSED6: PerCpuArray<Datagram<V6>, 1> = PerCpuArray::new();
+#[btf_map]
 pub(crate) static SOCKETS4: Sockets<V4> = Sockets::new();
 #[btf_map]
 pub(crate) static SOCKETS6: Sockets<V6> = Sockets::new();
@@ -91,6 +96,10 @@ pub(crate) static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, { SERVICES_MAX 
     PerCpuArray::new();
 #[btf_map]
 pub(crate) static REASONS: PerCpuArray<u64, { Reason::ALL.len() }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static XDP_FULL: ProgramArray<1> = ProgramArray::new();
+#[btf_map]
+pub(crate) static TC_FULL: ProgramArray<{ programs::TC_FULL.len() }> = ProgramArray::new();
 
 /// For people only; the programs never read it.
 #[btf_map]

@@ -18,9 +18,9 @@ use lb_common::{
     flow::{Flow, FlowKey, Half, Macs, Staged},
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots, SourceRange},
 };
-use lb_ebpf::{Entry, Fib, FibQuery, Flows, InsertError, Reach, Tables, take_allowance};
+use lb_ebpf::{Datagram, Entry, Fib, FibQuery, Flows, InsertError, Reach, Tables, take_allowance};
 
-use crate::{dry_run, maps};
+use crate::{dry_run, maps, words};
 
 /// Both families' flow tables.
 pub(crate) struct FlowTables;
@@ -123,7 +123,7 @@ fn fib_params(family: u8, proto: u8, ifindex: u32) -> FibParams {
 }
 
 macro_rules! family {
-    ($addr:ty, $flows:ident, $staged:ident, $frontends:ident, $absent:ident, $slots:ident, $backends:ident,
+    ($addr:ty, $flows:ident, $staged:ident, $parsed:ident, $frontends:ident, $absent:ident, $slots:ident, $backends:ident,
      $affinity:ident, $ranges:ident, $config:ident, $af:ident, $src:ident, $dst:ident, $to:expr, $from:expr) => {
         impl Flows<$addr> for FlowTables {
             #[inline(always)]
@@ -205,11 +205,28 @@ macro_rules! family {
 
         impl Tables<$addr> for KernelTables {
             #[inline(always)]
-            fn frontend(&self, key: &FrontendKey<$addr>) -> Option<&Frontend> {
+            fn forget<'d>(&'d self, datagram: &'d Datagram<$addr>) -> &'d Datagram<$addr> {
+                let Some(place) = maps::$parsed.get_ptr_mut(0) else {
+                    return datagram;
+                };
+                // SAFETY: a per-CPU value; programs of one CPU do not run at the same time. Volatile,
+                // and the place disguised, for the detour through memory is all that it is about.
+                unsafe {
+                    place.write_volatile(*datagram);
+                    &*words::disguised(place)
+                }
+            }
+
+            #[inline(always)]
+            fn may_have(&self, key: &FrontendKey<$addr>) -> bool {
                 let bit = key.absent_bit();
-                if let Some(absent) = maps::$absent.get(bit / 64)
-                    && absent >> (bit % 64) & 1 != 0
-                {
+                let absent = maps::$absent.get(bit / 64);
+                absent.is_none_or(|absent| absent >> (bit % 64) & 1 == 0)
+            }
+
+            #[inline(always)]
+            fn frontend(&self, key: &FrontendKey<$addr>) -> Option<&Frontend> {
+                if !Tables::<$addr>::may_have(self, key) {
                     return None;
                 }
                 // SAFETY: the row lives until the next grace period, which outlasts this program,
@@ -372,6 +389,7 @@ family!(
     V4,
     FLOWS4,
     STAGED4,
+    PARSED4,
     FRONTENDS4,
     ABSENT4,
     SLOTS4,
@@ -389,6 +407,7 @@ family!(
     V6,
     FLOWS6,
     STAGED6,
+    PARSED6,
     FRONTENDS6,
     ABSENT6,
     SLOTS6,

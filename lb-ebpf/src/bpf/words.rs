@@ -83,6 +83,14 @@ pub(crate) fn start(data: usize, offset: usize) -> usize {
     start
 }
 
+/// The same pointer; but to the compiler what it points to may be anything.
+#[inline(always)]
+pub(crate) fn disguised<T>(mut pointer: *mut T) -> *mut T {
+    // SAFETY: adds nothing; see `start`.
+    unsafe { asm!("{pointer} += 0", pointer = inout(reg) pointer, options(nostack)) };
+    pointer
+}
+
 /// What [`lb_ebpf::Packet`] needs of bytes and words, over a context with `data` and `data_end`.
 macro_rules! access_methods {
     () => {
@@ -111,7 +119,7 @@ macro_rules! access_methods {
         #[inline(always)]
         fn sctp_checksum_change(ports: u32, length: u16) -> u32 {
             // SAFETY: it takes numbers only.
-            unsafe { $crate::entry::sctp_change(ports, length) }
+            unsafe { $crate::entry::sctp_change(ports, u32::from(length)) }
         }
 
         #[inline(always)]

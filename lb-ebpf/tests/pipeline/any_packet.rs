@@ -154,8 +154,12 @@ fn check(node: &mut Node, hook: Hook, packet: &HostPacket) {
     let before = packet.bytes();
     let mut after = packet.clone();
     let counted = node.counted();
+    let (mut other, mut fully) = (node.clone(), packet.clone());
     let verdict = node.process(hook, &mut after);
     assert_eq!(node.counted(), counted + 1, "{verdict:?} is not counted");
+    assert_eq!(other.process_fully(hook, &mut fully), verdict);
+    assert_eq!(fully, after, "the fast path is the full one, cut short");
+    assert!(other.agrees_with(node), "both leave the same behind");
     match verdict {
         Verdict::Pass => assert_eq!(&after, packet, "passed packets are left alone"),
         Verdict::Drop => {}

@@ -113,6 +113,7 @@ fn case(reason: Reason, family: Family) -> Case {
         }
         Reason::NotService => whole.packet(&Frame::udp(client(family), at(family.client(2), 80))),
         Reason::NeedsStack => whole.node(|node| node.link(EXTERNAL, link::DIRECT)),
+        Reason::NoFullPath => whole.node(|node| node.has_full_path = false),
         Reason::NoBackend => whole.node(|node| {
             node.serve(service, proto::UDP, &[], &[]);
         }),

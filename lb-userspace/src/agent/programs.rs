@@ -17,7 +17,10 @@ use rustix::time::{ClockId, clock_getres};
 use thiserror::Error;
 use tracing::debug;
 
-use crate::pins::Pins;
+use crate::{
+    full_path::{self, FullPathError},
+    pins::Pins,
+};
 
 /// The object `cargo xtask build-ebpf` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FAIRLEAD_EBPF_OBJECT"));
@@ -66,6 +69,9 @@ pub(super) enum LoadError {
     /// The object has no such map, or of another type.
     #[error("the BPF object has no fit map {0}")]
     NoMap(&'static str),
+    /// The programs cannot be led to one another.
+    #[error(transparent)]
+    FullPath(#[from] FullPathError),
     /// Loading the object failed in another way.
     #[error("cannot load the BPF object: {}", chain(.0))]
     Object(#[source] EbpfError),
@@ -137,7 +143,7 @@ enum Purpose {
 fn load_object(pins: &Pins, purpose: Purpose) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS);
-    for name in maps::ALL {
+    for name in maps::ALL.into_iter().chain(maps::PROGRAM_ARRAYS) {
         loader.map_pin_path(name, pins.map(name));
     }
     let jiffy = jiffy();
@@ -207,16 +213,17 @@ impl Programs {
         }
     }
 
+    /// Loads the programs of packets, and leads those that are attached to the others.
     fn load(&mut self) -> Result<(), LoadError> {
-        for name in programs::PACKETS {
-            let loaded = if name == programs::XDP_EXTERNAL {
-                self.xdp()?.load()
-            } else {
-                self.tc(name)?.load()
+        for name in programs::PACKETS.into_iter().chain(programs::FULL) {
+            let loaded = match self.ebpf.program_mut(name) {
+                Some(Program::Xdp(program)) => program.load(),
+                Some(Program::SchedClassifier(program)) => program.load(),
+                _ => return Err(LoadError::NoProgram(name)),
             };
             loaded.map_err(|error| refused(name, error))?;
         }
-        Ok(())
+        Ok(full_path::connect(&mut self.ebpf)?)
     }
 }
 

@@ -17,11 +17,12 @@ use lb_common::{
     config::{Config, link},
     counters::ServiceCounters,
     flow::{Direction, Flow, FlowKey, Half, Route},
-    maps, proto,
+    maps::{self, programs},
+    proto,
     service::{Affinity, Backend, Frontend, FrontendKey, Slots, backend},
 };
 use lb_ebpf::Sum;
-use lb_userspace::{maps::Kernel, pins::Pins};
+use lb_userspace::{full_path, maps::Kernel, pins::Pins};
 
 use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
 
@@ -106,12 +107,14 @@ impl World {
         }
         fs::create_dir_all(pins.maps()).context("cannot make the pin directory")?;
         let mut object = load(&pins, "fairlead", &maps::ALL)?;
-        for (_, program) in object.programs_mut() {
+        for (name, program) in object.programs_mut() {
             match program {
                 Program::Xdp(program) => {
                     program.load()?;
-                    // Attached, it gives the veth the receive queues that test runs name.
-                    program.attach(interface()?, XdpMode::Driver)?;
+                    if name == programs::XDP_EXTERNAL {
+                        // Attached, it gives the veth the receive queues that test runs name.
+                        program.attach(interface()?, XdpMode::Driver)?;
+                    }
                 }
                 Program::SchedClassifier(program) => program.load()?,
                 // Sockets have no packets to measure.
@@ -119,6 +122,7 @@ impl World {
                 other => bail!("unexpected program type {:?}", other.prog_type()),
             }
         }
+        full_path::connect(&mut object)?;
         let shared = [
             maps::FLOWS4,
             maps::FLOWS6,

@@ -23,7 +23,7 @@ use lb_common::{
 use family::FamilyMaps;
 pub use family::{Endpoint, Rows};
 
-use lb_userspace::pins::Pins;
+use lb_userspace::{full_path, pins::Pins};
 
 use crate::topology::Family;
 
@@ -105,9 +105,10 @@ impl Kernel {
     }
 
     fn of(mut object: Ebpf) -> Result<Self> {
-        for name in programs::PACKETS {
+        for name in programs::PACKETS.into_iter().chain(programs::FULL) {
             load(&mut object, name).with_context(|| format!("cannot load program {name}"))?;
         }
+        full_path::connect(&mut object)?;
         Ok(Self {
             v4: FamilyMaps {
                 frontends: take(&mut object, maps::FRONTENDS4)?,
@@ -253,7 +254,7 @@ fn open(pins: Option<&Pins>, dry: u32) -> Result<Ebpf> {
         loader.map_max_entries(name, entries);
     }
     if let Some(pins) = pins {
-        for name in maps::ALL {
+        for name in maps::ALL.into_iter().chain(maps::PROGRAM_ARRAYS) {
             loader.map_pin_path(name, pins.map(name));
         }
     }

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use anyhow::{Context, Result, bail};
 use aya::{
     Pod,
-    maps::{Array, HashMap, LpmTrie, Map, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, Map, PerCpuArray, ProgramArray},
 };
 use lb_common::{
     V4, V6,
@@ -26,6 +26,7 @@ pub(crate) fn every_map(pins: &Pins) -> Result<BTreeMap<&'static str, Rows>> {
     let rows = |name| rows(pins, name).with_context(|| format!("cannot read {name}"));
     maps::ALL
         .into_iter()
+        .chain(maps::PROGRAM_ARRAYS)
         .map(|name| Ok((name, rows(name)?)))
         .collect()
 }
@@ -33,6 +34,7 @@ pub(crate) fn every_map(pins: &Pins) -> Result<BTreeMap<&'static str, Rows>> {
 fn rows(pins: &Pins, name: &str) -> Result<Rows> {
     let map = Map::from_map_data(pins.open(name)?)?;
     match name {
+        maps::XDP_FULL | maps::TC_FULL => programs(map),
         maps::CONFIG => array::<Config>(map),
         maps::LINKS => hash::<u32, u32>(map),
         maps::FRONTENDS4 => hash::<FrontendKey<V4>, Frontend>(map),
@@ -55,6 +57,12 @@ fn rows(pins: &Pins, name: &str) -> Result<Rows> {
         maps::STATUS => array::<[u8; STATUS_SIZE as usize]>(map),
         _ => bail!("it is not known what {name} holds"),
     }
+}
+
+/// The places that have a program.
+fn programs(map: Map) -> Result<Rows> {
+    let map = ProgramArray::try_from(map)?;
+    map.indices().map(|row| Ok(format!("{:?}", row?))).collect()
 }
 
 fn hash<K: Pod + Debug, V: Pod + Debug>(map: Map) -> Result<Rows> {

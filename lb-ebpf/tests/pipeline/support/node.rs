@@ -10,7 +10,7 @@ use lb_common::{
     counters::{Reason, ServiceCounters},
     service::{Affinity, Backend, Frontend, FrontendKey, Slots, backend},
 };
-use lb_ebpf::{Hook, Verdict, process, reject};
+use lb_ebpf::{Hook, Verdict, fast, process, reject, unfinished};
 
 use super::{
     family::{Family, endpoint, words},
@@ -26,6 +26,8 @@ pub(crate) struct Node {
     pub(crate) flows: HostFlows,
     pub(crate) tables: HostTables,
     pub(crate) sockets: HostSockets,
+    /// Whether the program is there that takes what the fast path leaves.
+    pub(crate) has_full_path: bool,
     services: u32,
 }
 
@@ -35,12 +37,23 @@ impl Node {
             flows: HostFlows::new(),
             tables: HostTables::new(),
             sockets: HostSockets::default(),
+            has_full_path: true,
             services: 0,
         }
     }
 
-    /// Has the pipeline process a packet.
+    /// Has the pipeline process a packet: by the fast path, or else by the full one.
     pub(crate) fn process(&mut self, hook: Hook, packet: &mut HostPacket) -> Verdict {
+        let short = fast(hook, packet, &mut self.flows, &self.tables);
+        match short {
+            Some(verdict) => verdict,
+            None if self.has_full_path => self.process_fully(hook, packet),
+            None => unfinished(&self.tables),
+        }
+    }
+
+    /// The same by the full path alone.
+    pub(crate) fn process_fully(&mut self, hook: Hook, packet: &mut HostPacket) -> Verdict {
         process(hook, packet, &mut self.flows, &self.tables)
     }
 
@@ -241,6 +254,13 @@ impl Node {
                 .values()
                 .map(|service| service.packets)
                 .sum::<u64>()
+    }
+
+    /// Whether two nodes have the same flows and have counted the same.
+    pub(crate) fn agrees_with(&self, other: &Self) -> bool {
+        self.flows.same_rows(&other.flows)
+            && self.tables.reasons == other.tables.reasons
+            && self.tables.services == other.tables.services
     }
 
     /// A service's counters.

@@ -190,6 +190,11 @@ impl HasServices for V6 {
 }
 
 impl<A: HasServices> Tables<A> for HostTables {
+    /// Says no where there is none, as a bitmap does nearly always.
+    fn may_have(&self, key: &FrontendKey<A>) -> bool {
+        A::services(self).frontends.contains_key(key)
+    }
+
     fn frontend(&self, key: &FrontendKey<A>) -> Option<&Frontend> {
         self.frontend_lookups.update(|lookups| lookups + 1);
         A::services(self).frontends.get(key)

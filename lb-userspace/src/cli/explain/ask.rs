@@ -39,8 +39,8 @@ pub(super) struct Told {
 impl Oracle {
     pub(super) fn open(maps: &PinnedMaps, place: &Place) -> Result<Self, Error> {
         let name = match place.hook {
-            Hook::Pod => programs::TC_POD_INGRESS,
-            Hook::External => programs::TC_EXTERNAL_INGRESS,
+            Hook::Pod => programs::TC_POD_INGRESS_FULL,
+            Hook::External => programs::TC_EXTERNAL_INGRESS_FULL,
             Hook::Host => programs::TC_HOST,
         };
         Ok(Self {
