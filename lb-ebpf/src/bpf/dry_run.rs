@@ -148,7 +148,7 @@ fn host(skb: *mut __sk_buff) {
     const IPV4: u16 = 0x0800_u16.to_be();
     const IPV6: u16 = 0x86dd_u16.to_be();
     let packet = TcPacket::new(skb);
-    let tables = KernelTables::of_tc(skb);
+    let tables = KernelTables::<true>::of_tc(skb);
     let Some(ether) = packet.bytes::<14>(0) else {
         return;
     };
@@ -172,9 +172,9 @@ fn host(skb: *mut __sk_buff) {
 }
 
 #[inline(always)]
-fn call<A: Addr>(ctx: *mut c_void, proto: u8, peer: (A, Port), tables: &KernelTables)
+fn call<A: Addr>(ctx: *mut c_void, proto: u8, peer: (A, Port), tables: &KernelTables<true>)
 where
-    KernelTables: Tables<A>,
+    KernelTables<true>: Tables<A>,
 {
     let call = Call {
         socket: Cookie::NONE,

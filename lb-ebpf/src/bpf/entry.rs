@@ -29,14 +29,19 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[inline(always)]
 fn xdp_external(ctx: XdpContext) -> u32 {
     let raw = ctx.ctx;
-    let tables = KernelTables::of_xdp(raw);
+    let tables = KernelTables::<false>::of_xdp(raw);
     let mut packet = XdpPacket::new(raw);
-    match fast(Hook::XDP_EXTERNAL, &mut packet, &mut FlowTables, &tables) {
-        Some(verdict) => act_xdp(verdict, raw, &tables),
+    match fast(
+        Hook::XDP_EXTERNAL,
+        &mut packet,
+        &mut FlowTables::<false>,
+        &tables,
+    ) {
+        Some(verdict) => act_xdp(verdict, raw, tables.ifindex),
         None => {
             // SAFETY: nothing is left to be dropped.
             unsafe { maps::XDP_FULL.tail_call(&ctx, 0) };
-            act_xdp(unfinished(&tables), raw, &tables)
+            act_xdp(unfinished(&tables), raw, tables.ifindex)
         }
     }
 }
@@ -46,17 +51,22 @@ fn xdp_external(ctx: XdpContext) -> u32 {
 #[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn xdp_external_full(ctx: XdpContext) -> u32 {
     let raw = ctx.ctx;
-    let tables = KernelTables::of_xdp(raw);
+    let tables = KernelTables::<false>::of_xdp(raw);
     let mut packet = XdpPacket::new(raw);
-    let verdict = process(Hook::XDP_EXTERNAL, &mut packet, &mut FlowTables, &tables);
-    act_xdp(verdict, raw, &tables)
+    let verdict = process(
+        Hook::XDP_EXTERNAL,
+        &mut packet,
+        &mut FlowTables::<false>,
+        &tables,
+    );
+    act_xdp(verdict, raw, tables.ifindex)
 }
 
 #[inline(always)]
-fn act_xdp(verdict: Verdict, ctx: *mut xdp_md, tables: &KernelTables) -> u32 {
+fn act_xdp(verdict: Verdict, ctx: *mut xdp_md, ingress: u32) -> u32 {
     match verdict {
         Verdict::Pass | Verdict::Deliver => XDP_PASS,
-        Verdict::Transmit { ifindex } if ifindex == tables.ifindex => XDP_TX,
+        Verdict::Transmit { ifindex } if ifindex == ingress => XDP_TX,
         // SAFETY: the helper takes numbers only.
         Verdict::Transmit { ifindex } => unsafe { bpf_redirect(ifindex, 0).unsigned_abs() as u32 },
         Verdict::Reflect => XDP_TX,
@@ -76,7 +86,7 @@ fn act_xdp(verdict: Verdict, ctx: *mut xdp_md, tables: &KernelTables) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn reject_xdp(ctx: *mut xdp_md) -> u32 {
-    let tables = KernelTables::of_xdp(ctx);
+    let tables = KernelTables::<false>::of_xdp(ctx);
     match reject(&mut XdpPacket::new(ctx), &tables) {
         Verdict::Reflect => XDP_TX,
         _ => XDP_DROP,
@@ -91,13 +101,18 @@ macro_rules! tc {
         #[inline(always)]
         fn $fast(ctx: TcContext) -> i32 {
             let skb = ctx.as_ptr().cast();
-            let tables = KernelTables::of_tc(skb);
-            match fast($hook, &mut TcPacket::new(skb), &mut FlowTables, &tables) {
-                Some(verdict) => act_tc(verdict, skb, &tables),
+            let tables = KernelTables::<false>::of_tc(skb);
+            match fast(
+                $hook,
+                &mut TcPacket::new(skb),
+                &mut FlowTables::<false>,
+                &tables,
+            ) {
+                Some(verdict) => act_tc(verdict, skb, tables.ifindex),
                 None => {
                     // SAFETY: nothing is left to be dropped.
                     unsafe { maps::TC_FULL.tail_call(&ctx, $full) };
-                    act_tc(unfinished(&tables), skb, &tables)
+                    act_tc(unfinished(&tables), skb, tables.ifindex)
                 }
             }
         }
@@ -107,13 +122,18 @@ macro_rules! tc {
         #[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
         fn $process(ctx: TcContext) -> i32 {
             let skb = ctx.as_ptr().cast();
-            let tables = KernelTables::of_tc(skb);
-            let verdict = process($hook, &mut TcPacket::new(skb), &mut FlowTables, &tables);
+            let tables = KernelTables::<true>::of_tc(skb);
+            let verdict = process(
+                $hook,
+                &mut TcPacket::new(skb),
+                &mut FlowTables::<true>,
+                &tables,
+            );
             if dry_run::is_on() {
                 dry_run::outcome(skb.cast(), verdict);
                 return TC_ACT_UNSPEC;
             }
-            act_tc(verdict, skb, &tables)
+            act_tc(verdict, skb, tables.ifindex)
         }
     };
 }
@@ -124,7 +144,7 @@ tc!(tc_pod_in, tc_pod_in_full, Hook::TC_POD_INGRESS, 2);
 tc!(tc_pod_out, tc_pod_out_full, Hook::TC_POD_EGRESS, 3);
 
 #[inline(always)]
-fn act_tc(verdict: Verdict, skb: *mut __sk_buff, tables: &KernelTables) -> i32 {
+fn act_tc(verdict: Verdict, skb: *mut __sk_buff, ingress: u32) -> i32 {
     match verdict {
         // The next program on the device has its turn (`TCX_NEXT`), then the stack.
         Verdict::Pass | Verdict::Deliver => TC_ACT_UNSPEC,
@@ -135,7 +155,7 @@ fn act_tc(verdict: Verdict, skb: *mut __sk_buff, tables: &KernelTables) -> i32 {
             bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32
         },
         // SAFETY: the helper takes numbers only.
-        Verdict::Reflect => unsafe { bpf_redirect(tables.ifindex, 0) as i32 },
+        Verdict::Reflect => unsafe { bpf_redirect(ingress, 0) as i32 },
         // SAFETY: the context is the program's own.
         Verdict::Reject => unsafe { reject_tc(skb) },
         Verdict::Drop => TC_ACT_SHOT,
@@ -150,7 +170,7 @@ fn act_tc(verdict: Verdict, skb: *mut __sk_buff, tables: &KernelTables) -> i32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn reject_tc(skb: *mut __sk_buff) -> i32 {
-    let tables = KernelTables::of_tc(skb);
+    let tables = KernelTables::<false>::of_tc(skb);
     match reject(&mut TcPacket::new(skb), &tables) {
         // SAFETY: the helper takes numbers only.
         Verdict::Reflect => unsafe { bpf_redirect(tables.ifindex, 0) as i32 },

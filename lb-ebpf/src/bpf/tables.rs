@@ -22,17 +22,18 @@ use lb_ebpf::{Datagram, Entry, Fib, FibQuery, Flows, InsertError, Reach, Tables,
 
 use crate::{dry_run, maps, words};
 
-/// Both families' flow tables.
-pub(crate) struct FlowTables;
+/// Both families' flow tables; see [`KernelTables`] on `DRY`.
+pub(crate) struct FlowTables<const DRY: bool>;
 
-/// Everything else, for one packet.
-pub(crate) struct KernelTables {
+/// Everything else, for one packet. `DRY` for programs that may be loaded for [dry runs](dry_run):
+/// the others do not even ask.
+pub(crate) struct KernelTables<const DRY: bool> {
     ctx: *mut c_void,
     /// Interface the packet was seen on.
     pub(crate) ifindex: u32,
 }
 
-impl KernelTables {
+impl<const DRY: bool> KernelTables<DRY> {
     #[inline(always)]
     pub(crate) fn of_xdp(ctx: *mut xdp_md) -> Self {
         // SAFETY: the kernel hands a valid context to the program.
@@ -125,11 +126,11 @@ fn fib_params(family: u8, proto: u8, ifindex: u32) -> FibParams {
 macro_rules! family {
     ($addr:ty, $flows:ident, $staged:ident, $parsed:ident, $frontends:ident, $absent:ident, $slots:ident, $backends:ident,
      $affinity:ident, $ranges:ident, $config:ident, $af:ident, $src:ident, $dst:ident, $to:expr, $from:expr) => {
-        impl Flows<$addr> for FlowTables {
+        impl<const DRY: bool> Flows<$addr> for FlowTables<DRY> {
             #[inline(always)]
             fn get(&mut self, key: &FlowKey<$addr>) -> Option<&mut Flow<$addr>> {
                 let row = maps::$flows.get_ptr_mut(key)?;
-                if dry_run::is_on() {
+                if DRY && dry_run::is_on() {
                     let staged = maps::$staged.get_ptr_mut(0)?;
                     // SAFETY: `staged` is this CPU's own; both are whole rows. What is written in
                     // place goes to the copy.
@@ -169,7 +170,7 @@ macro_rules! family {
                 entry: Entry,
             ) -> Result<(), InsertError> {
                 const EEXIST: i32 = -17;
-                if dry_run::is_on() {
+                if DRY && dry_run::is_on() {
                     let taken = entry == Entry::New && maps::$flows.get_ptr(key).is_some();
                     return if taken {
                         Err(InsertError::Exists)
@@ -195,7 +196,7 @@ macro_rules! family {
 
             #[inline(always)]
             fn remove(&mut self, key: &FlowKey<$addr>) {
-                if dry_run::is_on() {
+                if DRY && dry_run::is_on() {
                     return;
                 }
                 // An absent row is as good as a removed one.
@@ -203,7 +204,7 @@ macro_rules! family {
             }
         }
 
-        impl Tables<$addr> for KernelTables {
+        impl<const DRY: bool> Tables<$addr> for KernelTables<DRY> {
             #[inline(always)]
             fn forget<'d>(&'d self, datagram: &'d Datagram<$addr>) -> &'d Datagram<$addr> {
                 let Some(place) = maps::$parsed.get_ptr_mut(0) else {
@@ -236,7 +237,7 @@ macro_rules! family {
 
             #[inline(always)]
             fn slot(&self, index: u32) -> Option<u32> {
-                if dry_run::is_on() {
+                if DRY && dry_run::is_on() {
                     dry_run::drawn(self.ctx);
                 }
                 maps::$slots.get(index).copied()
@@ -263,7 +264,7 @@ macro_rules! family {
 
             #[inline(always)]
             fn remember(&self, key: &ClientKey<$addr>, memory: &Remembered) {
-                if dry_run::is_on() {
+                if DRY && dry_run::is_on() {
                     return;
                 }
                 // What cannot be remembered is chosen anew.
@@ -305,7 +306,7 @@ macro_rules! family {
 
             #[inline(always)]
             fn random(&self) -> u32 {
-                if dry_run::is_on() {
+                if DRY && dry_run::is_on() {
                     return dry_run::random(self.ctx);
                 }
                 // SAFETY: the helper takes nothing.
@@ -314,7 +315,7 @@ macro_rules! family {
 
             #[inline(always)]
             fn may_reject(&self) -> bool {
-                if dry_run::is_on() {
+                if DRY && dry_run::is_on() {
                     return true;
                 }
                 let now = Tables::<$addr>::now(self);
@@ -326,21 +327,21 @@ macro_rules! family {
 
             #[inline(always)]
             fn consider(&self, frontend: &Frontend, slots: Slots) {
-                if dry_run::is_on() {
+                if DRY && dry_run::is_on() {
                     dry_run::considered(self.ctx, frontend, slots);
                 }
             }
 
             #[inline(always)]
             fn follow(&self, flow: &Flow<$addr>) {
-                if dry_run::is_on() {
+                if DRY && dry_run::is_on() {
                     dry_run::followed(self.ctx, flow);
                 }
             }
 
             #[inline(always)]
             fn count(&self, reason: Reason) {
-                if dry_run::is_on() {
+                if DRY && dry_run::is_on() {
                     return dry_run::reason(self.ctx, reason);
                 }
                 if let Some(counter) = maps::REASONS.get_ptr_mut(reason as u32) {
@@ -351,7 +352,7 @@ macro_rules! family {
 
             #[inline(always)]
             fn count_packet(&self, service: u32, length: usize) {
-                if let Some(counters) = counters(service) {
+                if let Some(counters) = counters::<DRY>(service) {
                     counters.packets += 1;
                     counters.bytes += length as u64;
                 }
@@ -359,14 +360,14 @@ macro_rules! family {
 
             #[inline(always)]
             fn count_flow(&self, service: u32) {
-                if let Some(counters) = counters(service) {
+                if let Some(counters) = counters::<DRY>(service) {
                     counters.flows += 1;
                 }
             }
 
             #[inline(always)]
             fn count_reject(&self, service: u32) {
-                if let Some(counters) = counters(service) {
+                if let Some(counters) = counters::<DRY>(service) {
                     counters.rejects += 1;
                 }
             }
@@ -375,8 +376,8 @@ macro_rules! family {
 }
 
 #[inline(always)]
-fn counters(service: u32) -> Option<&'static mut ServiceCounters> {
-    if dry_run::is_on() {
+fn counters<const DRY: bool>(service: u32) -> Option<&'static mut ServiceCounters> {
+    if DRY && dry_run::is_on() {
         return None;
     }
     let counters = maps::SERVICE_COUNTERS.get_ptr_mut(service)?;
