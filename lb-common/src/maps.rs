@@ -2,7 +2,7 @@
 
 /// Version of all layouts in this crate; part of the pin directory's name, so programs and maps
 /// of another version are never mixed.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// `FrontendKey<V4>` → `Frontend`, hash.
 pub const FRONTENDS4: &str = "FRONTENDS4";

@@ -157,9 +157,11 @@ pub struct Backend<A> {
     /// Changes whenever the index is given to another endpoint, or the endpoint goes: a flow
     /// that remembers another value has lost its backend.
     pub generation: u32,
+    /// Id of the service it is a backend of, whether a slot leads there or not.
+    pub service: u32,
 }
 
-assert_layout!(Backend<V4> = 12, Backend<V6> = 24);
+assert_layout!(Backend<V4> = 16, Backend<V6> = 28);
 
 /// Flags of a [`Backend`].
 pub mod backend {

@@ -203,6 +203,7 @@ impl Node {
             port: Port::new(8080),
             flags,
             generation: 5,
+            service,
         };
         let here = endpoint(local, backend::ALIVE | backend::LOCAL);
         let there = endpoint(remote, backend::ALIVE | backend::TERMINATING);

@@ -58,7 +58,7 @@ pub(super) fn adopt<A: Family>(
         realised.frontends.insert(*key, Known::new(*value, certain));
     }
     adopt_source_ranges(&mut realised, dump);
-    realised.strays.backends = stray_backends(&realised, dump);
+    realised.strays.backends = adopt_unlisted(&mut realised, dump);
     realised.strays.source_ranges = stray_source_ranges(&realised, dump).collect();
     realised
 }
@@ -76,6 +76,26 @@ fn adopt_source_ranges<A: Family>(realised: &mut Realised<A>, dump: &FamilyDump<
             *source_ranges += 1;
         }
     }
+}
+
+/// Takes over the backends that no range leads to, for the flows they have. Returns the live ones
+/// that are no port's.
+fn adopt_unlisted<A: Family>(
+    realised: &mut Realised<A>,
+    dump: &FamilyDump<A>,
+) -> BTreeMap<u32, Backend<A>> {
+    let mut strays = stray_backends(realised, dump);
+    let Realised {
+        ports,
+        by_id,
+        backends,
+        ..
+    } = realised;
+    strays.retain(|index, backend| {
+        let port = by_id.get(&backend.service).and_then(|id| ports.get_mut(id));
+        !port.is_some_and(|port| adopt_backend(port, backends, *index, backend))
+    });
+    strays
 }
 
 /// Source ranges that no port has.
@@ -189,6 +209,9 @@ fn adopt_backend<A: Family>(
     index: u32,
     backend: &Backend<A>,
 ) -> bool {
+    if backend.service != port.id {
+        return false;
+    }
     let endpoint = Endpoint {
         addr: backend.addr,
         port: backend.port.number(),

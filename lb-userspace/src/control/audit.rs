@@ -62,7 +62,7 @@ fn audit_ports<A: Family>(
         }
         for (endpoint, entry) in &mut port.backends {
             let actual = dump.backends.get(&entry.index);
-            if entry.certain && actual != Some(&entry.backend(endpoint)) {
+            if entry.certain && actual != Some(&entry.backend(port.id, endpoint)) {
                 entry.certain = false;
                 findings.note(id);
             }

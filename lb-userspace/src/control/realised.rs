@@ -144,13 +144,18 @@ impl Known {
 }
 
 impl Entry {
-    /// The entry of an endpoint that has this index.
-    pub(super) const fn backend<A: Copy>(&self, endpoint: &Endpoint<A>) -> Backend<A> {
+    /// The entry of an endpoint of this service that has this index.
+    pub(super) const fn backend<A: Copy>(
+        &self,
+        service: u32,
+        endpoint: &Endpoint<A>,
+    ) -> Backend<A> {
         Backend {
             addr: endpoint.addr,
             port: WirePort::new(endpoint.port),
             flags: self.flags,
             generation: self.generation,
+            service,
         }
     }
 }

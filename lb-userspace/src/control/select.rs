@@ -7,7 +7,7 @@ use lb_common::service::backend;
 use super::{desired::PortKey, node::NodeView};
 use crate::{
     maps::Family,
-    model::{Endpoint as ModelEndpoint, EndpointSlice},
+    model::{Endpoint as ModelEndpoint, EndpointSlice, Protocol},
 };
 
 /// A backend as the control plane knows it: what makes it the same one over time.
@@ -30,8 +30,11 @@ pub struct Member<A> {
     pub ready: bool,
     /// On its way out.
     pub terminating: bool,
-    /// The lists it is in, as [`backend`] flags.
+    /// The lists it is in, as [`backend`] flags; may be none.
     pub lists: u16,
+    /// Whether flows that are led to it go on though it is in no list: over UDP they do for as long
+    /// as it serves (G2). Over TCP what is established goes on anyway.
+    pub keeps_flows: bool,
 }
 
 /// One of the endpoint lists of a port.
@@ -45,7 +48,8 @@ pub enum List {
     Local,
 }
 
-/// The endpoints a Service port uses, each in one list or both (C7), ordered by address and port.
+/// The endpoints a Service port uses, ordered by address and port: each in one list or both (C7),
+/// or only for the flows it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lists<A>(Box<[Member<A>]>);
 
@@ -97,8 +101,9 @@ pub(super) fn select<'a, A: Family>(
             ready: candidate.is_ready(),
             terminating: candidate.endpoint.terminating,
             lists,
+            keeps_flows: port.protocol == Protocol::Udp && candidate.endpoint.serving,
         };
-        (lists != 0).then_some(member)
+        (lists != 0 || member.keeps_flows).then_some(member)
     });
     Lists(members.collect())
 }

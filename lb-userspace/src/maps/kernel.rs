@@ -206,6 +206,7 @@ fn store_backend<A: Addr>(map: &MappedArray, index: u32, backend: &Backend<A>) -
         port,
         flags,
         generation,
+        service,
     } = backend;
     let ([p0, p1], [f0, f1]) = (port.to_wire(), flags.to_ne_bytes());
     let words = addr.words();
@@ -213,6 +214,7 @@ fn store_backend<A: Addr>(map: &MappedArray, index: u32, backend: &Backend<A>) -
         map.store(index, at, *word)?;
     }
     map.store(index, words.len() + 1, *generation)?;
+    map.store(index, words.len() + 2, *service)?;
     map.store(index, words.len(), u32::from_ne_bytes([p0, p1, f0, f1]))
 }
 
@@ -224,6 +226,7 @@ fn load_backend<A: Addr>(map: &MappedArray, index: u32) -> Backend<A> {
         port: Port::from_word(u16::from_ne_bytes([p0, p1])),
         flags: u16::from_ne_bytes([f0, f1]),
         generation: map.load(index, count + 1),
+        service: map.load(index, count + 2),
     }
 }
 

@@ -10,7 +10,7 @@ use lb_common::{V4, V6};
 use lb_userspace::{
     control::{ByFamily, Controller, HealthCheck, NoLocalEndpoints, Settings},
     maps::{Capacities, Dump, FamilyOp, LbMaps, Memory, Op, ReadError, WriteError, show_key},
-    model::{Change, Node, Service, ServiceType, TrafficPolicy},
+    model::{Change, EndpointSlice, Node, Protocol, Service, ServiceType, TrafficPolicy},
 };
 
 use crate::objects::{CAPACITIES, batch, name, service, slice};
@@ -107,6 +107,18 @@ fn changed(of: &str, cluster_ip: &str, change: impl FnOnce(&mut Service)) -> Cha
     Change::Service(name, Some(object))
 }
 
+/// A slice of `dns` like those of [`slice`], further changed.
+fn changed_slice<const N: usize>(
+    hosts: [u8; N],
+    change: impl FnOnce(&mut EndpointSlice),
+) -> Change {
+    let Change::Slice(of, Some(mut object)) = slice("dns", hosts) else {
+        panic!("slice() makes a slice");
+    };
+    change(&mut object);
+    Change::Slice(of, Some(object))
+}
+
 fn with_affinity(seconds: Option<u32>) -> Change {
     changed("dns", "10.96.0.1", |service| service.affinity = seconds)
 }
@@ -148,11 +160,10 @@ fn a_policy_changes_with_its_frontends() {
         })
     };
     let mut bench = Bench::new([local(TrafficPolicy::Cluster), slice("dns", [1, 2])]);
-    let Change::Slice(of, Some(mut object)) = slice("dns", [1, 2]) else {
-        panic!("slice() makes a slice");
-    };
-    object.endpoints[0].node = Some("here".to_owned());
-    let mut record = bench.apply([Change::Slice(of, Some(object))]);
+    let one_here = changed_slice([1, 2], |slice| {
+        slice.endpoints[0].node = Some("here".to_owned());
+    });
+    let mut record = bench.apply([one_here]);
     for policy in [TrafficPolicy::Local, TrafficPolicy::Cluster] {
         let operations = bench.apply([local(policy)]);
         write!(record, "\n\n{policy:?}\n{operations}").unwrap();
@@ -188,12 +199,10 @@ fn a_node_that_moves_to_another_zone_changes_what_has_hints() {
             ..Node::default()
         }))
     };
-    let Change::Slice(of, Some(mut object)) = slice("dns", [1, 2]) else {
-        panic!("slice() makes a slice");
-    };
-    object.endpoints[0].for_zones = vec!["a".to_owned()];
-    object.endpoints[1].for_zones = vec!["b".to_owned()];
-    let hinted = Change::Slice(of, Some(object));
+    let hinted = changed_slice([1, 2], |slice| {
+        slice.endpoints[0].for_zones = vec!["a".to_owned()];
+        slice.endpoints[1].for_zones = vec!["b".to_owned()];
+    });
     let objects = [service("dns", "10.96.0.1"), hinted, zone("a")];
     let mut bench = Bench::new(
         objects
@@ -201,6 +210,45 @@ fn a_node_that_moves_to_another_zone_changes_what_has_hints() {
             .chain([service("other", "10.96.0.2"), slice("other", [1, 2])]),
     );
     assert_snapshot!(bench.apply([zone("b")]));
+}
+
+/// A slice with two endpoints, the first of which drains.
+fn draining(protocol: Protocol, serving: bool) -> Change {
+    changed_slice([1, 2], |slice| {
+        slice.ports[0].protocol = protocol;
+        let first = &mut slice.endpoints[0];
+        (first.ready, first.serving, first.terminating) = (false, serving, true);
+    })
+}
+
+#[test]
+fn a_backend_that_drains_keeps_its_udp_flows_for_as_long_as_it_serves() {
+    let dns = || service("dns", "10.96.0.1");
+    let mut bench = Bench::new([dns(), slice("dns", [1, 2])]);
+    let drains = bench.apply([draining(Protocol::Udp, true)]);
+    let mut bench = bench.restart();
+    let restart = bench.apply([dns(), draining(Protocol::Udp, true)]);
+    assert_eq!(restart, "");
+    let ends = bench.apply([draining(Protocol::Udp, false)]);
+    let flows_of_none = bench.apply([draining(Protocol::Udp, true)]);
+    assert_eq!(flows_of_none, "");
+    assert_snapshot!(format!("{drains}\n\n{ends}"));
+}
+
+#[test]
+fn a_backend_that_drains_ends_with_its_service() {
+    let gone = Change::Service(name("dns"), None);
+    let mut bench = Bench::new([service("dns", "10.96.0.1"), slice("dns", [1, 2])]);
+    bench.apply([draining(Protocol::Udp, true)]);
+    assert_snapshot!(bench.apply([gone]));
+}
+
+#[test]
+fn a_backend_that_drains_gets_no_segment_that_opens_a_connection() {
+    let over_tcp = |service: &mut Service| service.ports[0].protocol = Protocol::Tcp;
+    let ready = changed_slice([1, 2], |slice| slice.ports[0].protocol = Protocol::Tcp);
+    let mut bench = Bench::new([changed("dns", "10.96.0.1", over_tcp), ready]);
+    assert_snapshot!(bench.apply([draining(Protocol::Tcp, true)]));
 }
 
 #[test]
@@ -213,15 +261,14 @@ fn load_balancers_are_told_of_ready_endpoints_here() {
             service.ports[0].node_port = 30053;
         })
     };
-    let Change::Slice(of, Some(mut object)) = slice("dns", [1, 2, 3]) else {
-        panic!("slice() makes a slice");
-    };
-    for endpoint in &mut object.endpoints[1..] {
-        endpoint.node = Some("here".to_owned());
-    }
-    object.endpoints[2].ready = false;
-    object.endpoints[2].terminating = true;
-    let mut bench = Bench::new([asked(31000), Change::Slice(of, Some(object))]);
+    let two_here = changed_slice([1, 2, 3], |slice| {
+        for endpoint in &mut slice.endpoints[1..] {
+            endpoint.node = Some("here".to_owned());
+        }
+        slice.endpoints[2].ready = false;
+        slice.endpoints[2].terminating = true;
+    });
+    let mut bench = Bench::new([asked(31000), two_here]);
     bench
         .controller
         .set_node_addresses(vec!["192.0.2.1".parse().unwrap()], bench.now);

@@ -72,10 +72,10 @@ fn show_family<A: Family>(dump: &Dump, out: &mut String) {
             ],
         );
         let (addr, port) = (found.addr.to_ip(), found.port.number());
-        let generation = found.generation;
+        let (generation, service) = (found.generation, found.service);
         writeln!(
             out,
-            "backend {index}: {addr} {port} {flags} generation {generation}"
+            "backend {index}: {addr} {port} {flags} generation {generation} of service {service}"
         )
         .unwrap();
     }

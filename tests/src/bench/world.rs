@@ -212,6 +212,7 @@ impl World {
                     port,
                     flags,
                     generation: 1,
+                    ..Backend::default()
                 },
                 0,
             )?;

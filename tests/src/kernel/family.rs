@@ -86,6 +86,7 @@ where
             port: Port::new(at.port),
             flags,
             generation,
+            ..Backend::default()
         };
         Ok(self.backends.set(index, &backend, 0)?)
     }

@@ -8,11 +8,12 @@ use std::{
 use lb_common::{V4, V6, service::ServiceName};
 use lb_userspace::{
     control::{Controller, NodePortAddress, Settings},
-    maps::{Fault, Faulty, LbMaps},
+    maps::{Dump, Fault, Faulty, LbMaps},
 };
 
 use crate::{
-    expected::{actual, affinities, expected, health_checks},
+    expected::{Frontends, actual, affinities, expected, health_checks},
+    live::{Live, keeping, listed, live, served},
     watched::Watched,
     world::{NODE, Random, World},
 };
@@ -39,6 +40,8 @@ struct Churn<M> {
     faults: Faults,
     /// Affinity of each family's service ids when the maps last were in line.
     affinities: [Affinities; 2],
+    /// The backends that lived when the maps last were in line.
+    live: Live,
 }
 
 /// Name, timeout and term, by service id.
@@ -60,6 +63,7 @@ pub(crate) fn churn<M: LbMaps>(maps: M, steps: usize, seed: u64, faults: Faults)
         now,
         faults,
         affinities: Default::default(),
+        live: Live::new(),
     };
     for step in 0..steps {
         churn.step();
@@ -161,10 +165,36 @@ impl<M: LbMaps> Churn<M> {
             &health_checks(&self.world),
             "step {step}"
         );
+        self.compare_backends(step, &found, &dump);
         let found = [affinities::<V4>(&dump), affinities::<V6>(&dump)];
         for (family, found) in found.into_iter().enumerate() {
             self.compare_affinity(step, family, found, &dump.names);
         }
+    }
+
+    /// What no frontend leads to lives on only for the flows it has, and they find it as it was.
+    fn compare_backends(&mut self, step: usize, frontends: &Frontends, dump: &Dump) {
+        let (listed, keeping) = (listed(frontends), keeping(&self.world));
+        let mut found = live::<V4>(dump);
+        found.extend(live::<V6>(dump));
+        // With faults it may have been listed in between.
+        let faults = self.faults == Faults::Some;
+        for endpoint in found.keys().filter(|endpoint| !listed.contains(endpoint)) {
+            let kept = faults || self.live.contains_key(endpoint);
+            assert!(
+                kept && keeping.contains(endpoint),
+                "step {step}: {endpoint:?} lives"
+            );
+        }
+        let served = served(frontends);
+        for (endpoint, entry) in self.live.iter().filter(|_| !faults) {
+            let (port, socket, _) = endpoint;
+            if keeping.contains(endpoint) && served.contains(&(port, socket.is_ipv6())) {
+                let found = found.get(endpoint);
+                assert_eq!(found, Some(entry), "step {step}: flows of {endpoint:?}");
+            }
+        }
+        self.live = found;
     }
 
     /// Affinity that goes on keeps its term; switched on again it has a new one.

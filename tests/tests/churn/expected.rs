@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use lb_common::{
     V4, V6,
-    service::{Frontend, Slots, backend, frontend, text},
+    service::{Backend, Frontend, ServiceName, Slots, backend, frontend, text},
 };
 use lb_userspace::{
     control::{ByFamily, HealthCheck, NodePortAddresses},
@@ -21,6 +21,8 @@ use crate::world::{NODE, World};
 
 /// Address, port and protocol; zeros after the address for the row of a whole address.
 type Key = (IpAddr, u16, u8);
+/// Namespace, Service, port, protocol.
+pub(crate) type PortName = (String, String, String, u8);
 /// Backends: address, local, terminating.
 type Backends = BTreeSet<(SocketAddr, bool, bool)>;
 
@@ -31,8 +33,7 @@ type Backends = BTreeSet<(SocketAddr, bool, bool)>;
     reason = "a flag of the frontend each, compared one by one"
 )]
 pub(crate) struct Leads {
-    /// Namespace, Service, port, protocol.
-    port: (String, String, String, u8),
+    pub(crate) port: PortName,
     cluster_ip: bool,
     drop_inside: bool,
     drop_outside: bool,
@@ -42,8 +43,8 @@ pub(crate) struct Leads {
     open_to: Option<BTreeSet<IpNet>>,
     /// Seconds a client is remembered.
     affinity: u32,
-    inside: Backends,
-    outside: Backends,
+    pub(crate) inside: Backends,
+    pub(crate) outside: Backends,
 }
 
 /// All frontends.
@@ -157,14 +158,8 @@ fn leads(
             .map(|(socket, endpoint)| (*socket, local(endpoint), endpoint.terminating))
             .collect()
     };
-    let name = service.name.clone();
     Leads {
-        port: (
-            name.namespace,
-            name.name,
-            port.name.clone(),
-            port.protocol.number(),
-        ),
+        port: port_name(service, port),
         cluster_ip: false,
         drop_inside: false,
         drop_outside: outside.is_empty() && elsewhere,
@@ -177,7 +172,12 @@ fn leads(
     }
 }
 
-fn endpoints(
+pub(crate) fn port_name(service: &Service, port: &ServicePort) -> PortName {
+    let ObjectName { namespace, name } = service.name.clone();
+    (namespace, name, port.name.clone(), port.protocol.number())
+}
+
+pub(crate) fn endpoints(
     world: &World,
     service: &Service,
     port: &ServicePort,
@@ -240,7 +240,7 @@ fn nearby(chosen: Vec<(SocketAddr, Endpoint)>, zone: Option<&str>) -> Vec<(Socke
     chosen
 }
 
-/// What the maps say. Everything in them must be of use to some frontend.
+/// What the maps say. Everything in them must be of use to some frontend, or to flows.
 pub(crate) fn actual(dump: &Dump) -> Frontends {
     let mut frontends = Frontends::new();
     let mut names = BTreeSet::new();
@@ -255,7 +255,6 @@ pub(crate) fn actual(dump: &Dump) -> Frontends {
 
 fn follow<A: Family>(dump: &Dump, frontends: &mut Frontends, names: &mut BTreeSet<u32>) {
     let maps = A::of(dump);
-    let mut used = BTreeSet::new();
     for (key, value) in &maps.frontends {
         let name = &dump.names[&value.service];
         assert_eq!(name.family, A::NUMBER);
@@ -270,13 +269,12 @@ fn follow<A: Family>(dump: &Dump, frontends: &mut Frontends, names: &mut BTreeSe
         let has = |flag| flags & flag != 0;
         let ranges = maps.source_ranges.iter().filter(|(id, _)| *id == service);
         let ranges = ranges.map(|(_, network)| network.to_string().parse().unwrap());
-        let mut backends = |slots: Slots| -> Backends {
+        let backends = |slots: Slots| -> Backends {
             let range = slots.offset as usize..(slots.offset + slots.count) as usize;
             let indices = &maps.slots[range];
-            used.extend(indices);
             let found: Backends = indices
                 .iter()
-                .map(|index| resolve(&maps.backends[index]))
+                .map(|index| resolve(service, &maps.backends[index]))
                 .collect();
             assert_eq!(
                 found.len(),
@@ -286,12 +284,7 @@ fn follow<A: Family>(dump: &Dump, frontends: &mut Frontends, names: &mut BTreeSe
             found
         };
         let leads = Leads {
-            port: (
-                text(&name.namespace).to_owned(),
-                text(&name.name).to_owned(),
-                text(&name.port).to_owned(),
-                name.proto,
-            ),
+            port: told(name),
             cluster_ip: has(frontend::CLUSTER_IP),
             drop_inside: has(frontend::DROP_INSIDE),
             drop_outside: has(frontend::DROP_OUTSIDE),
@@ -304,12 +297,6 @@ fn follow<A: Family>(dump: &Dump, frontends: &mut Frontends, names: &mut BTreeSe
         };
         frontends.insert((key.addr.to_ip(), key.port.number(), key.proto), leads);
     }
-    let live = maps
-        .backends
-        .iter()
-        .filter(|(_, b)| b.flags & backend::ALIVE != 0);
-    let live: BTreeSet<u32> = live.map(|(index, _)| *index).collect();
-    assert_eq!(live, used, "the live backends are those in use");
     let restricted = maps.frontends.values();
     let restricted = restricted.filter(|value| value.flags & frontend::SOURCE_RANGES != 0);
     let restricted: BTreeSet<u32> = restricted.map(|value| value.service).collect();
@@ -317,11 +304,31 @@ fn follow<A: Family>(dump: &Dump, frontends: &mut Frontends, names: &mut BTreeSe
     assert_eq!(ranged, restricted, "ranges stand where they are asked for");
 }
 
-fn resolve<A: Family>(found: &lb_common::service::Backend<A>) -> (SocketAddr, bool, bool) {
+pub(crate) fn told(name: &ServiceName) -> PortName {
+    let ServiceName {
+        namespace,
+        name,
+        port,
+        proto,
+        ..
+    } = name;
+    let [namespace, name, port] = [namespace, name, port].map(|part| text(part).to_owned());
+    (namespace, name, port, *proto)
+}
+
+fn resolve<A: Family>(service: u32, found: &Backend<A>) -> (SocketAddr, bool, bool) {
     assert_ne!(found.flags & backend::ALIVE, 0, "{found:?}");
+    assert_eq!(found.service, service, "{found:?}");
     let has = |flag| found.flags & flag != 0;
-    let socket = SocketAddr::new(found.addr.to_ip(), found.port.number());
-    (socket, has(backend::LOCAL), has(backend::TERMINATING))
+    (
+        socket(found),
+        has(backend::LOCAL),
+        has(backend::TERMINATING),
+    )
+}
+
+pub(crate) fn socket<A: Family>(found: &Backend<A>) -> SocketAddr {
+    SocketAddr::new(found.addr.to_ip(), found.port.number())
 }
 
 /// The session affinity of each service id, the same in all its frontends: timeout and term.

@@ -8,6 +8,8 @@ mod expected;
 #[cfg(test)]
 mod kernel;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod watched;
 #[cfg(test)]
 mod world;

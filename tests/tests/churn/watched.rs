@@ -157,7 +157,8 @@ impl LastUse {
                     "a generation comes back"
                 );
                 *highest = new.generation;
-                let same = (old.addr, old.port) == (new.addr, new.port);
+                let of = |it: &Backend<A>| (it.addr, it.port, it.service);
+                let same = of(&old) == of(new);
                 assert!(same || (!alive(&old) && new.generation != old.generation));
                 assert!(
                     same || rested(self.backends[*index as usize]),
@@ -217,6 +218,7 @@ impl LastUse {
                         0,
                         "{owner} has a dead backend"
                     );
+                    assert_eq!(backend.service, value.service, "{owner} has another's");
                     assert_ne!(backend.flags & list, 0, "{owner} would not keep a client");
                     let socket = SocketAddr::new(backend.addr.to_ip(), backend.port.number());
                     assert!(own.contains(&socket), "{owner} leads to {socket}");

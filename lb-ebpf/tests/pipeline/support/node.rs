@@ -95,6 +95,7 @@ impl Node {
             port,
             flags,
             generation: 1,
+            ..Backend::default()
         });
         backends.len() as u32 - 1
     }

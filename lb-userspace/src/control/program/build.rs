@@ -92,16 +92,17 @@ impl<'a, A: Family> Won<'a, A> {
     }
 
     /// The endpoints its frontends lead to, each with the lists they lead to it by as
-    /// [`backend`] flags.
+    /// [`backend`] flags; and those that no list leads to, but flows go on with.
     pub(super) fn members(&self) -> impl Iterator<Item = (&'a Member<A>, u16)> {
         let targets = self.targets.iter();
         let used = targets.fold(0, |flags, (_, target)| {
             flags | target.inside.flag() | target.outside.flag()
         });
+        let reached = !self.targets.is_empty();
         let members = self.plan.lists.all().iter();
         members
             .map(move |member| (member, member.lists & used))
-            .filter(|(_, lists)| *lists != 0)
+            .filter(move |(member, lists)| *lists != 0 || reached && member.keeps_flows)
     }
 }
 
@@ -161,7 +162,8 @@ fn put_source_range<A: Family, M: LbMaps>(
     Ok(())
 }
 
-/// Writes the backends in use. Returns the indices in the cluster list and in the local one.
+/// Writes the backends in use. Returns the indices in the cluster list and in the local one. An
+/// endpoint in neither has an index only if it had one before: without, there are no flows of it.
 fn put_backends<A: Family, M: LbMaps>(
     realised: &mut Realised<A>,
     won: &Won<'_, A>,
@@ -181,6 +183,7 @@ fn put_backends<A: Family, M: LbMaps>(
     for (member, lists) in won.members() {
         let entry = match port.backends.entry(member.endpoint) {
             Place::Occupied(entry) => entry.into_mut(),
+            Place::Vacant(_) if lists == 0 => continue,
             Place::Vacant(place) => {
                 let index = backends.allocate_one();
                 let index =
@@ -195,7 +198,7 @@ fn put_backends<A: Family, M: LbMaps>(
         };
         // A list it has left is kept until no frontend leads there: `release` narrows it.
         let flags = live(member) | lists | entry.flags & IN_LISTS;
-        put_backend(member, entry, flags, writer)?;
+        put_backend(port.id, member, entry, flags, writer)?;
         strays.backends.remove(&entry.index);
         cluster.extend((lists & backend::IN_CLUSTER != 0).then_some(entry.index));
         local.extend((lists & backend::IN_LOCAL != 0).then_some(entry.index));
@@ -215,6 +218,7 @@ const fn live<A>(member: &Member<A>) -> u16 {
 }
 
 fn put_backend<A: Family, M: LbMaps>(
+    service: u32,
     member: &Member<A>,
     entry: &mut Entry,
     flags: u16,
@@ -225,7 +229,7 @@ fn put_backend<A: Family, M: LbMaps>(
     }
     entry.certain = false;
     entry.flags = flags;
-    let value = entry.backend(&member.endpoint);
+    let value = entry.backend(service, &member.endpoint);
     writer.apply(&A::op(FamilyOp::PutBackend(entry.index, value)))?;
     entry.certain = true;
     Ok(())

@@ -116,8 +116,8 @@ fn release_ranges<A: Family, M: LbMaps>(
     }
 }
 
-/// Kills the backends that no packet may be led to, and takes the others out of the lists that no
-/// frontend leads to.
+/// Kills the backends that no packet may be led to and no flow may go on with, and takes the others
+/// out of the lists that no frontend leads to.
 fn release_backends<A: Family, M: LbMaps>(
     realised: &mut Realised<A>,
     port: &mut Port<A>,
@@ -127,11 +127,12 @@ fn release_backends<A: Family, M: LbMaps>(
 ) -> Result<(), WriteError> {
     let needed = needed(port, won, referenced);
     let mut result = Ok(());
+    let service = port.id;
     port.backends.retain(|endpoint, entry| {
         let needed = needed.get(&entry.index);
         let done = match needed {
-            Some(lists) => narrow(endpoint, entry, *lists, writer),
-            None => kill(endpoint, entry, realised, writer),
+            Some(lists) => narrow(service, endpoint, entry, *lists, writer),
+            None => kill(service, endpoint, entry, realised, writer),
         };
         let keep = needed.is_some() || done.is_err();
         result = std::mem::replace(&mut result, Ok(())).and(done);
@@ -141,7 +142,7 @@ fn release_backends<A: Family, M: LbMaps>(
 }
 
 /// The backend indices that a packet may be led to, or may be as soon as what failed succeeds, with
-/// the lists they are in.
+/// the lists they are in; and those in no list that flows go on with.
 fn needed<A: Family>(
     port: &Port<A>,
     won: Option<&Won<'_, A>>,
@@ -171,6 +172,7 @@ fn lists(referenced: &Referenced, range: &Range) -> u16 {
 
 /// Takes a backend out of all lists but these.
 fn narrow<A: Family, M: LbMaps>(
+    service: u32,
     endpoint: &Endpoint<A>,
     entry: &mut Entry,
     lists: u16,
@@ -182,7 +184,7 @@ fn narrow<A: Family, M: LbMaps>(
     }
     entry.flags = flags;
     entry.certain = false;
-    let value = entry.backend(endpoint);
+    let value = entry.backend(service, endpoint);
     writer.apply(&A::op(FamilyOp::PutBackend(entry.index, value)))?;
     entry.certain = true;
     Ok(())
@@ -191,6 +193,7 @@ fn narrow<A: Family, M: LbMaps>(
 /// Ends a backend: no new flow finds it, and flows that remember its generation have lost it. Its
 /// address stays for packets that have just been given the index.
 fn kill<A: Family, M: LbMaps>(
+    service: u32,
     endpoint: &Endpoint<A>,
     entry: &mut Entry,
     realised: &mut Realised<A>,
@@ -199,7 +202,7 @@ fn kill<A: Family, M: LbMaps>(
     entry.generation = next(&mut realised.generation);
     entry.flags = 0;
     entry.certain = false;
-    let dead = entry.backend(endpoint);
+    let dead = entry.backend(service, endpoint);
     writer.apply(&A::op(FamilyOp::PutBackend(entry.index, dead)))?;
     realised.backends.retire_one(entry.index, writer.due);
     Ok(())
