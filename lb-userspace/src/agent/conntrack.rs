@@ -129,6 +129,8 @@ pub(super) struct Report {
     pub(super) deleted: usize,
     /// Entries of services that are left.
     pub(super) left: usize,
+    /// Whether the kernel told of all entries.
+    pub(super) complete: bool,
     /// How long it took.
     pub(super) took: Duration,
 }
@@ -202,13 +204,13 @@ impl Cleaner {
         };
         self.running = None;
         match &reports {
-            Ok(reports) if reports.iter().all(|report| report.left == 0) => {
-                if self.state == State::Watching {
+            Ok(reports) if reports.iter().all(|report| report.complete) => {
+                let none_left = reports.iter().all(|report| report.left == 0);
+                if none_left && self.state == State::Watching {
                     self.state = State::Done;
                 }
             }
-            Ok(_) => {}
-            Err(_) => self.state = State::Due,
+            Ok(_) | Err(_) => self.state = State::Due,
         }
         Some(reports)
     }
@@ -230,11 +232,14 @@ fn look_at(
     let started = Instant::now();
     let mut left = 0;
     let mut stale = Vec::new();
-    socket.each(family, |entry, handle| match services.relation(&entry) {
+    let complete = socket.each(family, |entry, handle| match services.relation(&entry) {
         Relation::Foreign => {}
         Relation::Good => left += 1,
         Relation::Stale => stale.push((entry, handle)),
     })?;
+    if !complete {
+        debug!("conntrack: the kernel left entries out of its list; it will be asked again");
+    }
     let mut deleted = 0;
     for (entry, handle) in stale {
         match socket.delete(family, handle) {
@@ -263,6 +268,7 @@ fn look_at(
     Ok(Report {
         deleted,
         left,
+        complete,
         took: started.elapsed(),
     })
 }

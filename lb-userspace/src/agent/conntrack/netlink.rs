@@ -6,6 +6,8 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
     conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple},
 };
+#[cfg(test)]
+use rtnetlink::packet_core::NLM_F_CREATE;
 use rtnetlink::{
     packet_core::{
         NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
@@ -13,10 +15,6 @@ use rtnetlink::{
     },
     sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_NETFILTER},
 };
-use tracing::debug;
-
-#[cfg(test)]
-use rtnetlink::packet_core::NLM_F_CREATE;
 
 use super::Entry;
 
@@ -61,30 +59,21 @@ impl Conntrack {
         })
     }
 
-    /// Goes through the UDP entries of a family. If the table changed so much meanwhile that the
-    /// kernel left some out, those there are have to do (G6).
+    /// Goes through the UDP entries of a family. Returns whether those were all: if the table
+    /// changed so much meanwhile that the kernel left some out, those there are have to do (G6).
     pub(super) fn each(
         &mut self,
         family: Family,
         mut take: impl FnMut(Entry, Handle),
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         self.send(
             family,
             NLM_F_REQUEST | NLM_F_DUMP,
             ConntrackMessage::Get(Vec::new()),
         )?;
-        self.answers(|message| {
-            if message.header.flags & NLM_F_DUMP_INTR != 0 {
-                debug!("conntrack: the list is not complete");
-            }
-            if let NetlinkPayload::InnerMessage(message) = message.payload
-                && let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) =
-                    message.inner
-                && let Some(entry) = udp_entry(&attributes)
-            {
-                take(entry, handle(attributes));
-            }
-        })
+        let mut list = List::default();
+        self.answers(|message| list.add(message, &mut take))?;
+        Ok(list.is_complete())
     }
 
     /// Deletes an entry.
@@ -135,15 +124,46 @@ impl Conntrack {
                 if message.header.sequence_number != self.sequence {
                     continue;
                 }
-                match &message.payload {
-                    NetlinkPayload::Done(_) => return Ok(()),
-                    NetlinkPayload::Error(error) => {
-                        return error.code.map_or(Ok(()), |_| Err(error.to_io()));
-                    }
-                    _ => take(message),
+                if let NetlinkPayload::Error(error) = &message.payload {
+                    return error.code.map_or(Ok(()), |_| Err(error.to_io()));
+                }
+                let last = matches!(message.payload, NetlinkPayload::Done(_));
+                take(message);
+                if last {
+                    return Ok(());
                 }
             }
         }
+    }
+}
+
+/// A list of entries, as it comes.
+#[derive(Debug, Default)]
+pub(super) struct List {
+    interrupted: bool,
+}
+
+impl List {
+    /// Takes a message's entry, if it has one of a UDP flow. Any message may say that the list is
+    /// not complete, the last one too.
+    pub(super) fn add(
+        &mut self,
+        message: NetlinkMessage<NetfilterMessage>,
+        mut take: impl FnMut(Entry, Handle),
+    ) {
+        self.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+        if let NetlinkPayload::InnerMessage(message) = message.payload
+            && let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) =
+                message.inner
+            && let Some(entry) = udp_entry(&attributes)
+        {
+            take(entry, handle(attributes));
+        }
+    }
+
+    /// Whether nothing was left out, once the last message has been added.
+    pub(super) const fn is_complete(&self) -> bool {
+        !self.interrupted
     }
 }
 

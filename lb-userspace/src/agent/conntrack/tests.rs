@@ -1,10 +1,20 @@
 //! Which entries are stale, and what becomes of them in a kernel.
 
-use netlink_packet_netfilter::conntrack::{
-    ConntrackAttribute, IPTuple, ProtoTuple, Protocol as Number, Status, Tuple,
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterProtoFamily,
+    conntrack::{
+        ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol as Number, Status,
+        Tuple,
+    },
+};
+use rtnetlink::packet_core::{
+    DoneMessage, NLM_F_DUMP_INTR, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 
-use super::{netlink::Family, *};
+use super::{
+    netlink::{Family, List},
+    *,
+};
 use crate::agent::namespace::Namespace;
 use crate::model::{Change, Endpoint, EndpointPort, EndpointSlice, ObjectName, ServiceType};
 
@@ -205,6 +215,49 @@ fn g08_tcp_entries_stay() {
     assert_eq!((v4, v6), ((0, 0), (0, 0)));
 }
 
+/// A message of a list, as the kernel sends it.
+fn told(flags: u16, payload: NetlinkPayload<NetfilterMessage>) -> NetlinkMessage<NetfilterMessage> {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    NetlinkMessage::new(header, payload)
+}
+
+fn told_of(flags: u16, (destination, answers): (&str, &str)) -> NetlinkMessage<NetfilterMessage> {
+    let entry = attributes(Number::Udp, 1024, destination, answers);
+    let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+    let message = NetfilterMessage::new(header, ConntrackMessage::New(entry));
+    told(flags, NetlinkPayload::from(message))
+}
+
+#[test]
+fn g06_what_an_interrupted_list_has_is_used() {
+    let (first, second) = (
+        ("10.96.0.1:53", "10.1.0.1:5353"),
+        ("10.96.0.1:53", "10.1.0.9:5353"),
+    );
+    let done = || NetlinkPayload::Done(DoneMessage::default());
+    let lists = [
+        ([0, 0, 0], true),
+        ([NLM_F_DUMP_INTR, 0, 0], false),
+        ([0, NLM_F_DUMP_INTR, 0], false),
+        ([0, 0, NLM_F_DUMP_INTR], false),
+    ];
+    for ([one, two, last], complete) in lists {
+        let messages = [
+            told_of(one, first),
+            told_of(two, second),
+            told(last, done()),
+        ];
+        let (mut list, mut taken) = (List::default(), Vec::new());
+        for message in messages {
+            list.add(message, |entry, _| taken.push(entry));
+        }
+        let all = [first, second].map(|(destination, answers)| entry(destination, answers));
+        assert_eq!(taken, all);
+        assert_eq!(list.is_complete(), complete);
+    }
+}
+
 fn entries(socket: &mut netlink::Conntrack) -> Vec<Entry> {
     let mut entries = Vec::new();
     for family in [Family::V4, Family::V6] {
@@ -231,9 +284,15 @@ fn the_kernel_is_asked_again_only_while_entries_are_left() {
     let report = |left| Report {
         deleted: 3,
         left,
+        complete: true,
         took: Duration::ZERO,
     };
     assert!(after(&mut cleaner, Ok([report(0), report(1)])));
     assert!(!after(&mut cleaner, Ok([report(0), report(0)])));
+    let interrupted = Report {
+        complete: false,
+        ..report(0)
+    };
+    assert!(after(&mut cleaner, Ok([report(0), interrupted])));
     assert!(after(&mut cleaner, Err(io::Error::other("no"))));
 }
