@@ -52,10 +52,13 @@ enum Relation {
 
 impl Services {
     /// Those of the objects. Node ports are served on these addresses, and an entry is theirs only
-    /// if its client sent to one of them: the same port of another host is not ours.
+    /// if its client sent to one of them: the same port of another host is not ours. An address that
+    /// several services claim is the oldest one's (B16).
     pub(super) fn of(index: &Index, node_port_addresses: &BTreeSet<IpAddr>) -> Self {
         let mut services = Self::default();
-        for service in index.services() {
+        let mut by_age: Vec<_> = index.services().collect();
+        by_age.sort_by_key(|service| (service.created, &service.name));
+        for service in by_age {
             let udp = service
                 .ports
                 .iter()
@@ -63,7 +66,8 @@ impl Services {
             for port in udp {
                 let serving = serving(index, service, port);
                 for address in addresses(service, port, node_port_addresses) {
-                    services.endpoints.insert(address, serving.clone());
+                    let endpoints = services.endpoints.entry(address);
+                    endpoints.or_insert_with(|| serving.clone());
                 }
             }
         }

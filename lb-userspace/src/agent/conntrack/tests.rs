@@ -127,6 +127,30 @@ fn g02_an_entry_is_stale_unless_a_serving_endpoint_answers() {
 }
 
 #[test]
+fn g02_what_leads_to_the_service_that_has_an_address_is_good() {
+    let service = service();
+    let other = |name: &str, created| Service {
+        name: ObjectName::new("default", name),
+        created,
+        ..service.clone()
+    };
+    let entry = entry("203.0.113.1:53", "10.1.0.1:5353");
+    for (name, created, expected) in [
+        ("a", 1, Relation::Good),
+        ("z", 0, Relation::Good),
+        ("a", 0, Relation::Stale),
+        ("z", -1, Relation::Stale),
+    ] {
+        let mut index = index(true);
+        let service = other(name, created);
+        let change = Change::Service(service.name.clone(), Some(service));
+        index.apply(&change, &mut crate::control::index::Touched::default());
+        let services = Services::of(&index, &BTreeSet::new());
+        assert_eq!(services.relation(&entry), expected, "{name}, {created}");
+    }
+}
+
+#[test]
 fn g04_without_endpoints_or_service_all_are_stale() {
     let entry = entry("10.96.0.1:53", "10.1.0.1:5353");
     assert_eq!(services(false).relation(&entry), Relation::Stale);
