@@ -36,6 +36,17 @@ enum Socket {
 impl Conversation {
     /// Begins a flow to `to`; over TCP that is the handshake. `from` is a source port, 0 for any.
     pub fn open(netns: &Netns, protocol: Protocol, to: SocketAddr, from: u16) -> io::Result<Self> {
+        let from = SocketAddr::new(unspecified(to.ip()), from);
+        Self::open_from(netns, protocol, to, from)
+    }
+
+    /// The same from one of several addresses.
+    pub fn open_from(
+        netns: &Netns,
+        protocol: Protocol,
+        to: SocketAddr,
+        from: SocketAddr,
+    ) -> io::Result<Self> {
         netns
             .run(|| open(protocol, to, from, PATIENCE))
             .map_err(io::Error::other)?
@@ -135,14 +146,15 @@ pub fn ask_within(
     to: SocketAddr,
     patience: Duration,
 ) -> io::Result<Answer> {
-    let open = || open(protocol, to, 0, patience);
+    let from = SocketAddr::new(unspecified(to.ip()), 0);
+    let open = || open(protocol, to, from, patience);
     netns.run(open).map_err(io::Error::other)??.ask()
 }
 
 fn open(
     protocol: Protocol,
     to: SocketAddr,
-    from: u16,
+    from: SocketAddr,
     patience: Duration,
 ) -> io::Result<Conversation> {
     let family = match to.ip() {
@@ -157,9 +169,9 @@ fn open(
     // The send timeout is also that of connecting.
     set_socket_timeout(&descriptor, Timeout::Send, Some(patience))?;
     set_socket_timeout(&descriptor, Timeout::Recv, Some(patience))?;
-    if from != 0 {
+    if from.port() != 0 || !from.ip().is_unspecified() {
         set_socket_reuseaddr(&descriptor, true)?;
-        bind(&descriptor, &SocketAddr::new(unspecified(to.ip()), from))?;
+        bind(&descriptor, &from)?;
     }
     connect(&descriptor, &to).map_err(timed_out)?;
     let socket = match protocol {

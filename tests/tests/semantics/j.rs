@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{HashMap, MapData};
 use lb_common::{
     Port, V4,
-    maps::FRONTENDS_MAX,
+    maps::{FRONTENDS_MAX, FRONTENDS4},
     proto,
     service::{Frontend, FrontendKey},
 };
-use lb_userspace::pins::Pins;
 use serde_json::{Value, json};
 use tests::{
     checks::Check,
@@ -110,7 +109,7 @@ fn j2_failures_are_tried_again(world: &mut World) -> Result<()> {
     const FAILURES: &str = "fairlead_map_operation_failures_total";
     // The next audit, which would clear them away, is a minute off from here.
     world.restart("node-b", &[])?;
-    let mut frontends = frontends(world, "node-b")?;
+    let mut frontends: Frontends = world.map("node-b", FRONTENDS4)?;
     let strangers: Vec<_> = (0..=FRONTENDS_MAX)
         .map(|number| key((0xF000_0000 + number).to_be_bytes(), 9))
         .take_while(|key| frontends.insert(key, &Frontend::default(), 0).is_ok())
@@ -141,18 +140,13 @@ fn j2_failures_are_tried_again(world: &mut World) -> Result<()> {
     world.programmed_on("node-b", &[WEB_FRONTEND])
 }
 
-fn frontends(world: &World, node: &str) -> Result<Frontends> {
-    let pins = Pins::new(&world.cluster.topology.node(node)?.bpffs());
-    Ok(HashMap::try_from(Map::HashMap(pins.open("FRONTENDS4")?))?)
-}
-
 fn key(address: [u8; 4], port: u16) -> FrontendKey<V4> {
     FrontendKey::new([u32::from_ne_bytes(address)], Port::new(port), proto::TCP)
 }
 
 /// Removes a frontend and adds one nobody asked for.
 fn damage(world: &World, node: &str) -> Result<()> {
-    let mut frontends = frontends(world, node)?;
+    let mut frontends: Frontends = world.map(node, FRONTENDS4)?;
     frontends.remove(&key([10, 96, 1, 1], 80))?;
     frontends.insert(&key([10, 96, 77, 77], 80), &Frontend::default(), 0)?;
     world.absent_on(node, &[WEB_FRONTEND])

@@ -7,6 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapData},
+};
+use lb_userspace::pins::Pins;
 use serde_json::Value;
 use tests::{
     cluster::{NODES, eventually},
@@ -176,6 +181,16 @@ impl World {
     pub(crate) fn status(&self, node: &str) -> Result<Value> {
         let mut shown = self.lbctl(node, &["maps", "dump", "status"])?;
         Ok(shown["status"].take())
+    }
+
+    /// A node's map of rows by keys, for what `lbctl` does not show.
+    pub(crate) fn map<K: Pod, V: Pod>(
+        &self,
+        node: &str,
+        name: &str,
+    ) -> Result<HashMap<MapData, K, V>> {
+        let pins = Pins::new(&self.cluster.topology.node(node)?.bpffs());
+        Ok(HashMap::try_from(Map::from_map_data(pins.open(name)?)?)?)
     }
 
     /// Soon there is an Event of this reason on an object, and its note has the words.

@@ -296,7 +296,7 @@ impl World {
 }
 
 /// The address in a text like `10.96.0.1:80` or `[fd00:96::1]:80`.
-fn address(text: &str) -> Result<SocketAddr> {
+pub(crate) fn address(text: &str) -> Result<SocketAddr> {
     text.parse()
         .with_context(|| format!("{text} is no address and port"))
 }
