@@ -77,6 +77,22 @@ fn command_line(node: &Host, arguments: &[OsString]) -> Result<Command> {
     Ok(command)
 }
 
+/// Takes away what an agent left on a node.
+pub fn clean_up(node: &Host) -> Result<()> {
+    run_cleanup(node, &["--bpffs".into(), node.bpffs().into()])
+}
+
+/// Takes away the rules that kube-proxy left on a node.
+pub fn clean_up_kube_proxy(node: &Host) -> Result<()> {
+    run_cleanup(node, &["--kube-proxy".into()])
+}
+
+fn run_cleanup(node: &Host, arguments: &[OsString]) -> Result<()> {
+    let mut command = Command::new(program("lb-agent")?);
+    command.arg("cleanup").args(arguments);
+    node.netns.output(&mut command).map(drop)
+}
+
 /// Runs `lbctl` on a node's maps and returns what it prints.
 pub fn lbctl(node: &Host, args: &[&str]) -> Result<String> {
     let mut command = Command::new(program("lbctl")?);

@@ -4,6 +4,7 @@
 //! A row reads as *given* objects, *when* something changes, *then* this is who answers. What a row
 //! makes is removed when it is through; [`world`] has the words.
 
+mod flows;
 mod objects;
 mod seen;
 mod world;
@@ -12,6 +13,7 @@ mod a;
 mod api;
 mod b;
 mod c;
+mod conntrack;
 mod d;
 mod e;
 mod f;
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         e::rows(),
         f::rows(),
         g::rows(),
+        conntrack::rows(),
         h::rows(),
         i::rows(),
         k::rows(),

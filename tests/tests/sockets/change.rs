@@ -3,13 +3,12 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use tests::{
-    agent::{lbctl, program},
+    agent::{clean_up, lbctl},
     checks::Check,
     cluster::{Target, eventually},
     echo::Protocol,
@@ -196,10 +195,7 @@ fn no_cgroup(world: &mut World) -> Result<()> {
 fn cleanup(world: &mut World) -> Result<()> {
     let group = world.cluster.topology.node_a.cgroup.clone();
     world.cluster.agent("node-a")?.stop()?;
-    let node = world.cluster.topology.node("node-a")?;
-    let mut command = Command::new(program("lb-agent")?);
-    command.arg("cleanup").arg("--bpffs").arg(node.bpffs());
-    node.netns.output(&mut command)?;
+    clean_up(world.cluster.topology.node("node-a")?)?;
     ensure_not_led(world)?;
     start_with(world, group)?;
     world
