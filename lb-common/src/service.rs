@@ -175,6 +175,9 @@ pub mod backend {
     pub const IN_CLUSTER: u16 = 1 << 3;
     /// In its service's list for traffic policy `Local`.
     pub const IN_LOCAL: u16 = 1 << 4;
+    /// Its service has lost a frontend since it became a backend: another service may have it by
+    /// now, and flows that come by it with it.
+    pub const LOST_FRONTEND: u16 = 1 << 5;
 }
 
 /// Who a client's last backend is looked up by: the client as it appeared, and the service, so

@@ -4,7 +4,7 @@ use lb_common::{
     Addr, Tick, V4, V6,
     counters::Reason,
     flow::{Direction, Flow, FlowKey, Half, Staged},
-    service::FrontendKey,
+    service::{FrontendKey, backend},
 };
 
 use crate::{
@@ -154,9 +154,27 @@ pub(crate) fn keeps_backend<A: Addr, T: Tables<A>>(
 ) -> bool {
     flow.half() == Half::Reply
         || !datagram.opens()
-        || tables
-            .backend(flow.backend)
-            .is_some_and(|backend| backend.generation == flow.generation)
+        || tables.backend(flow.backend).is_some_and(|backend| {
+            backend.generation == flow.generation
+                && (backend.flags & backend::LOST_FRONTEND == 0
+                    || !has_passed_on(datagram, flow, tables))
+        })
+}
+
+/// Whether what the client addresses is another service's by now. If it is nobody's, a flow that is
+/// open goes on.
+#[inline(always)]
+fn has_passed_on<A: Addr, T: Tables<A>>(
+    datagram: &Datagram<A>,
+    flow: &Flow<A>,
+    tables: &T,
+) -> bool {
+    let FlowKey {
+        dst, dport, proto, ..
+    } = datagram.key;
+    tables
+        .frontend(&FrontendKey::new(dst, dport, proto))
+        .is_some_and(|frontend| frontend.service != flow.service)
 }
 
 /// Sends a packet the way its flow's row says.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use lb_common::{counters::Reason, proto};
+use lb_common::{counters::Reason, proto, service::backend};
 use lb_ebpf::{Hook, Verdict};
 use proptest::{collection::vec, prelude::*, sample};
 
@@ -136,6 +136,37 @@ fn flows_whose_backend_is_gone_drain_or_move() {
         }
         assert_eq!(after(&syn, &syn), new, "a connection that begins anew");
         assert_eq!(after(&datagram, &datagram), new, "a datagram");
+    }
+}
+
+/// A service has lost a frontend: its flows go along with those that pass to another service.
+#[test]
+fn flows_follow_a_frontend_that_passes_to_another_service() {
+    for family in Family::BOTH {
+        let (client, service) = (client(family), service(family));
+        let other = at(family.service(2), 80);
+        let (old, new) = (Some(backend(family, 0)), Some(backend(family, 1)));
+        for protocol in PROTOCOLS {
+            let mut node = node(family, 2);
+            node.serve(other, protocol, &[0], &[0]);
+            let another = at(family.client(1), 4001);
+            let client = |to| if to == service { client } else { another };
+            let first = |to| Frame::first(protocol, client(to), to);
+            assert_eq!(reached(&mut node, &first(service)), old);
+            assert_eq!(reached(&mut node, &first(other)), old);
+
+            let flags = backend::ALIVE | backend::LOCAL | backend::LOST_FRONTEND;
+            node.flag_backend(family, 0, flags);
+            node.withdraw(other, protocol);
+            assert_eq!(reached(&mut node, &first(other)), old, "it is nobody's");
+            node.serve(other, protocol, &[1], &[1]);
+            let next = Frame::next(protocol, client(other), other);
+            let drains = protocol != proto::UDP;
+            let expected = if drains { old } else { new };
+            assert_eq!(reached(&mut node, &next), expected);
+            assert_eq!(reached(&mut node, &first(other)), new);
+            assert_eq!(reached(&mut node, &first(service)), old, "it is as it was");
+        }
     }
 }
 

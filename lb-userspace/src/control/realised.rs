@@ -55,6 +55,8 @@ pub(super) struct Port<A> {
     pub(super) source_ranges: BTreeMap<Network<A>, bool>,
     /// How often affinity has been switched on.
     pub(super) term: Term,
+    /// Whether it has lost a frontend that its backends do not tell of.
+    pub(super) untold_loss: bool,
 }
 
 /// The term of a port's session affinity. It is told in the port's frontends also while affinity
@@ -176,6 +178,7 @@ impl<A> Port<A> {
                 number: 0,
                 on: false,
             },
+            untold_loss: false,
         }
     }
 

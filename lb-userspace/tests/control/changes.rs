@@ -252,6 +252,38 @@ fn a_backend_that_drains_gets_no_segment_that_opens_a_connection() {
 }
 
 #[test]
+fn a_service_that_loses_an_address_has_its_flows_look_before_it_does() {
+    let at = |name: &str, cluster_ip: &str, external_ips: &[&str]| {
+        changed(name, cluster_ip, |service| {
+            let ips = external_ips.iter().map(|ip| ip.parse().unwrap());
+            service.external_ips = ips.collect();
+        })
+    };
+    let passing = ["198.51.100.1", "198.51.100.2"];
+    let mut bench = Bench::new([
+        at("dns", "10.96.0.1", &passing),
+        slice("dns", [1]),
+        at("heir", "10.96.0.2", &[]),
+        slice("heir", [2]),
+    ]);
+    let passes = bench.apply([
+        at("dns", "10.96.0.1", &passing[1..]),
+        at("heir", "10.96.0.2", &passing[..1]),
+    ]);
+    let told_already = bench.apply([at("dns", "10.96.0.1", &[])]);
+    let of_nobody = bench.apply([at("heir", "10.96.0.2", &[])]);
+    let mut bench = bench.restart();
+    let restart = bench.apply([
+        at("dns", "10.96.0.1", &[]),
+        slice("dns", [1]),
+        at("heir", "10.96.0.2", &[]),
+        slice("heir", [2]),
+    ]);
+    assert_eq!(restart, "");
+    assert_snapshot!(format!("{passes}\n\n{told_already}\n\n{of_nobody}"));
+}
+
+#[test]
 fn load_balancers_are_told_of_ready_endpoints_here() {
     let asked = |port| {
         changed("dns", "10.96.0.1", |service| {

@@ -69,6 +69,7 @@ fn show_family<A: Family>(dump: &Dump, out: &mut String) {
                 (u32::from(backend::TERMINATING), "terminating"),
                 (u32::from(backend::IN_CLUSTER), "in-cluster"),
                 (u32::from(backend::IN_LOCAL), "in-local"),
+                (u32::from(backend::LOST_FRONTEND), "lost-frontend"),
             ],
         );
         let (addr, port) = (found.addr.to_ip(), found.port.number());

@@ -195,6 +195,9 @@ impl<M: LbMaps> Churn<M> {
             }
         }
         self.live = found;
+        let watched = self.controller.maps_mut().inner_mut();
+        watched.v4.look(&dump.v4);
+        watched.v6.look(&dump.v6);
     }
 
     /// Affinity that goes on keeps its term; switched on again it has a new one.

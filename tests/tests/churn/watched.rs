@@ -9,7 +9,7 @@ use std::{
 
 use lb_common::{
     V4, V6,
-    service::{Backend, Frontend, Slots, backend, frontend, text},
+    service::{Backend, Frontend, FrontendKey, Slots, backend, frontend, text},
 };
 use lb_userspace::{
     maps::{
@@ -32,16 +32,19 @@ pub(crate) struct Watched<M> {
     pub(crate) grace: Duration,
     /// Whether a write that changes nothing is a fault.
     pub(crate) frugal: bool,
-    v4: LastUse,
-    v6: LastUse,
+    pub(crate) v4: LastUse,
+    pub(crate) v6: LastUse,
 }
 
 /// When a reader last could be led to an index.
-struct LastUse {
+pub(crate) struct LastUse {
     slots: Vec<Option<Instant>>,
     backends: Vec<Option<Instant>>,
     /// The highest generation each index has had.
     generations: BTreeMap<u32, u32>,
+    /// Index and generation of the backends whose services have lost a frontend since the maps last
+    /// were in line.
+    losers: BTreeSet<(u32, u32)>,
 }
 
 impl<M: LbMaps> Watched<M> {
@@ -108,6 +111,7 @@ impl LastUse {
             slots: vec![None; capacities.slots as usize],
             backends: vec![None; capacities.backends as usize],
             generations: BTreeMap::new(),
+            losers: BTreeSet::new(),
         }
     }
 
@@ -132,12 +136,14 @@ impl LastUse {
                     !frugal || maps.frontends.get(key) != Some(value),
                     "written for nothing"
                 );
+                self.passes(key, Some(value.service), maps);
             }
             FamilyOp::DeleteFrontend(key) => {
                 assert!(
                     !frugal || maps.frontends.contains_key(key),
                     "deleted for nothing"
                 );
+                self.passes(key, None, maps);
             }
             FamilyOp::WriteSlots(offset, content) => {
                 let mut changed = (*offset..)
@@ -179,6 +185,26 @@ impl LastUse {
                 };
                 assert!(!last || !values.any(closed), "closed to everybody");
             }
+        }
+    }
+
+    /// Has a frontend pass to another service, or to none: whoever goes on with flows of the one that
+    /// had it is to look.
+    fn passes<A: Family>(&mut self, key: &FrontendKey<A>, to: Option<u32>, maps: &FamilyDump<A>) {
+        let loser = maps.frontends.get(key).map(|value| value.service);
+        let loser = loser.filter(|loser| to != Some(*loser) && key.proto != 0);
+        let had = |(_, backend): &(&u32, &Backend<A>)| loser == Some(backend.service);
+        let backends = maps.backends.iter().filter(had);
+        self.losers
+            .extend(backends.map(|(index, backend)| (*index, backend.generation)));
+    }
+
+    /// No flow goes on with a service that has lost its frontend, without a look at whose that is.
+    pub(crate) fn look<A: Family>(&mut self, maps: &FamilyDump<A>) {
+        for (index, generation) in std::mem::take(&mut self.losers) {
+            let backend = &maps.backends[&index];
+            let looks = backend.flags & (backend::ALIVE | backend::LOST_FRONTEND) != backend::ALIVE;
+            assert!(backend.generation != generation || looks, "{backend:?}");
         }
     }
 

@@ -34,6 +34,7 @@ pub(crate) fn rows() -> Vec<Check<World>> {
         row("g1_udp_follows_endpoints", g1_udp_follows_endpoints),
         row("g2_serving_endpoints", g2_serving_endpoints),
         row("g2_policies_and_topology", g2_policies_and_topology),
+        row("g2_address_passes_on", g2_address_passes_on),
         row("g3_target_port", g3_target_port),
         row("g4_no_endpoint_and_no_service", g4_nobody_left),
         row("g5_first_endpoint", g5_first_endpoint),
@@ -131,6 +132,41 @@ fn g2_policies_and_topology(world: &mut World) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// An address that passes to another Service, at once or after nobody had it, takes its flows along;
+/// those to the addresses its Service goes on having stay.
+fn g2_address_passes_on(world: &mut World) -> Result<()> {
+    const PASSING: [&str; 2] = ["198.51.100.1", "198.51.100.2"];
+    let service = |name: &str, cluster_ip: &str, external_ips: &[&str]| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {name}}},
+              spec: {{clusterIP: {cluster_ip}, externalIPs: {external_ips:?},
+                      ports: [{{name: udp, protocol: UDP, port: 80}}]}}}}"
+        )
+    };
+    world.given(&service("web", "10.96.1.1", &PASSING))?;
+    world.endpoints("web", &["pod-1"])?;
+    world.given(&service("heir", "10.96.1.2", &[]))?;
+    world.endpoints("heir", &["pod-3"])?;
+    let [first, second] = PASSING.map(|address| format!("{address}:80"));
+    let at = |to| world.flows(&[("client", to), ("node-a", to)], &["pod-1"]);
+    let (mut at_first, mut at_second) = (at(&*first)?, at(&*second)?);
+    let mut staying = world.flows(&CLIENTS[..3], &["pod-1"])?;
+    world.with_agent_stopped("node-a", |world| {
+        world.given(&service("web", "10.96.1.1", &PASSING[1..]))?;
+        world.given(&service("heir", "10.96.1.2", &PASSING[..1]))
+    })?;
+    for flow in &mut at_first {
+        flow.moves(&["pod-3"])?;
+    }
+    world.given(&service("web", "10.96.1.1", &[]))?;
+    world.absent_on("node-a", &[&format!("{second}/UDP")])?;
+    world.given(&service("heir", "10.96.1.2", &PASSING))?;
+    for flow in &mut at_second {
+        flow.moves(&["pod-3"])?;
+    }
+    staying.iter_mut().try_for_each(Flow::stays)
 }
 
 /// Who answers at another port of pod-1.

@@ -142,7 +142,6 @@ impl Node {
                 count: indices.len() as u32,
             }
         });
-        let (addr, port) = endpoint(addr);
         let frontend = Frontend {
             service,
             flags: 0,
@@ -152,7 +151,16 @@ impl Node {
         };
         services
             .frontends
-            .insert(FrontendKey::<A>::new(addr, port, protocol), frontend);
+            .insert(key::<A>(addr, protocol), frontend);
+    }
+
+    /// Takes a frontend away.
+    pub(crate) fn withdraw(&mut self, addr: SocketAddr, protocol: u8) {
+        let gone = match Family::of(addr.ip()) {
+            Family::V4 => self.tables.v4.frontends.remove(&key(addr, protocol)),
+            Family::V6 => self.tables.v6.frontends.remove(&key(addr, protocol)),
+        };
+        gone.unwrap();
     }
 
     /// Sets a frontend's flags.
@@ -168,16 +176,8 @@ impl Node {
     /// A frontend that was added, to be changed.
     pub(crate) fn frontend(&mut self, addr: SocketAddr, protocol: u8) -> &mut Frontend {
         let frontend = match Family::of(addr.ip()) {
-            Family::V4 => {
-                let (addr, port) = endpoint(addr);
-                let key = FrontendKey::new(addr, port, protocol);
-                self.tables.v4.frontends.get_mut(&key)
-            }
-            Family::V6 => {
-                let (addr, port) = endpoint(addr);
-                let key = FrontendKey::new(addr, port, protocol);
-                self.tables.v6.frontends.get_mut(&key)
-            }
+            Family::V4 => self.tables.v4.frontends.get_mut(&key(addr, protocol)),
+            Family::V6 => self.tables.v6.frontends.get_mut(&key(addr, protocol)),
         };
         frontend.unwrap()
     }
@@ -274,6 +274,11 @@ impl Node {
     pub(crate) fn fib_lookups(&self) -> usize {
         self.tables.fib_asked.borrow().len()
     }
+}
+
+fn key<A: HasServices>(addr: SocketAddr, protocol: u8) -> FrontendKey<A> {
+    let (addr, port) = endpoint(addr);
+    FrontendKey::new(addr, port, protocol)
 }
 
 fn retire<A>(backend: &mut Backend<A>) {

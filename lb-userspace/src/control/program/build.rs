@@ -4,17 +4,23 @@ use std::{collections::btree_map::Entry as Place, sync::Arc};
 
 use lb_common::service::{Affinity, Frontend, FrontendKey, ServiceName, Slots, backend, frontend};
 
-use super::{ProgramError, Writer};
+use super::{
+    ProgramError, Writer,
+    loss::{announce_loss, tell_of_loss},
+};
 use crate::{
     control::{
         desired::{PortId, PortPlan, Target},
         family::Desired,
         pool::Pool,
         realised::{Entry, IN_LISTS, Known, Port, Range, Realised, Term, next},
-        select::{List, Member},
+        select::{Endpoint, List, Member},
     },
     maps::{Family, FamilyOp, LbMaps, Network, Op, WriteError},
 };
+
+/// Flags of a backend that stay what they are while it is one.
+const STICKY: u16 = backend::LOST_FRONTEND;
 
 /// Step 1. A port that has won no frontend needs nothing.
 pub(in crate::control) fn build<A: Family, M: LbMaps>(
@@ -53,7 +59,7 @@ pub(in crate::control) fn build<A: Family, M: LbMaps>(
             affinity,
         };
         // One that cannot be put does not hold up the others.
-        let put = put_frontend(realised, id, *key, value, writer);
+        let put = put_frontend(desired, realised, id, *key, value, writer);
         result = result.and(put);
     }
     Ok(result?)
@@ -98,11 +104,16 @@ impl<'a, A: Family> Won<'a, A> {
         let used = targets.fold(0, |flags, (_, target)| {
             flags | target.inside.flag() | target.outside.flag()
         });
-        let reached = !self.targets.is_empty();
+        let reached = self.is_reached();
         let members = self.plan.lists.all().iter();
         members
             .map(move |member| (member, member.lists & used))
             .filter(move |(member, lists)| *lists != 0 || reached && member.keeps_flows)
+    }
+
+    /// Whether it has a frontend.
+    pub(super) fn is_reached(&self) -> bool {
+        !self.targets.is_empty()
     }
 }
 
@@ -180,6 +191,7 @@ fn put_backends<A: Family, M: LbMaps>(
     let Some(port) = ports.get_mut(&won.plan.id) else {
         return Ok((cluster, local));
     };
+    tell_of_loss(port, writer)?;
     for (member, lists) in won.members() {
         let entry = match port.backends.entry(member.endpoint) {
             Place::Occupied(entry) => entry.into_mut(),
@@ -197,8 +209,8 @@ fn put_backends<A: Family, M: LbMaps>(
             }
         };
         // A list it has left is kept until no frontend leads there: `release` narrows it.
-        let flags = live(member) | lists | entry.flags & IN_LISTS;
-        put_backend(port.id, member, entry, flags, writer)?;
+        let flags = live(member) | lists | entry.flags & (IN_LISTS | STICKY);
+        put_backend(port.id, &member.endpoint, entry, flags, writer)?;
         strays.backends.remove(&entry.index);
         cluster.extend((lists & backend::IN_CLUSTER != 0).then_some(entry.index));
         local.extend((lists & backend::IN_LOCAL != 0).then_some(entry.index));
@@ -217,9 +229,10 @@ const fn live<A>(member: &Member<A>) -> u16 {
     flags
 }
 
-fn put_backend<A: Family, M: LbMaps>(
+/// Has the backend of an endpoint have these flags.
+pub(super) fn put_backend<A: Family, M: LbMaps>(
     service: u32,
-    member: &Member<A>,
+    endpoint: &Endpoint<A>,
     entry: &mut Entry,
     flags: u16,
     writer: &mut Writer<'_, M>,
@@ -229,7 +242,7 @@ fn put_backend<A: Family, M: LbMaps>(
     }
     entry.certain = false;
     entry.flags = flags;
-    let value = entry.backend(service, &member.endpoint);
+    let value = entry.backend(service, endpoint);
     writer.apply(&A::op(FamilyOp::PutBackend(entry.index, value)))?;
     entry.certain = true;
     Ok(())
@@ -292,6 +305,7 @@ fn affinity<A: Family>(realised: &mut Realised<A>, id: &PortId, timeout: u32) ->
 }
 
 fn put_frontend<A: Family, M: LbMaps>(
+    desired: &Desired<A>,
     realised: &mut Realised<A>,
     id: &PortId,
     key: FrontendKey<A>,
@@ -305,6 +319,7 @@ fn put_frontend<A: Family, M: LbMaps>(
     {
         return Ok(());
     }
+    announce_loss(desired, realised, &key, Some(value.service), writer)?;
     let result = writer.apply(&A::op(FamilyOp::PutFrontend(key, value)));
     if result.is_ok() {
         forget(realised, &key);

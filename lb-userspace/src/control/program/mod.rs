@@ -10,6 +10,7 @@
 //!    flows at once, indices and slots wait for the grace period.
 
 mod build;
+mod loss;
 mod release;
 
 use std::time::Instant;

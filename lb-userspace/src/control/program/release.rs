@@ -6,7 +6,8 @@ use lb_common::service::{FrontendKey, Slots, frontend};
 
 use super::{
     ProgramError, Writer,
-    build::{Won, forget},
+    build::{Won, forget, put_backend},
+    loss::announce_loss,
 };
 use crate::{
     control::{
@@ -36,17 +37,20 @@ pub(in crate::control) fn unpublish<A: Family, M: LbMaps>(
         .iter()
         .filter(|key| desired.claims.winner(key).is_none());
     let unwanted: Vec<_> = unwanted.copied().collect();
-    delete_frontends(realised, &unwanted, writer)
+    delete_frontends(desired, realised, &unwanted, writer)
 }
 
 fn delete_frontends<A: Family, M: LbMaps>(
+    desired: &Desired<A>,
     realised: &mut Realised<A>,
     keys: &[FrontendKey<A>],
     writer: &mut Writer<'_, M>,
 ) -> Result<(), ProgramError> {
     let mut result = Ok(());
     for key in keys {
-        let deleted = writer.apply(&A::op(FamilyOp::DeleteFrontend(*key)));
+        let announced = announce_loss(desired, realised, key, None, writer);
+        let delete = A::op(FamilyOp::DeleteFrontend(*key));
+        let deleted = announced.and_then(|()| writer.apply(&delete));
         if deleted.is_ok() {
             forget(realised, key);
         } else if let Some(known) = realised.frontends.get_mut(key) {
@@ -131,7 +135,11 @@ fn release_backends<A: Family, M: LbMaps>(
     port.backends.retain(|endpoint, entry| {
         let needed = needed.get(&entry.index);
         let done = match needed {
-            Some(lists) => narrow(service, endpoint, entry, *lists, writer),
+            // No longer in any list but these.
+            Some(lists) => {
+                let flags = entry.flags & (!IN_LISTS | *lists);
+                put_backend(service, endpoint, entry, flags, writer)
+            }
             None => kill(service, endpoint, entry, realised, writer),
         };
         let keep = needed.is_some() || done.is_err();
@@ -168,26 +176,6 @@ fn lists(referenced: &Referenced, range: &Range) -> u16 {
     let Slots { offset, count } = range.slots;
     let uses = referenced.range((offset, count, 0)..=(offset, count, u16::MAX));
     uses.fold(0, |lists, (_, _, list)| lists | list)
-}
-
-/// Takes a backend out of all lists but these.
-fn narrow<A: Family, M: LbMaps>(
-    service: u32,
-    endpoint: &Endpoint<A>,
-    entry: &mut Entry,
-    lists: u16,
-    writer: &mut Writer<'_, M>,
-) -> Result<(), WriteError> {
-    let flags = entry.flags & (!IN_LISTS | lists);
-    if entry.flags == flags {
-        return Ok(());
-    }
-    entry.flags = flags;
-    entry.certain = false;
-    let value = entry.backend(service, endpoint);
-    writer.apply(&A::op(FamilyOp::PutBackend(entry.index, value)))?;
-    entry.certain = true;
-    Ok(())
 }
 
 /// Ends a backend: no new flow finds it, and flows that remember its generation have lost it. Its
@@ -254,7 +242,7 @@ pub(in crate::control) fn remove_strays<A: Family, M: LbMaps>(
     let unwanted: Vec<_> = frontends
         .filter(|key| desired.claims.winner(key).is_none())
         .collect();
-    let mut result = delete_frontends(realised, &unwanted, writer);
+    let mut result = delete_frontends(desired, realised, &unwanted, writer);
     for (index, mut backend) in std::mem::take(&mut realised.strays.backends) {
         backend.flags = 0;
         backend.generation = next(&mut realised.generation);
