@@ -60,27 +60,29 @@ pub fn sctp_checksum_change(ports: u32, length: u16) -> u32 {
     register.to_le()
 }
 
+/// The checksum of a packet whose own field is zero, as it is defined: bit by bit. For those who make
+/// packets and receive them; it is stored as little-endian.
+#[cfg(not(target_arch = "bpf"))]
+pub fn crc32c(packet: &[u8]) -> u32 {
+    let mut register = u32::MAX;
+    for byte in packet {
+        register ^= u32::from(*byte);
+        for _ in 0..8 {
+            let carry = register & 1;
+            register >>= 1;
+            if carry != 0 {
+                register ^= POLYNOMIAL;
+            }
+        }
+    }
+    !register
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-
-    /// The CRC as it is defined, bit by bit.
-    fn crc32c(bytes: &[u8]) -> u32 {
-        let mut register = u32::MAX;
-        for byte in bytes {
-            register ^= u32::from(*byte);
-            for _ in 0..8 {
-                let carry = register & 1;
-                register >>= 1;
-                if carry != 0 {
-                    register ^= POLYNOMIAL;
-                }
-            }
-        }
-        !register
-    }
 
     fn word(bytes: &[u8]) -> u32 {
         u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])

@@ -28,6 +28,8 @@ mod verdict;
 
 pub use allowance::take as take_allowance;
 pub use checksum::{Sum, update_checksum};
+#[cfg(not(target_arch = "bpf"))]
+pub use crc32c::crc32c;
 pub use crc32c::sctp_checksum_change;
 pub use fast::{fast, unfinished};
 pub use packet::{Packet, TransportChecksum};

@@ -7,8 +7,7 @@ use etherparse::{
     Ipv6Header, PacketBuilder, SingleVlanHeader, TcpHeader, VlanHeader,
 };
 use lb_common::proto;
-
-use super::wire;
+use lb_ebpf::crc32c;
 
 /// A TCP segment, UDP datagram or SCTP packet in an Ethernet frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,7 +184,7 @@ impl Frame {
             &self.payload,
         ]
         .concat();
-        let sum = wire::crc32c(&packet);
+        let sum = crc32c(&packet);
         packet[8..12].copy_from_slice(&sum.to_le_bytes());
         packet
     }

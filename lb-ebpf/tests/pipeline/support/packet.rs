@@ -1,7 +1,7 @@
 //! A packet as a byte vector.
 
 use lb_common::proto;
-use lb_ebpf::{Packet, TransportChecksum, update_checksum};
+use lb_ebpf::{Packet, TransportChecksum, crc32c, update_checksum};
 
 use super::{
     frame::Frame,
@@ -90,7 +90,7 @@ impl HostPacket {
             return bytes;
         };
         if Headers::find(&bytes).is_some_and(|headers| headers.proto == proto::SCTP) {
-            let sum = wire::crc32c(&bytes[start..]);
+            let sum = crc32c(&bytes[start..]);
             bytes[field..field + 4].copy_from_slice(&sum.to_le_bytes());
         } else {
             let sum = wire::sum(&bytes[start..]).to_ones_complement_with_no_zero();

@@ -6,6 +6,7 @@ use etherparse::{
     LaxNetSlice, LaxSlicedPacket, SlicedPacket, TransportSlice, checksum::Sum16BitWords,
 };
 use lb_common::proto;
+use lb_ebpf::crc32c;
 
 /// Where a packet's headers are, and what they say.
 #[derive(Clone, Debug)]
@@ -112,20 +113,6 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 /// The sum of bytes.
 pub(crate) fn sum(bytes: &[u8]) -> Sum16BitWords {
     Sum16BitWords::new().add_slice(bytes)
-}
-
-/// The checksum of SCTP as RFC 9260 defines it, bit by bit.
-pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
-    const REFLECTED: u32 = 0x82f6_3b78;
-    let mut register = u32::MAX;
-    for byte in bytes {
-        register ^= u32::from(*byte);
-        for _ in 0..8 {
-            let carry = (register & 1).wrapping_neg();
-            register = register >> 1 ^ REFLECTED & carry;
-        }
-    }
-    !register
 }
 
 /// Whether this is the sum of something together with its checksum.
