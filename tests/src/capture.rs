@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use etherparse::{NetSlice, SlicedPacket, TransportSlice, err::ValueTooBigError};
+use etherparse::{IpNumber, NetSlice, SlicedPacket, TransportSlice, err::ValueTooBigError};
 use rustix::{
     io::Errno,
     net::{
@@ -22,7 +22,7 @@ use rustix::{
     },
 };
 
-use crate::{echo::Protocol, netns::Netns};
+use crate::{crafted, echo::Protocol, netns::Netns, sctp};
 
 /// Room for bursts while the checking thread waits for a processor.
 const BUFFER: usize = 64 << 20;
@@ -45,8 +45,13 @@ pub struct Seen {
     /// Packets with a wrong checksum or that don't parse, in words; the first few.
     pub bad: Vec<String>,
     /// Flows, in each direction they were seen in.
-    pub flows: BTreeSet<(u8, SocketAddr, SocketAddr)>,
+    pub flows: BTreeSet<Flow>,
+    /// Those of crafted [segments](crate::crafted::segment).
+    pub crafted: BTreeSet<Flow>,
 }
+
+/// Number of the protocol, source and destination.
+pub type Flow = (u8, SocketAddr, SocketAddr);
 
 impl Seen {
     /// Whether a packet of `protocol` from and to these addresses was seen, whatever the ports.
@@ -54,6 +59,7 @@ impl Seen {
         let number = match protocol {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
+            Protocol::Sctp => 132,
         };
         let flows = &mut self.flows.iter();
         flows.any(|(proto, src, dst)| *proto == number && src.ip() == from && dst.ip() == to)
@@ -131,6 +137,9 @@ impl Seen {
         if let Some((proto, sport, dport)) = ports(&packet) {
             let (src, dst) = (SocketAddr::new(src, sport), SocketAddr::new(dst, dport));
             self.flows.insert((proto, src, dst));
+            if is_crafted(&packet) {
+                self.crafted.insert((proto, src, dst));
+            }
         }
         match wrong(&packet, src, dst) {
             Ok(None) => {}
@@ -152,10 +161,27 @@ impl Seen {
 }
 
 fn ports(packet: &SlicedPacket<'_>) -> Option<(u8, u16, u16)> {
-    match packet.transport.as_ref()? {
-        TransportSlice::Tcp(tcp) => Some((6, tcp.source_port(), tcp.destination_port())),
-        TransportSlice::Udp(udp) => Some((17, udp.source_port(), udp.destination_port())),
-        _ => None,
+    match packet.transport.as_ref() {
+        Some(TransportSlice::Tcp(tcp)) => Some((6, tcp.source_port(), tcp.destination_port())),
+        Some(TransportSlice::Udp(udp)) => Some((17, udp.source_port(), udp.destination_port())),
+        Some(_) => None,
+        None => {
+            let (sport, dport) = sctp::ports(of_sctp(packet)?)?;
+            Some((132, sport, dport))
+        }
+    }
+}
+
+/// The SCTP packet within, which is of no transport that etherparse knows.
+fn of_sctp<'a>(packet: &SlicedPacket<'a>) -> Option<&'a [u8]> {
+    let content = packet.ip_payload()?;
+    (content.ip_number == IpNumber::SCTP).then_some(content.payload)
+}
+
+fn is_crafted(packet: &SlicedPacket<'_>) -> bool {
+    match &packet.transport {
+        Some(TransportSlice::Tcp(tcp)) => tcp.payload() == crafted::MARK,
+        Some(_) | None => false,
     }
 }
 
@@ -172,7 +198,8 @@ fn wrong(
         }
     }
     let Some(transport) = &packet.transport else {
-        return Ok(None);
+        let damaged = |sctp: &[u8]| !sctp::checksum_holds(sctp);
+        return Ok(of_sctp(packet).is_some_and(damaged).then_some("SCTP"));
     };
     match transport {
         TransportSlice::Tcp(tcp) => {
@@ -226,11 +253,12 @@ fn agree(found: u16, expected: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use etherparse::{PacketBuilder, PacketBuilderStep};
+    use etherparse::{IpNumber, PacketBuilder, PacketBuilderStep};
 
     use super::Seen;
+    use crate::sctp;
 
-    /// A TCP, a UDP and an ICMP frame of each family, with where each keeps its checksums.
+    /// A TCP, a UDP, an ICMP and an SCTP frame of each family, with where each keeps its checksums.
     fn frames() -> Vec<(&'static str, Vec<u8>, Vec<usize>)> {
         let v4 = || PacketBuilder::ethernet2([1; 6], [2; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
         let v6 = || PacketBuilder::ethernet2([1; 6], [2; 6]).ipv6([1; 16], [2; 16], 64);
@@ -252,6 +280,10 @@ mod tests {
         v6().icmpv6_echo_request(1, 2)
             .write(&mut icmp6, b"payload")
             .unwrap();
+        let message = sctp::packet((1, 2), 3, (0, 3, b"payload"));
+        let (mut sctp4, mut sctp6) = (Vec::new(), Vec::new());
+        v4().write(&mut sctp4, IpNumber::SCTP, &message).unwrap();
+        v6().write(&mut sctp6, IpNumber::SCTP, &message).unwrap();
         vec![
             ("TCP over IPv4", tcp(v4()), vec![24, 50]),
             ("TCP over IPv6", tcp(v6()), vec![70]),
@@ -259,6 +291,8 @@ mod tests {
             ("UDP over IPv6", udp(v6()), vec![60]),
             ("ICMP", icmp4, vec![24, 36]),
             ("ICMPv6", icmp6, vec![56]),
+            ("SCTP over IPv4", sctp4, vec![24, 42]),
+            ("SCTP over IPv6", sctp6, vec![62]),
         ]
     }
 

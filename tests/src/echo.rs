@@ -1,15 +1,16 @@
 //! The servers inside pods: they say who they are and who they think is asking.
 //!
-//! A UDP datagram, or a line over TCP, is answered with an [`Answer`] as one line of JSON. Over
-//! TCP the line `transfer N` makes the server return the N bytes that follow it.
+//! A UDP datagram, a message over SCTP, or a line over TCP, is answered with an [`Answer`] as one
+//! line of JSON. Over TCP the line `transfer N` makes the server return the N bytes that follow it.
 
 use std::{
-    net::{Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     thread::{self, JoinHandle},
 };
 
 use anyhow::{Context, Result};
+use rustix::net::ipproto;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy_buf},
@@ -17,7 +18,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::netns::Netns;
+use crate::{crafted, netns::Netns, sctp};
 
 /// What a server tells its client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,11 +36,15 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 impl Protocol {
-    /// Both.
+    /// Both that sockets have everywhere.
     pub const BOTH: [Self; 2] = [Self::Tcp, Self::Udp];
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
 }
 
 /// Servers in one namespace, stopped when dropped.
@@ -50,7 +55,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Serves TCP and UDP, IPv4 and IPv6, on these ports of every address of the namespace.
+    /// Serves all protocols, IPv4 and IPv6, on these ports of every address of the namespace.
     pub fn start(netns: &Netns, server: &str, ports: &[u16]) -> Result<Self> {
         Self::on(netns.run(|| bind(ports))??, server)
     }
@@ -94,10 +99,22 @@ impl Drop for Servers {
     }
 }
 
-type Listening = (Vec<std::net::TcpListener>, Vec<std::net::UdpSocket>);
+struct Listening {
+    tcp: Vec<std::net::TcpListener>,
+    udp: Vec<std::net::UdpSocket>,
+    /// Raw sockets, one a family, that have what is for any port.
+    sctp: Vec<std::net::UdpSocket>,
+    ports: Arc<[u16]>,
+}
 
 fn bind(ports: &[u16]) -> Result<Listening> {
-    let (mut tcp, mut udp) = (Vec::new(), Vec::new());
+    let (mut tcp, mut udp, mut sctp) = (Vec::new(), Vec::new(), Vec::new());
+    for any in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
+        let socket = crafted::raw(any, ipproto::SCTP).context("cannot listen for SCTP")?;
+        let socket = std::net::UdpSocket::from(socket);
+        socket.set_nonblocking(true)?;
+        sctp.push(socket);
+    }
     for port in ports {
         // The IPv6 wildcard takes IPv4 too.
         let address = (Ipv6Addr::UNSPECIFIED, *port);
@@ -110,10 +127,22 @@ fn bind(ports: &[u16]) -> Result<Listening> {
         socket.set_nonblocking(true)?;
         udp.push(socket);
     }
-    Ok((tcp, udp))
+    let ports = ports.into();
+    Ok(Listening {
+        tcp,
+        udp,
+        sctp,
+        ports,
+    })
 }
 
-fn serve((tcp, udp): Listening, server: &Arc<str>, stopped: oneshot::Receiver<()>) -> Result<()> {
+fn serve(sockets: Listening, server: &Arc<str>, stopped: oneshot::Receiver<()>) -> Result<()> {
+    let Listening {
+        tcp,
+        udp,
+        sctp,
+        ports,
+    } = sockets;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
@@ -123,6 +152,10 @@ fn serve((tcp, udp): Listening, server: &Arc<str>, stopped: oneshot::Receiver<()
     }
     for socket in udp {
         tokio::spawn(datagrams(UdpSocket::from_std(socket)?, server.clone()));
+    }
+    for socket in sctp {
+        let socket = UdpSocket::from_std(socket)?;
+        tokio::spawn(messages(socket, ports.clone(), server.clone()));
     }
     drop(context);
     // The sender is only ever dropped, which is what ends the wait.
@@ -168,6 +201,18 @@ async fn datagrams(socket: UdpSocket, server: Arc<str>) {
             && let Ok(answer) = answer(&server, client)
         {
             drop(socket.send_to(&answer, client).await);
+        }
+    }
+}
+
+async fn messages(socket: UdpSocket, ports: Arc<[u16]>, server: Arc<str>) {
+    let mut packet = [0; 1500];
+    loop {
+        if let Ok((length, peer)) = socket.recv_from(&mut packet).await {
+            let speak = |port| answer(&server, SocketAddr::new(peer.ip(), port)).ok();
+            if let Some(said) = sctp::answer(&packet[..length], peer.ip(), &ports, speak) {
+                drop(socket.send_to(&said, peer).await);
+            }
         }
     }
 }

@@ -8,20 +8,25 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rustix::net::{
-    AddressFamily, SocketType, bind, connect, socket,
-    sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout},
+use rustix::{
+    fd::OwnedFd,
+    net::{
+        SocketType, bind, connect, ipproto, socket,
+        sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout},
+    },
 };
 
 use crate::{
+    crafted::family,
     echo::{Answer, Protocol},
     netns::Netns,
+    sctp::Association,
 };
 
 /// How long one step of a conversation may take.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A TCP connection or a connected UDP socket: one flow.
+/// A TCP connection, a connected UDP socket or an SCTP association: one flow.
 #[derive(Debug)]
 pub struct Conversation {
     socket: Socket,
@@ -31,10 +36,12 @@ pub struct Conversation {
 enum Socket {
     Tcp(BufReader<TcpStream>),
     Udp(UdpSocket),
+    Sctp(Association),
 }
 
 impl Conversation {
-    /// Begins a flow to `to`; over TCP that is the handshake. `from` is a source port, 0 for any.
+    /// Begins a flow to `to`; over TCP and SCTP that is the handshake. `from` is a source port, 0 for
+    /// any.
     pub fn open(netns: &Netns, protocol: Protocol, to: SocketAddr, from: u16) -> io::Result<Self> {
         let from = SocketAddr::new(unspecified(to.ip()), from);
         Self::open_from(netns, protocol, to, from)
@@ -57,6 +64,7 @@ impl Conversation {
         let line = match &mut self.socket {
             Socket::Tcp(stream) => ask_tcp(stream)?,
             Socket::Udp(socket) => ask_udp(socket)?,
+            Socket::Sctp(association) => association.ask(b"who\n").map_err(no_answer)?,
         };
         Ok(serde_json::from_slice(&line)?)
     }
@@ -66,6 +74,7 @@ impl Conversation {
         match &self.socket {
             Socket::Tcp(stream) => stream.get_ref().local_addr(),
             Socket::Udp(socket) => socket.local_addr(),
+            Socket::Sctp(association) => association.local(),
         }
     }
 
@@ -74,6 +83,7 @@ impl Conversation {
         match &self.socket {
             Socket::Tcp(stream) => stream.get_ref().peer_addr(),
             Socket::Udp(socket) => socket.peer_addr(),
+            Socket::Sctp(association) => Ok(association.peer()),
         }
     }
 
@@ -157,15 +167,25 @@ fn open(
     from: SocketAddr,
     patience: Duration,
 ) -> io::Result<Conversation> {
-    let family = match to.ip() {
-        IpAddr::V4(_) => AddressFamily::INET,
-        IpAddr::V6(_) => AddressFamily::INET6,
+    let socket = match protocol {
+        Protocol::Tcp => {
+            let stream = TcpStream::from(connected(SocketType::STREAM, to, from, patience)?);
+            stream.set_nodelay(true)?;
+            Socket::Tcp(BufReader::new(stream))
+        }
+        Protocol::Udp => Socket::Udp(connected(SocketType::DGRAM, to, from, patience)?.into()),
+        Protocol::Sctp => Socket::Sctp(Association::open(to, from, patience).map_err(no_answer)?),
     };
-    let kind = match protocol {
-        Protocol::Tcp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
-    };
-    let descriptor = socket(family, kind, None)?;
+    Ok(Conversation { socket })
+}
+
+fn connected(
+    kind: SocketType,
+    to: SocketAddr,
+    from: u16,
+    patience: Duration,
+) -> io::Result<OwnedFd> {
+    let descriptor = socket(family(to.ip()), kind, None)?;
     // The send timeout is also that of connecting.
     set_socket_timeout(&descriptor, Timeout::Send, Some(patience))?;
     set_socket_timeout(&descriptor, Timeout::Recv, Some(patience))?;
@@ -174,15 +194,7 @@ fn open(
         bind(&descriptor, &from)?;
     }
     connect(&descriptor, &to).map_err(timed_out)?;
-    let socket = match protocol {
-        Protocol::Tcp => {
-            let stream = TcpStream::from(descriptor);
-            stream.set_nodelay(true)?;
-            Socket::Tcp(BufReader::new(stream))
-        }
-        Protocol::Udp => Socket::Udp(UdpSocket::from(descriptor)),
-    };
-    Ok(Conversation { socket })
+    Ok(descriptor)
 }
 
 /// A connect that outlives its timeout reports `EINPROGRESS`.
@@ -218,6 +230,24 @@ fn no_answer(error: io::Error) -> io::Error {
         return io::Error::new(io::ErrorKind::TimedOut, "no answer");
     }
     error
+}
+
+/// Sends an ICMP echo request and waits for the reply.
+pub fn ping(netns: &Netns, to: IpAddr) -> io::Result<()> {
+    // Sockets for pings are for the groups that are named here.
+    let everybody = [("net/ipv4/ping_group_range", "0 2147483647")];
+    netns.sysctl(&everybody).map_err(io::Error::other)?;
+    let (protocol, request) = match to {
+        IpAddr::V4(_) => (ipproto::ICMP, 8),
+        IpAddr::V6(_) => (ipproto::ICMPV6, 128),
+    };
+    let make = || socket(family(to), SocketType::DGRAM, Some(protocol));
+    let socket = UdpSocket::from(netns.run(make).map_err(io::Error::other)??);
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect((to, 0))?;
+    // The kernel has identifier and checksum put in.
+    socket.send(&[request, 0, 0, 0, 0, 0, 0, 1])?;
+    socket.recv(&mut [0; 64]).map(drop).map_err(no_answer)
 }
 
 /// Bytes in which a shifted, lost or repeated piece shows (a linear congruential generator).

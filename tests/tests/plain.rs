@@ -31,7 +31,7 @@ fn everyone_reaches_every_pod_with_clean_checksums() -> Result<()> {
             for pod in &topology.pods {
                 for (family, protocol) in Family::BOTH
                     .into_iter()
-                    .flat_map(|f| Protocol::BOTH.map(|p| (f, p)))
+                    .flat_map(|f| Protocol::ALL.map(|p| (f, p)))
                 {
                     let to = SocketAddr::new(pod.addresses.of(family), PORT);
                     let answer = talk::ask(netns, protocol, to)

@@ -356,16 +356,8 @@ fn b18_ports_are_independent(world: &mut World) -> Result<()> {
     world.given(&slice("web", "u", "UDP", 8080, "10.1.2.1"))?;
     world.given(&slice("web", "b", "TCP", 9090, "10.1.2.1"))?;
     world.given(&ports(""))?;
-    let open = |world: &World, protocol: Protocol| -> Result<Conversation> {
-        world.served(
-            "client",
-            protocol,
-            "10.96.1.1:80",
-            match protocol {
-                Tcp => &["pod-1"],
-                Udp => &["pod-3"],
-            },
-        )?;
+    let open = |world: &World, protocol: Protocol, by: &str| -> Result<Conversation> {
+        world.served("client", protocol, "10.96.1.1:80", &[by])?;
         let netns = world.cluster.netns("client")?;
         Ok(Conversation::open(
             netns,
@@ -374,7 +366,8 @@ fn b18_ports_are_independent(world: &mut World) -> Result<()> {
             0,
         )?)
     };
-    let (mut tcp, mut udp) = (open(world, Tcp)?, open(world, Udp)?);
+    let mut tcp = open(world, Tcp, "pod-1")?;
+    let mut udp = open(world, Udp, "pod-3")?;
     let mut go_on = || -> Result<()> {
         ensure!(tcp.ask()?.server == "pod-1", "TCP moved");
         ensure!(udp.ask()?.server == "pod-3", "UDP moved");

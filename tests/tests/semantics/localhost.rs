@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use tests::{
     checks::Check,
     cluster::NODES,
-    echo::Protocol::{self, Tcp, Udp},
+    echo::Protocol::{self, Sctp, Tcp, Udp},
 };
 
 use crate::world::{World, row};
@@ -29,6 +29,7 @@ fn given(world: &mut World, protocol: Protocol, more: &str) -> Result<()> {
     let (name, transport) = match protocol {
         Tcp => ("''", "TCP"),
         Udp => ("udp", "UDP"),
+        Sctp => ("sctp", "SCTP"),
     };
     world.given(&format!(
         "{{apiVersion: v1, kind: Service, metadata: {{name: web}},

@@ -9,7 +9,7 @@ use tests::topology::{Family, Topology};
 /// The port that the pods' servers are at.
 pub(crate) const POD_PORT: u16 = 8080;
 
-/// A slice of a Service's endpoints in one family, with one unnamed TCP and one unnamed UDP port.
+/// A slice of a Service's endpoints in one family: an unnamed TCP port, `udp` and `sctp`.
 ///
 /// An endpoint is a pod's name and words about it: `unready`, `terminating`, `not-serving`,
 /// `nowhere` (it names no node), `zones=zone-a,zone-b` and `nodes=node-a` (hints).
@@ -38,6 +38,7 @@ pub(crate) fn slice(
         "ports": [
             { "name": "", "protocol": "TCP", "port": POD_PORT },
             { "name": "udp", "protocol": "UDP", "port": POD_PORT },
+            { "name": "sctp", "protocol": "SCTP", "port": POD_PORT },
         ],
         "endpoints": endpoints?,
     }))
