@@ -9,6 +9,9 @@ use crate::{
     topology::{CLUSTER_CIDRS, Host, SERVICE_RANGES},
 };
 
+/// Options that say who is a pod, in place of the usual ones.
+const WHO_IS_A_POD: [&str; 2] = ["--detect-local-mode", "--config"];
+
 /// How long an agent may take until it is ready.
 const START: Duration = Duration::from_secs(20);
 /// What the agent says once everything is attached and the maps are in line with the manifests.
@@ -21,7 +24,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts an agent on a node, with these arguments beside those every agent has.
+    /// Starts an agent on a node, with these arguments beside those every agent has. Pods are told
+    /// by [`CLUSTER_CIDRS`], unless `--detect-local-mode` or `--config` is among them.
     pub fn launch(node: &Host, arguments: &[OsString]) -> Result<Self> {
         let mut command = command_line(node, arguments)?;
         let process = Process::start(node.name, &node.netns, &node.dir, &mut command)?;
@@ -64,8 +68,11 @@ fn command_line(node: &Host, arguments: &[OsString]) -> Result<Command> {
     command.args(["--external-interface", "eth0"]);
     // The other ends of the topology's links run an XDP program, so veths are as good as others.
     command.args(["--xdp", "always"]);
-    command.args(["--pod-interface", "veth-*"]);
-    command.args(["--cluster-cidr", CLUSTER_CIDRS]);
+    let is_told = |given: &OsString| WHO_IS_A_POD.iter().any(|option| given == option);
+    if !arguments.iter().any(is_told) {
+        command.args(["--pod-interface", "veth-*"]);
+        command.args(["--cluster-cidr", CLUSTER_CIDRS]);
+    }
     command.args(["--service-cluster-ip-range", SERVICE_RANGES]);
     match &node.cgroup {
         Some(cgroup) => command.arg("--cgroup").arg(cgroup),

@@ -235,6 +235,29 @@ impl Topology {
         pod.netns.remove()
     }
 
+    /// Puts a pod on a bridge of its node, which is made for it and is its gateway from then on.
+    pub fn bridge(&self, pod: &str, bridge: &str) -> Result<()> {
+        let pod = self.pod(pod)?;
+        let (node, interface) = (self.node(pod.node)?, pod.interface());
+        node.netns.ip(&format!(
+            "link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+             addr flush dev {interface}\n\
+             link set {interface} master {bridge}"
+        ))?;
+        lead_to_pod(node, pod, bridge)?;
+        // The gateway has another MAC.
+        pod.netns.ip("neigh flush dev eth0")
+    }
+
+    /// Takes the bridge away again.
+    pub fn unbridge(&self, pod: &str, bridge: &str) -> Result<()> {
+        let pod = self.pod(pod)?;
+        let node = self.node(pod.node)?;
+        node.netns.ip(&format!("link del {bridge}"))?;
+        lead_to_pod(node, pod, &pod.interface())?;
+        pod.netns.ip("neigh flush dev eth0")
+    }
+
     /// The node of this name.
     pub fn node(&self, name: &str) -> Result<&Host> {
         match [&self.node_a, &self.node_b]
@@ -339,10 +362,7 @@ fn connect_pod(node: &Host, pod: &Pod) -> Result<()> {
     let (netns, interface, Addresses { v4, v6 }) = (&pod.netns, pod.interface(), pod.addresses);
     quiet_ipv6(netns)?;
     node.netns.ip(&format!(
-        "link add {interface} type veth peer name eth0 netns {}\n\
-         addr add {POD_GATEWAY}/32 dev {interface}\n\
-         addr add fe80::1/64 dev {interface} nodad\n\
-         link set {interface} up",
+        "link add {interface} type veth peer name eth0 netns {}",
         netns.name()
     ))?;
     netns.ip(&format!(
@@ -354,9 +374,18 @@ fn connect_pod(node: &Host, pod: &Pod) -> Result<()> {
          route add default via {POD_GATEWAY} dev eth0\n\
          route add default via fe80::1 dev eth0",
     ))?;
+    lead_to_pod(node, pod, &interface)
+}
+
+/// Makes an interface of the node the pod's gateway, and the way to it.
+fn lead_to_pod(node: &Host, pod: &Pod, interface: &str) -> Result<()> {
+    let Addresses { v4, v6 } = pod.addresses;
     node.netns.ip(&format!(
-        "route add {v4}/32 dev {interface} src {}\n\
-         route add {v6}/128 dev {interface} src {}",
+        "addr add {POD_GATEWAY}/32 dev {interface}\n\
+         addr add fe80::1/64 dev {interface} nodad\n\
+         link set {interface} up\n\
+         route replace {v4}/32 dev {interface} src {}\n\
+         route replace {v6}/128 dev {interface} src {}",
         node.addresses.v4, node.addresses.v6
     ))
 }

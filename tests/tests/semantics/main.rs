@@ -23,6 +23,7 @@ mod i;
 mod j;
 mod k;
 mod localhost;
+mod pods;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         b::rows(),
         localhost::rows(),
         c::rows(),
+        pods::rows(),
         d::rows(),
         e::rows(),
         f::rows(),
