@@ -17,6 +17,7 @@ mod conntrack;
 mod d;
 mod e;
 mod f;
+mod firewall;
 mod g;
 mod h;
 mod i;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         c::rows(),
         pods::rows(),
         d::rows(),
+        firewall::rows(),
         e::rows(),
         f::rows(),
         g::rows(),
