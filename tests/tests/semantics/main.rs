@@ -25,6 +25,7 @@ mod j;
 mod k;
 mod localhost;
 mod pods;
+mod segments;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         d::rows(),
         firewall::rows(),
         e::rows(),
+        segments::rows(),
         f::rows(),
         g::rows(),
         conntrack::rows(),

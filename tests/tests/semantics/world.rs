@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -217,20 +217,16 @@ impl World {
 
     /// Soon `from` is refused at `to`, at once.
     pub(crate) fn refused(&self, from: &str, protocol: Protocol, to: &str) -> Result<()> {
-        let (netns, to) = (self.cluster.netns(from)?, address(to)?);
-        eventually(SOON, || {
-            let start = Instant::now();
-            match talk::ask(netns, protocol, to) {
-                Ok(answer) => bail!("{} answers {from} at {to}", answer.server),
-                Err(error) if error.kind() != ErrorKind::ConnectionRefused => {
-                    bail!("{from} is not refused at {to}: {error}")
-                }
-                Err(_) => {}
-            }
-            let took = start.elapsed();
-            ensure!(took < AT_ONCE, "the refusal of {to} took {took:?}");
-            Ok(())
-        })
+        let (netns, at) = (self.cluster.netns(from)?, address(to)?);
+        let ask = || talk::ask(netns, protocol, at).map(|answer| answer.server);
+        refused_at_once(ask).with_context(|| format!("{from} at {to} over {protocol:?}"))
+    }
+
+    /// Soon `from` is refused when it pings `to`, at once.
+    pub(crate) fn ping_refused(&self, from: &str, to: &str) -> Result<()> {
+        let (netns, at) = (self.cluster.netns(from)?, to.parse()?);
+        let ask = || talk::ping(netns, at).map(|()| to.to_owned());
+        refused_at_once(ask).with_context(|| format!("{from} pings {to}"))
     }
 
     /// Soon what `from` sends to `to` is dropped, and a node counts it under this reason.
@@ -293,6 +289,23 @@ impl World {
             Ok(())
         })
     }
+}
+
+/// Soon whoever asks like this is refused, at once. An answer is somebody's name.
+fn refused_at_once(mut ask: impl FnMut() -> io::Result<String>) -> Result<()> {
+    eventually(SOON, || {
+        let start = Instant::now();
+        match ask() {
+            Ok(server) => bail!("{server} answers"),
+            Err(error) if error.kind() != ErrorKind::ConnectionRefused => {
+                bail!("it is not refused: {error}")
+            }
+            Err(_) => {}
+        }
+        let took = start.elapsed();
+        ensure!(took < AT_ONCE, "the refusal took {took:?}");
+        Ok(())
+    })
 }
 
 /// The address in a text like `10.96.0.1:80` or `[fd00:96::1]:80`.
