@@ -165,6 +165,8 @@ impl Node {
         self.conntrack.services_changed();
         if first {
             self.attach(now);
+            // Whoever waits for us to be ready may ask for the status next.
+            self.publish();
             let attached = self.attacher.interfaces();
             let count = attached.iter().filter(|i| i.mode != Mode::None).count();
             info!("ready: attached to {count} interfaces");
