@@ -34,7 +34,7 @@ use std::{ops::RangeInclusive, path::PathBuf};
 pub use control_plane::{ControlPlane, Memory};
 pub use files::{FileChange, Update};
 use ipnet::IpNet;
-pub(crate) use read::strict;
+pub(crate) use read::{lenient, strict};
 pub use services::{Allocations, AssignedPort, Assignment};
 pub(crate) use split::documents;
 pub use watch::watch;

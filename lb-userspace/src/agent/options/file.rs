@@ -3,18 +3,18 @@
 
 use std::{fs, io, path::Path};
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{inapplicable, kube_proxy, kube_proxy::KubeProxy, own, own::Own};
-use crate::source::manifests::{documents, strict};
+use crate::source::manifests::{documents, lenient, strict};
 
 /// What a file says.
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) kube_proxy: Option<KubeProxy>,
     pub(super) own: Option<Own>,
-    /// Fields of other releases, and the rest of a sentence that says why they have no effect.
+    /// Fields that kube-proxy has in other releases or not at all, and the rest of a sentence that
+    /// says why they have no effect.
     pub(super) foreign: Vec<(String, String)>,
     /// All of it.
     pub(super) text: String,
@@ -58,14 +58,16 @@ impl File {
         drop_nulls(&mut document);
         match (api_version.as_str(), kind.as_str()) {
             (kube_proxy::API_VERSION, kube_proxy::KIND) => {
+                once(self.kube_proxy.is_some())?;
                 self.take_foreign(&mut document);
-                let mut config: KubeProxy = once(self.kube_proxy.is_some(), document)?;
+                let mut config = self.take_known(document)?;
                 config.complete();
                 self.kube_proxy = Some(config);
                 Ok(())
             }
             (own::API_VERSION, own::KIND) => {
-                self.own = Some(once(self.own.is_some(), document)?);
+                once(self.own.is_some())?;
+                self.own = Some(strict(document)?);
                 Ok(())
             }
             _ => Err(format!(
@@ -92,13 +94,23 @@ impl File {
             }
         }
     }
+
+    /// Takes what is known of the document. Like kube-proxy, an agent starts with what it does not
+    /// know, and warns of it: the file may be for a release to come.
+    fn take_known(&mut self, document: Value) -> Result<KubeProxy, String> {
+        let (config, unknown) = lenient(document)?;
+        let text = " has no effect: there is no such field";
+        let unknown = unknown.into_iter().map(|field| (field, text.to_owned()));
+        self.foreign.extend(unknown);
+        Ok(config)
+    }
 }
 
-fn once<T: DeserializeOwned>(again: bool, document: Value) -> Result<T, String> {
+fn once(again: bool) -> Result<(), String> {
     if again {
         return Err("there is one of this kind already".to_owned());
     }
-    strict(document)
+    Ok(())
 }
 
 /// Takes a field that says what the document is.

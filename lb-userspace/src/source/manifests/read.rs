@@ -238,19 +238,23 @@ fn typed(kind: Kind, value: Value, ranges: &Ranges) -> Result<(Object, Option<In
 
 /// Deserialises with the path of what is wrong; an unknown field is wrong, as for `kubectl apply`.
 pub(crate) fn strict<T: DeserializeOwned>(value: Value) -> Result<T, String> {
-    let mut track = serde_path_to_error::Track::new();
-    let mut unknown = None;
-    let result = serde_ignored::deserialize(
-        serde_path_to_error::Deserializer::new(value, &mut track),
-        |path| {
-            unknown.get_or_insert_with(|| field_path(&path));
-        },
-    );
-    let object = result.map_err(|error| format!("{}: {error}", track.path()))?;
-    match unknown {
+    let (object, unknown) = lenient(value)?;
+    match unknown.first() {
         Some(path) => Err(format!("{path}: unknown field")),
         None => Ok(object),
     }
+}
+
+/// Deserialises with the path of what is wrong; and the paths of the fields that are unknown.
+pub(crate) fn lenient<T: DeserializeOwned>(value: Value) -> Result<(T, Vec<String>), String> {
+    let mut track = serde_path_to_error::Track::new();
+    let mut unknown = Vec::new();
+    let result = serde_ignored::deserialize(
+        serde_path_to_error::Deserializer::new(value, &mut track),
+        |path| unknown.push(field_path(&path)),
+    );
+    let object = result.map_err(|error| format!("{}: {error}", track.path()))?;
+    Ok((object, unknown))
 }
 
 fn field_path(path: &serde_ignored::Path<'_>) -> String {

@@ -74,6 +74,16 @@ fn k01_real_configurations_are_taken() {
     }
 }
 
+/// What kube-proxy reads by its lenient decoder, and warns of.
+#[test]
+fn k01_unknown_fields_are_named() {
+    let text = format!(
+        "{HEADER}conntrac: {{min: 1}}\nconntrack: {{min: 7, minimum: 1}}\nvnext: true\n\
+         logging: {{vmodule: [{{filePattern: a, verbosity: 1, color: red}}]}}\n"
+    );
+    insta::assert_snapshot!(shown(&parse_file("--manifests /m", &text).unwrap()));
+}
+
 #[test]
 fn k01_flags_that_a_file_overrules_are_named() {
     let text = format!("{HEADER}hostnameOverride: from-file\nbindAddress: '::'\n");
