@@ -1,6 +1,6 @@
 //! `lb-agent`: ties source, control plane and kernel together on a node.
 //!
-//! [`run`] is the loop, [`node`] what it runs; everything it moves is beside it: [`options`] (what is wanted), [`sysctls`], [`programs`]
+//! [`run`] is the loop, [`node`] what it runs; everything it moves is beside it: [`options`] (what is wanted), [`release`], [`sysctls`], [`programs`]
 //! (the BPF object), [`monitor`] and [`table`] (what the kernel has), [`interface`] and [`attach`]
 //! and [`sockets`] (where programs are), [`dry_run`] (those that only answer), [`addresses`], [`snat`] and [`config`] (what the programs are told),
 //! [`problems`] and [`account`] (what people are told).
@@ -28,6 +28,7 @@ mod node;
 mod options;
 mod problems;
 mod programs;
+mod release;
 mod run;
 mod serve;
 mod snat;
@@ -122,8 +123,11 @@ fn watched(args: &RunArgs, path: PathBuf, text: String) -> ConfigFile {
     ConfigFile::new(path, text, Box::new(check))
 }
 
-/// What is set up outside of the programs and maps.
+/// What is seen to outside of the programs and maps.
 fn prepare(options: &Options) -> Result<(), String> {
+    if options.check_kernel() {
+        release::check().map_err(|error| error.to_string())?;
+    }
     let root = Path::new("/");
     sysctls::set_oom_score(root, options.oom_score_adj());
     sysctls::set(root, options.conntrack()).map_err(|error| error.to_string())

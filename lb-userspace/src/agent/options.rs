@@ -140,6 +140,11 @@ impl Options {
         }
     }
 
+    /// Whether a kernel whose release is too old is refused.
+    pub(super) fn check_kernel(&self) -> bool {
+        self.own.check_kernel.unwrap_or(true)
+    }
+
     /// What the kernel's connection tracking is to be set to.
     pub(super) fn conntrack(&self) -> &Conntrack {
         &self.proxy.conntrack

@@ -78,6 +78,12 @@ pub(super) struct Own {
         require_equals = true, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) strict_source_ranges: Option<bool>,
+    /// End at the start where the kernel's release is older than what is needed. false is for a
+    /// kernel that has it in spite of its number [default: true].
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) check_kernel: Option<bool>,
     /// Directory for what must survive a restart: allocated cluster IPs and node ports
     /// [default: /var/lib/fairlead/NODE-NAME].
     #[arg(long, value_name = "DIR")]
@@ -101,6 +107,7 @@ impl Own {
             cgroup,
             localhost_nodeports,
             strict_source_ranges,
+            check_kernel,
             state_dir,
         } = self;
         Self {
@@ -116,6 +123,7 @@ impl Own {
             cgroup: cgroup.or(file.cgroup),
             localhost_nodeports: localhost_nodeports.or(file.localhost_nodeports),
             strict_source_ranges: strict_source_ranges.or(file.strict_source_ranges),
+            check_kernel: check_kernel.or(file.check_kernel),
             state_dir: state_dir.or(file.state_dir),
         }
     }
