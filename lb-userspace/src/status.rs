@@ -23,6 +23,8 @@ pub struct Status {
     pub last_sync: Option<String>,
     /// The node's own addresses, primary first.
     pub node_addresses: Vec<IpAddr>,
+    /// Why the node has no IPv6, and IPv4 alone is served; none if it has.
+    pub without_ipv6: Option<String>,
     /// Addresses that node ports are served on.
     pub node_port_addresses: Vec<IpAddr>,
     /// Ports that source translation takes, first and last.

@@ -360,6 +360,7 @@ fn status() -> Result<Status> {
         source: "manifests /etc/fairlead".to_owned(),
         last_sync: Some("2026-07-01T08:00:01Z".to_owned()),
         node_addresses: vec!["192.0.2.1".parse()?, "2001:db8::1".parse()?],
+        without_ipv6: None,
         node_port_addresses: vec!["192.0.2.1".parse()?],
         snat_ports: (61_000, 65_535),
         interfaces: vec![Interface {

@@ -2,7 +2,7 @@
 //!
 //! [`run`] is the loop, [`node`] what it runs; everything it moves is beside it: [`options`] (what is wanted), [`release`], [`sysctls`], [`programs`]
 //! (the BPF object), [`monitor`] and [`table`] (what the kernel has), [`interface`] and [`attach`]
-//! and [`sockets`] (where programs are), [`dry_run`] (those that only answer), [`addresses`], [`snat`] and [`config`] (what the programs are told),
+//! and [`sockets`] (where programs are), [`dry_run`] (those that only answer), [`addresses`], [`families`], [`snat`] and [`config`] (what the programs are told),
 //! [`problems`] and [`account`] (what people are told).
 
 mod account;
@@ -16,6 +16,7 @@ mod conntrack;
 mod decode;
 mod dry_run;
 mod epoch;
+mod families;
 mod interface;
 mod leftovers;
 mod links;

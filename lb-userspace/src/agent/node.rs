@@ -3,11 +3,11 @@
 
 mod events;
 mod facts;
+mod told;
 
 use std::{
     collections::{BTreeSet, HashSet},
     net::IpAddr,
-    process,
     time::{Duration, Instant},
 };
 
@@ -39,7 +39,7 @@ use crate::{
     model::{Batch, Change},
     pins::Pins,
     source::kubernetes::{Event, Recorder},
-    status::{Interface, Mode, Role, Status},
+    status::Mode,
 };
 
 /// Longest time between two tries to attach.
@@ -74,6 +74,8 @@ pub(super) struct Node {
     internal_ips: Vec<IpAddr>,
     cluster_networks: BTreeSet<IpNet>,
     pod_networks: Vec<IpNet>,
+    /// Why the node has no IPv6.
+    without_ipv6: Option<&'static str>,
     found: Found,
     conntrack: Cleaner,
     retry: Option<(Instant, Duration)>,
@@ -125,6 +127,7 @@ impl Node {
             internal_ips: options.bind_address.into_iter().collect(),
             cluster_networks: BTreeSet::new(),
             pod_networks: Vec::new(),
+            without_ipv6: None,
             found: Found::default(),
             conntrack: Cleaner::new(),
             retry: None,
@@ -318,7 +321,10 @@ impl Node {
         self.servers.no_local_endpoints(&counts);
         if outcome.failing == ByFamily::both(false) {
             let setting = &self.options.node_port_addresses;
-            let listen = Listen::at(setting, self.controller.node_port_addresses());
+            let mut listen = Listen::at(setting, self.controller.node_port_addresses());
+            if self.without_ipv6.is_some() {
+                listen.v6 = Listen::On(BTreeSet::new());
+            }
             let checks = self.controller.health_checks();
             self.servers.health_checks(checks, listen);
         }
@@ -350,40 +356,6 @@ impl Node {
         let mut problems = self.attacher.problems();
         problems.extend(self.options.selection.missing(&self.found, &self.table));
         self.problems.set(Area::Interfaces, problems);
-    }
-
-    fn interfaces(&self) -> Vec<Interface> {
-        let missing = self.options.selection.missing_names(&self.table);
-        let missing = missing.map(|name| Interface {
-            name: name.clone(),
-            index: 0,
-            role: Role::External,
-            mode: Mode::None,
-            reason: "there is no interface of that name".to_owned(),
-        });
-        missing.chain(self.attacher.interfaces()).collect()
-    }
-
-    fn status(&self) -> Status {
-        Status {
-            node: self.options.node_name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: process::id(),
-            started: self.started.clone(),
-            source: self.options.source.to_string(),
-            last_sync: self.last_sync.clone(),
-            node_addresses: self.addresses.all.clone(),
-            node_port_addresses: self
-                .controller
-                .node_port_addresses()
-                .iter()
-                .copied()
-                .collect(),
-            snat_ports: self.snat,
-            interfaces: self.interfaces(),
-            sockets: self.sockets.account(),
-            problems: self.problems.lines(),
-        }
     }
 }
 

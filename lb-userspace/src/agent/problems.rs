@@ -30,6 +30,8 @@ pub(super) enum Area {
     Node,
     /// The networks of cluster IPs.
     ClusterNetworks,
+    /// The networks of pods.
+    PodNetworks,
     /// The kernel's account of links and routes.
     Kernel,
     /// The agent's own account in `STATUS`.
@@ -52,6 +54,7 @@ impl Area {
             Self::Sockets => "sockets",
             Self::DryRuns => "dry-runs",
             Self::ClusterNetworks => "cluster-networks",
+            Self::PodNetworks => "pod-networks",
             Self::Node => "node",
             Self::Kernel => "kernel",
             Self::Status => "status",

@@ -213,6 +213,8 @@ pub(super) fn agent_lines(agent: &Status) -> Vec<String> {
 /// What the agent says of itself and the node.
 fn account(agent: &Status) -> Vec<String> {
     let last_sync = agent.last_sync.as_deref().unwrap_or("never");
+    let without_ipv6 = agent.without_ipv6.iter();
+    let without_ipv6 = without_ipv6.map(|reason| ("IPv6", format!("not served: {reason}")));
     [
         ("Node", agent.node.clone()),
         ("Addresses", list(&agent.node_addresses, Detail::Full)),
@@ -231,8 +233,9 @@ fn account(agent: &Status) -> Vec<String> {
             ),
         ),
     ]
-    .iter()
-    .map(|(name, value)| fact(name, &printable(value)))
+    .into_iter()
+    .chain(without_ipv6)
+    .map(|(name, value)| fact(name, &printable(&value)))
     .collect()
 }
 

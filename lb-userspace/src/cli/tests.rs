@@ -99,6 +99,7 @@ fn status_of_a_node_in_trouble() {
     report.capacities[0] = MapUse::new("FRONTENDS4", frontends_use(104_858));
     let agent = report.agent.as_mut().unwrap();
     agent.last_sync = None;
+    agent.without_ipv6 = Some("the kernel has no IPv6".to_owned());
     agent.problems = vec![
         "shop.yaml: document 2: spec.ports[0].port: 70000 is not a port".to_owned(),
         "a name with \u{1b}[31m in it".to_owned(),

@@ -1,14 +1,16 @@
 //! What the programs are told: the node's addresses and ports, and the networks around it.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, path::Path, time::Instant};
 
 use ipnet::IpNet;
+use tracing::info;
 
 use super::Node;
 use crate::{
     agent::{
         addresses::node_addresses,
         config::{self, Led},
+        families,
         options::Inside,
         problems::Area,
         programs::chain,
@@ -47,9 +49,32 @@ impl Node {
         self.pod_networks = node.map_or(Vec::new(), |node| node.pod_cidrs.clone());
         let found = self.found.clone();
         self.set_addresses(now);
+        self.look_at_pod_networks();
         self.write_config();
         if found != self.found {
             self.attach(now);
+        }
+    }
+
+    /// K12.
+    fn look_at_pod_networks(&mut self) {
+        let primary = self.internal_ips.iter().chain(&self.addresses.all).next();
+        let (inside, networks) = (&self.options.inside, &self.pod_networks);
+        let problem = families::pod_networks_problem(inside, networks, primary.copied());
+        self.problems
+            .set(Area::PodNetworks, problem.into_iter().collect());
+    }
+
+    /// K11.
+    fn look_for_ipv6(&mut self) {
+        let missing = families::without_ipv6(Path::new("/"));
+        if missing != self.without_ipv6 {
+            if let Some(reason) = missing {
+                info!("IPv4 alone is served: {reason}");
+            } else {
+                info!("IPv6 is served too");
+            }
+            self.without_ipv6 = missing;
         }
     }
 
@@ -63,6 +88,7 @@ impl Node {
     }
 
     pub(super) fn set_addresses(&mut self, now: Instant) {
+        self.look_for_ipv6();
         let selection = &self.options.selection;
         self.found = selection.find(&self.table, &self.internal_ips);
         let addresses = node_addresses(&self.table, &self.found.external, &self.internal_ips);

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     agent::{
+        families,
         interface::{External, Selection},
         socket_options::SocketOptions,
         source::Source,
@@ -63,6 +64,8 @@ pub(in crate::agent) struct Host {
     pub(in crate::agent) name: String,
     /// Whether there is a service account, as in a Pod.
     pub(in crate::agent) service_account: bool,
+    /// Why it has no IPv6; none if it has.
+    pub(in crate::agent) without_ipv6: Option<&'static str>,
 }
 
 impl Host {
@@ -72,6 +75,7 @@ impl Host {
             node_name: std::env::var("NODE_NAME").ok(),
             name: values::host_name(),
             service_account: Access::in_pod(),
+            without_ipv6: families::without_ipv6(Path::new("/")),
         }
     }
 }
@@ -92,7 +96,11 @@ pub(super) fn resolve_with(args: &RunArgs, file: File, host: &Host) -> Result<Re
         flags: (file.kube_proxy.is_none()).then_some(&args.proxy),
         own: &args.own,
     };
-    let faults = validate::faults(&proxy);
+    let task = task(args)?;
+    let mut faults = validate::faults(&proxy);
+    if let (Task::Run | Task::Init, Some(reason)) = (&task, host.without_ipv6) {
+        faults.extend(validate::faults_without_ipv6(&proxy, reason));
+    }
     if !faults.is_empty() {
         let lines: Vec<_> = faults
             .into_iter()
@@ -113,7 +121,7 @@ pub(super) fn resolve_with(args: &RunArgs, file: File, host: &Host) -> Result<Re
     }
     .options()?;
     Ok(Resolved {
-        task: task(args)?,
+        task,
         warnings,
         verbosity: proxy.logging.verbosity,
         file: args.config.clone().map(|path| (path, file.text)),

@@ -22,6 +22,7 @@ fn host() -> Host {
         node_name: None,
         name: "Host-1".into(),
         service_account: false,
+        without_ipv6: None,
     }
 }
 
@@ -239,6 +240,28 @@ fn k03_wrong_values_are_refused_by_the_flags_name() {
         "--cleanup --init-only",
     ];
     let outcomes = outcomes(&rows, |row| parse(&complete(row)));
+    insta::assert_snapshot!(outcomes);
+}
+
+#[test]
+fn k11_k12_what_a_host_without_ipv6_cannot_do_is_refused() {
+    let rows = [
+        "--cluster-cidr fd00:1::/48",
+        "--cluster-cidr 10.1.0.0/16,fd00:1::/48",
+        "--cluster-cidr fd00:1::/48 --detect-local-mode NodeCIDR",
+        "--cluster-cidr fd00:1::/48 --cleanup",
+        "--cluster-cidr fd00:1::/48 --init-only",
+        "--bind-address 2001:db8::1",
+        "--bind-address ::",
+    ];
+    let host = Host {
+        without_ipv6: Some("there is none here"),
+        ..host()
+    };
+    let outcomes = outcomes(&rows, |row| {
+        let args = args(&complete(row))?;
+        resolve(&args, &host)
+    });
     insta::assert_snapshot!(outcomes);
 }
 

@@ -35,6 +35,24 @@ pub(super) fn faults(config: &KubeProxy) -> Vec<Fault> {
     faults
 }
 
+/// What is wrong with it on a host without IPv6, for this reason (SEMANTICS K11, K12).
+pub(super) fn faults_without_ipv6(config: &KubeProxy, reason: &str) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let bind = ip(&config.bind_address);
+    if bind.is_ok_and(|ip| ip.is_ipv6() && !ip.is_unspecified()) {
+        let reason = format!("{} is IPv6, but {reason}", config.bind_address);
+        faults.push(("bindAddress", reason));
+    }
+    let networks = cluster_networks(&config.cluster_cidr).unwrap_or_default();
+    let counts = matches!(config.detect_local_mode.as_str(), "" | CLUSTER_CIDR);
+    let is_v6 = |network: &ipnet::IpNet| network.addr().is_ipv6();
+    if counts && !networks.is_empty() && networks.iter().all(is_v6) {
+        let reason = format!("{} is IPv6 alone, but {reason}", config.cluster_cidr);
+        faults.push(("clusterCIDR", reason));
+    }
+    faults
+}
+
 fn numbers(config: &KubeProxy, faults: &mut Vec<Fault>) {
     let conntrack = &config.conntrack;
     let mut ranges = vec![

@@ -287,6 +287,7 @@ pub(super) fn agent() -> Status {
         source: "manifests /etc/fairlead".to_owned(),
         last_sync: Some("2026-07-01T08:00:01Z".to_owned()),
         node_addresses: vec![ip("192.0.2.1"), ip("2001:db8::1")],
+        without_ipv6: None,
         node_port_addresses: vec![ip("192.0.2.1")],
         snat_ports: (61_000, 65_535),
         interfaces: vec![
