@@ -98,6 +98,7 @@ impl Options {
     /// What the control plane needs to know.
     pub(super) fn settings(&self) -> Settings {
         Settings {
+            bind_address: self.bind_address,
             node_port_addresses: self.node_port_addresses.clone(),
             strict_source_ranges: self.strict_source_ranges,
             ..Settings::new(&self.node_name)

@@ -20,7 +20,7 @@ mod ranges;
 mod realised;
 pub mod select;
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 pub use claims::Conflict;
 pub use controller::Controller;
@@ -31,6 +31,8 @@ pub use node_ports::{NodePortAddress, NodePortAddresses};
 pub struct Settings {
     /// Name of our Node: endpoints on it are local.
     pub node_name: String,
+    /// The node's primary address in its family, whatever its Node says.
+    pub bind_address: Option<IpAddr>,
     /// Where node ports are served.
     pub node_port_addresses: NodePortAddresses,
     /// Whether the source ranges of a Service close the family none of them is of, instead of
@@ -46,6 +48,7 @@ impl Settings {
     pub fn new(node_name: impl Into<String>) -> Self {
         Self {
             node_name: node_name.into(),
+            bind_address: None,
             node_port_addresses: NodePortAddresses::default(),
             strict_source_ranges: false,
             grace: Duration::from_secs(5),

@@ -26,15 +26,21 @@ impl NodeView {
     pub(super) fn new(settings: &Settings, node: &Node, own: &[IpAddr]) -> Self {
         let Settings {
             node_name,
+            bind_address,
             node_port_addresses,
             strict_source_ranges,
             grace: _,
         } = settings;
+        let stated: Vec<_> = bind_address
+            .iter()
+            .chain(&node.addresses)
+            .copied()
+            .collect();
         Self {
             name: node_name.clone(),
             zone: node.zone.clone(),
-            primary_addresses: super::node_ports::primary(&node.addresses, own).collect(),
-            node_port_addresses: node_port_addresses.choose(&node.addresses, own),
+            primary_addresses: super::node_ports::primary(&stated, own).collect(),
+            node_port_addresses: node_port_addresses.choose(&stated, own),
             strict_source_ranges: *strict_source_ranges,
         }
     }

@@ -43,11 +43,11 @@ impl FromIterator<NodePortAddress> for NodePortAddresses {
 }
 
 impl NodePortAddresses {
-    /// The addresses chosen, given the Node's addresses (`status.addresses`) and those on the
-    /// node's interfaces, each with the primary one of a family first. Loopback addresses are
+    /// The addresses chosen, given those that an option or the Node states and those on the node's
+    /// interfaces, each with the primary one of a family first. Loopback addresses are
     /// never among them: node ports are not to be reached there from outside.
-    pub fn choose(&self, node: &[IpAddr], own: &[IpAddr]) -> BTreeSet<IpAddr> {
-        let primary = |ip: &IpAddr| primary(node, own).any(|primary| primary == *ip);
+    pub fn choose(&self, stated: &[IpAddr], own: &[IpAddr]) -> BTreeSet<IpAddr> {
+        let primary = |ip: &IpAddr| primary(stated, own).any(|primary| primary == *ip);
         let is_own = |entry: &NodePortAddress, ip: &IpAddr| match entry {
             NodePortAddress::Primary => primary(ip),
             NodePortAddress::All => true,
@@ -58,9 +58,9 @@ impl NodePortAddresses {
             !ip.is_loopback() && (unnamed || self.0.iter().any(|entry| is_own(entry, ip)))
         });
         let mut chosen: BTreeSet<_> = chosen.copied().collect();
-        // What the Node says counts even before an interface has the address.
+        // What is stated counts even before an interface has the address.
         if self.0.contains(&NodePortAddress::Primary) {
-            chosen.extend(self::primary(node, own));
+            chosen.extend(self::primary(stated, own));
         }
         chosen
     }
@@ -103,12 +103,11 @@ impl NodePortAddresses {
     }
 }
 
-/// The primary address of each family: the first that the Node object has, else the first on the
-/// interfaces.
-pub(super) fn primary(node: &[IpAddr], own: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
+/// The primary address of each family: the first that is stated, else the first on the interfaces.
+pub(super) fn primary(stated: &[IpAddr], own: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
     let families: [Family; 2] = [IpAddr::is_ipv4, IpAddr::is_ipv6];
     families.into_iter().filter_map(move |family| {
-        let mut known = node.iter().chain(own);
+        let mut known = stated.iter().chain(own);
         known.find(|ip| family(ip) && !ip.is_loopback()).copied()
     })
 }
