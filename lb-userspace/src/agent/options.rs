@@ -8,6 +8,7 @@ mod file;
 mod flags;
 mod inapplicable;
 mod kube_proxy;
+mod names;
 mod own;
 mod resolve;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::{
     flags::ProxyFlags,
     inapplicable,
     kube_proxy::KubeProxy,
+    names::Names,
     own::Own,
     validate::{
         self, BRIDGE_INTERFACE, CLUSTER_CIDR, INTERFACE_NAME_PREFIX, NODE_CIDR, cluster_networks,
@@ -114,6 +115,7 @@ pub(super) fn resolve_with(args: &RunArgs, file: File, host: &Host) -> Result<Re
     let own = args.own.clone().over(file.own.unwrap_or_default());
     let options = Parts {
         args,
+        task: &task,
         proxy: &proxy,
         own: &own,
         names: &names,
@@ -168,34 +170,10 @@ fn typed(given: Value, flags: &ProxyFlags) -> Result<KubeProxy, String> {
     })
 }
 
-/// What options are called in messages: as they were given.
-struct Names<'a> {
-    file: Option<&'a Path>,
-    /// kube-proxy's flags, if they count.
-    flags: Option<&'a ProxyFlags>,
-    own: &'a Own,
-}
-
-impl Names<'_> {
-    fn of(&self, field: &str) -> String {
-        match (self.flags, self.file) {
-            (Some(flags), _) => flags.name_of(field),
-            (None, Some(file)) => format!("--config {}: {field}", file.display()),
-            (None, None) => field.to_owned(),
-        }
-    }
-
-    fn own(&self, is_given: fn(&Own) -> bool, flag: &str, field: &str) -> String {
-        match self.file {
-            Some(file) if !is_given(self.own) => format!("--config {}: {field}", file.display()),
-            Some(_) | None => flag.to_owned(),
-        }
-    }
-}
-
 /// All that options are made of.
 struct Parts<'a> {
     args: &'a RunArgs,
+    task: &'a Task,
     proxy: &'a KubeProxy,
     own: &'a Own,
     names: &'a Names<'a>,
@@ -283,11 +261,14 @@ impl Parts<'_> {
                     "{manifests} and {other}: objects come from one of them, not both"
                 ))
             }
-            None if kubeconfig.is_none() && !self.host.service_account => Err(
-                "this is no Pod with a service account, so --kubeconfig FILE or --manifests DIR has \
-                 to say where objects come from"
-                    .to_owned(),
-            ),
+            // Nothing else takes objects, so nothing else has to be told where they are.
+            None if kubeconfig.is_none() && !self.host.service_account && *self.task == Task::Run => {
+                Err(
+                    "this is no Pod with a service account, so --kubeconfig FILE or --manifests DIR \
+                     has to say where objects come from"
+                        .to_owned(),
+                )
+            }
             None => Ok(Source::Kubernetes(Access {
                 kubeconfig,
                 server: args.master.clone(),

@@ -322,6 +322,9 @@ fn d10_who_is_inside_is_told_as_kube_proxy_does() {
 #[test]
 fn what_is_missing_is_named() {
     insta::assert_snapshot!(parse("--node-name a").unwrap_err(), @"this is no Pod with a service account, so --kubeconfig FILE or --manifests DIR has to say where objects come from");
+    for alone in ["--cleanup", "--init-only", "--write-config-to /w"] {
+        assert!(parse(alone).is_ok(), "{alone} takes no objects");
+    }
     let missing = args("--manifests /m --config /does/not/exist").unwrap();
     assert_eq!(missing.config, Some(PathBuf::from("/does/not/exist")));
     insta::assert_snapshot!(resolve(&missing, &host()).unwrap_err(), @"--config /does/not/exist: cannot read it: No such file or directory (os error 2)");
