@@ -34,7 +34,7 @@ use super::{
 use crate::{
     control::{NodePortAddresses, Settings},
     source::{
-        kubernetes::{self, Access},
+        kubernetes::{self, Access, Requests},
         manifests,
     },
 };
@@ -107,7 +107,7 @@ impl Options {
     }
 
     /// What the servers need to know. The addresses have been validated; none means no server.
-    pub(super) fn servers(&self) -> serve::Options {
+    pub(super) fn servers(&self, requests: Requests) -> serve::Options {
         let bind = |text: &str| text.parse::<Bind>().ok();
         serve::Options {
             healthz: bind(&self.proxy.healthz_bind_address),
@@ -117,6 +117,7 @@ impl Options {
             node_name: self.node_name.clone(),
             flags: self.listed(),
             configz: self.configz(),
+            requests,
         }
     }
 
@@ -134,9 +135,10 @@ impl Options {
     }
 
     /// What an API server as source needs to know.
-    pub(super) fn kubernetes(&self, access: Access) -> kubernetes::Options {
+    pub(super) fn kubernetes(&self, access: Access, requests: Requests) -> kubernetes::Options {
         kubernetes::Options {
             access,
+            requests,
             node_name: self.node_name.clone(),
             external_ips: self.external_ips,
         }

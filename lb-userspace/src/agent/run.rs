@@ -29,7 +29,10 @@ use super::{
 use crate::{
     model::Batch,
     pins::Pins,
-    source::{kubernetes, manifests},
+    source::{
+        kubernetes::{self, Requests},
+        manifests,
+    },
 };
 
 /// How often what is not driven by events gets its turn.
@@ -92,11 +95,12 @@ async fn serve(options: Options, file: Option<ConfigFile>) -> Result<(), RunErro
     let loaded = programs::load(&pins)?;
     let mut kernel = Kernel::new()?;
     let table = kernel.monitor.read().await?;
-    let recorder = recorder(&options);
+    let requests = Requests::default();
+    let recorder = recorder(&options, &requests);
     let teller = recorder.clone();
     let notify = Box::new(move |event| teller.publish(event));
-    let (servers, mut failures) = Servers::start(options.servers(), &pins, notify)?;
-    let mut batches = source(&options);
+    let (servers, mut failures) = Servers::start(options.servers(requests.clone()), &pins, notify)?;
+    let mut batches = source(&options, &requests);
     recorder.publish(kubernetes::Event::starting(&options.node_name));
     let mut node = Node::new(options, &pins, loaded, table, servers, recorder)?;
     node.publish();
@@ -144,14 +148,14 @@ fn look_at(file: Option<&ConfigFile>, node: &mut Node) -> Result<(), RunError> {
 }
 
 /// Where objects come from.
-fn source(options: &Options) -> mpsc::Receiver<Batch> {
+fn source(options: &Options, requests: &Requests) -> mpsc::Receiver<Batch> {
     let (sender, receiver) = mpsc::channel(16);
     match &options.source {
         Source::Manifests(dir) => {
             tokio::spawn(manifests::watch(options.manifests(dir.clone()), sender))
         }
         Source::Kubernetes(access) => tokio::spawn(kubernetes::watch(
-            options.kubernetes(access.clone()),
+            options.kubernetes(access.clone(), requests.clone()),
             sender,
         )),
     };
@@ -159,10 +163,12 @@ fn source(options: &Options) -> mpsc::Receiver<Batch> {
 }
 
 /// Who hears of events.
-fn recorder(options: &Options) -> kubernetes::Recorder {
+fn recorder(options: &Options, requests: &Requests) -> kubernetes::Recorder {
     match &options.source {
         Source::Manifests(_) => kubernetes::Recorder::silent(),
-        Source::Kubernetes(access) => kubernetes::Recorder::new(access.clone(), &options.node_name),
+        Source::Kubernetes(access) => {
+            kubernetes::Recorder::new(access.clone(), &options.node_name, requests.clone())
+        }
     }
 }
 

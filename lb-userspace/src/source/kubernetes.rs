@@ -4,7 +4,7 @@
 //! has been told and what a relist takes away, `assembly` puts the changes of all kinds into
 //! [`Batch`]es, `backoff` says when to try again. These are pure. Around them, `link` holds the
 //! connection, `follow` watches one kind, and `watch` ties four of these together; `events` tells
-//! the cluster about the agent.
+//! the cluster about the agent; `requests` counts what is asked.
 //!
 //! [`Batch`]: crate::model::Batch
 
@@ -18,6 +18,7 @@ mod kind;
 mod ledger;
 mod link;
 mod objects;
+mod requests;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -25,6 +26,7 @@ mod watch;
 use std::path::{Path, PathBuf};
 
 pub use events::{Event, EventType, Recorder, Regarding};
+pub use requests::{Request, Requests};
 pub use watch::watch;
 
 /// Where the API server is, and who we are there.
@@ -52,4 +54,6 @@ pub struct Options {
     pub node_name: String,
     /// Feature gate `AllowServiceExternalIPs`: whether `spec.externalIPs` are served.
     pub external_ips: bool,
+    /// Where requests are counted.
+    pub requests: Requests,
 }

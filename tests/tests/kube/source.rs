@@ -8,7 +8,7 @@ use std::fs;
 use anyhow::{Result, ensure};
 use lb_userspace::{
     model::ObjectName,
-    source::kubernetes::{Access, Event, Recorder},
+    source::kubernetes::{Access, Event, Recorder, Requests},
 };
 use tests::{checks::Check, cluster::eventually, kube::ADDRESS};
 
@@ -256,7 +256,7 @@ fn events(world: &mut World) -> Result<()> {
     };
     let service = ObjectName::new("default", "kubernetes");
     control.inside().run(async {
-        let recorder = Recorder::new(access, "source-node");
+        let recorder = Recorder::new(access, "source-node", Requests::default());
         for _ in 0..2 {
             recorder.publish(Event::starting("source-node"));
             recorder.publish(Event::health_check_failed(&service, "in use".to_owned()));

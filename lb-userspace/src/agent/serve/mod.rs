@@ -46,7 +46,7 @@ use crate::{
     control::{ByFamily, HealthCheck, NoLocalEndpoints, Usage},
     model::{Batch, Change, ObjectName},
     pins::Pins,
-    source::kubernetes::Event,
+    source::kubernetes::{Event, Requests},
     status::Interface,
 };
 
@@ -75,6 +75,8 @@ pub(super) struct Options {
     pub(super) configz: Value,
     /// Flags and their values, for `/flagz`.
     pub(super) flags: Vec<(String, String)>,
+    /// What the API server is asked.
+    pub(super) requests: Requests,
 }
 
 /// Tells an Event. It must not block.
@@ -160,6 +162,7 @@ impl Servers {
             node_name,
             configz,
             flags,
+            requests,
         } = options;
         let started = Moment::now();
         let shared = Arc::new(Shared {
@@ -169,7 +172,7 @@ impl Servers {
             flags,
             notify,
             health: Mutex::new(Health::new(patience)),
-            metrics: Metrics::new(pins, started)?,
+            metrics: Metrics::new(pins, started, requests)?,
             problems: ServerProblems::default(),
             local_endpoints: Mutex::default(),
             checks_failed: AtomicBool::new(false),

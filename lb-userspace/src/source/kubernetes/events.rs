@@ -23,7 +23,7 @@ use tokio::{
 use tracing::debug;
 
 use self::sieve::Sieve;
-use super::{Access, failure::Failure, link::Link};
+use super::{Access, failure::Failure, link::Link, requests::Requests};
 use crate::model::ObjectName;
 
 /// Events that may wait to be told.
@@ -144,10 +144,11 @@ pub struct Recorder(Option<mpsc::Sender<Event>>);
 
 impl Recorder {
     /// Tells an API server, in the name of the agent on this node. To be called in a runtime.
-    pub fn new(access: Access, node: &str) -> Self {
+    pub fn new(access: Access, node: &str, requests: Requests) -> Self {
         let (sender, events) = mpsc::channel(WAITING);
         let instance = shortened(&format!("lb-agent-{node}"), INSTANCE_MAX);
-        tokio::spawn(tell(access, instance, events));
+        let link = Link::new(access, requests);
+        tokio::spawn(async move { tell(&link, instance, events).await });
         Self(Some(sender))
     }
 
@@ -165,13 +166,12 @@ impl Recorder {
     }
 }
 
-async fn tell(access: Access, instance: String, mut events: mpsc::Receiver<Event>) {
-    let link = Link::new(access);
+async fn tell(link: &Link, instance: String, mut events: mpsc::Receiver<Event>) {
     let mut sieve = Sieve::default();
     while let Some(event) = events.recv().await {
         if sieve.admits(&event, Instant::now()) {
             let object = object(&event, &instance, Timestamp::now());
-            if let Err(failure) = post(&link, &object).await {
+            if let Err(failure) = post(link, &object).await {
                 debug!("Event {} is not told: {failure}", event.reason);
             }
         }

@@ -22,6 +22,7 @@ use super::{
     Access,
     backoff::{self, Chance},
     failure::Failure,
+    requests::Requests,
 };
 
 /// How long the server may take until it begins to answer, the making of a connection included.
@@ -33,6 +34,7 @@ const LONGEST_REST: Duration = Duration::from_secs(30);
 /// The connection, shared by all who ask the API server for something.
 pub(super) struct Link {
     access: Access,
+    requests: Requests,
     state: Mutex<State>,
     /// Held by the one who tries while the server cannot be reached.
     turn: Turn<()>,
@@ -51,9 +53,10 @@ struct State {
 }
 
 impl Link {
-    pub(super) fn new(access: Access) -> Arc<Self> {
+    pub(super) fn new(access: Access, requests: Requests) -> Arc<Self> {
         Arc::new(Self {
             access,
+            requests,
             state: Mutex::default(),
             turn: Turn::default(),
             rest: Arc::default(),
@@ -120,7 +123,8 @@ impl Link {
         if let Some(client) = known {
             return Ok(client);
         }
-        let (client, server) = build::client(self.access.clone(), Arc::clone(&self.rest)).await?;
+        let (access, requests) = (self.access.clone(), self.requests.clone());
+        let (client, server) = build::client(access, Arc::clone(&self.rest), requests).await?;
         let mut state = self.state();
         state.client = Some(client.clone());
         state.server = Some(server);

@@ -39,7 +39,7 @@ pub async fn watch(options: Options, out: mpsc::Sender<Batch>) {
 }
 
 fn start(options: &Options, reports: &mpsc::Sender<Report>) -> JoinSet<()> {
-    let link = Link::new(options.access.clone());
+    let link = Link::new(options.access.clone(), options.requests.clone());
     let mut all = JoinSet::new();
     all.spawn(follow::<Service>(
         link.clone(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use lb_userspace::source::kubernetes::{Access, Event, Options, Recorder, watch};
+use lb_userspace::source::kubernetes::{Access, Event, Options, Recorder, Requests, watch};
 use serde_json::{Value, json};
 use tests::{
     cluster::eventually,
@@ -162,12 +162,13 @@ fn asking(world: &World, wanted: impl Fn() -> Result<()>) -> Result<()> {
         access: access.clone(),
         node_name: "node-a".to_owned(),
         external_ips: true,
+        requests: Requests::default(),
     };
     let (sender, _batches) = mpsc::channel(1024);
     let source = control.inside().spawn(watch(options, sender))?;
     let recorder = control
         .inside()
-        .run(async { Recorder::new(access, "node-a") })?;
+        .run(async { Recorder::new(access, "node-a", Requests::default()) })?;
     recorder.publish(Event::starting("node-a"));
     let outcome = eventually(SOON, wanted);
     source.abort();

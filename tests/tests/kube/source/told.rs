@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use anyhow::{Result, bail, ensure};
 use lb_userspace::{
     model::{Batch, Change},
-    source::kubernetes::{Access, Options, watch},
+    source::kubernetes::{Access, Options, Requests, watch},
 };
 use tests::{cluster::eventually, kube::ControlPlane};
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -45,6 +45,7 @@ impl Told {
             },
             node_name: "source-node".to_owned(),
             external_ips: true,
+            requests: Requests::default(),
         };
         Ok(Self {
             batches,

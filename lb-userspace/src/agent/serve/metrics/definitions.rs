@@ -137,6 +137,9 @@ definitions! {
     KERNEL_EVENTS: Counter, "fairlead_kernel_events_total" [],
         "Events of links, addresses, neighbours, routes and rules that the kernel told of.";
 
+    REQUESTS: Counter, "rest_client_requests_total" ["code", "method", "host"],
+        "Requests to the API server, by the status of the answer: <error> if none came.";
+
     CPU: Counter, "process_cpu_seconds_total" [],
         "Processor time the agent has used, in seconds.";
     START: Gauge, "process_start_time_seconds" [],

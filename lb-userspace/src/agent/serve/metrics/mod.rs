@@ -6,6 +6,7 @@ mod family;
 mod kernel;
 mod process;
 mod registered;
+mod requests;
 mod state;
 mod triggers;
 
@@ -14,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use prometheus::TextEncoder;
 
 use super::moment::Moment;
-use crate::pins::Pins;
+use crate::{pins::Pins, source::kubernetes::Requests};
 use family::Family;
 use kernel::{Counted, Counters};
 
@@ -27,6 +28,7 @@ pub(super) struct Metrics {
     /// What is counted as it happens.
     pub(super) registered: Registered,
     pins: Pins,
+    requests: Requests,
     counters: Mutex<Option<Counters>>,
     state: Mutex<State>,
 }
@@ -41,10 +43,15 @@ pub(super) struct Exposition {
 
 impl Metrics {
     /// Nothing has happened.
-    pub(super) fn new(pins: &Pins, started: Moment) -> prometheus::Result<Self> {
+    pub(super) fn new(
+        pins: &Pins,
+        started: Moment,
+        requests: Requests,
+    ) -> prometheus::Result<Self> {
         Ok(Self {
             registered: Registered::new(started)?,
             pins: pins.clone(),
+            requests,
             counters: Mutex::default(),
             state: Mutex::default(),
         })
@@ -70,6 +77,7 @@ impl Metrics {
             self.registered.families(),
             made,
             counted,
+            requests::families(&self.requests),
             process::families(),
         ];
         Exposition {

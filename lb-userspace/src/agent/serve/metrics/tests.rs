@@ -14,6 +14,7 @@ use super::{
     kernel::Counted,
     process,
     registered::{Pass, Probe, Registered},
+    requests,
     state::State,
     text,
 };
@@ -21,6 +22,7 @@ use crate::{
     agent::serve::moment::Moment,
     control::{ByFamily, NoLocalEndpoints, Usage},
     model::{Batch, Change, Endpoint, EndpointSlice, ObjectName},
+    source::kubernetes::Requests,
     status::{Interface, Mode, Role},
 };
 
@@ -68,9 +70,19 @@ fn everything() -> String {
         registered.slis(),
         state.families(),
         Counted::example().families(),
+        requests::families(&asked()),
         process::families(),
     ];
     text(families.concat())
+}
+
+fn asked() -> Requests {
+    let requests = Requests::default();
+    let request = http::Request::get("https://192.0.2.1:6443/api").body(());
+    requests
+        .sent(&request.unwrap())
+        .answered(http::StatusCode::OK);
+    requests
 }
 
 fn pass(full: bool, in_force: ByFamily<bool>) -> Pass {

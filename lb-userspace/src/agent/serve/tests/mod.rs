@@ -36,6 +36,7 @@ fn options() -> Options {
         node_name: "node-a".into(),
         configz: json!({"kubeproxy.config.k8s.io": {"mode": ""}}),
         flags: vec![("--node-name".into(), "node-a".into())],
+        requests: Requests::default(),
     }
 }
 

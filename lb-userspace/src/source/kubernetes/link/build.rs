@@ -20,11 +20,12 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::{runtime::Handle, task::spawn_blocking};
-use tower::{BoxError, ServiceBuilder};
+use tower::{BoxError, ServiceBuilder, service_fn};
 
 use crate::source::kubernetes::{
     Access,
     failure::{Failure, root},
+    requests::Requests,
 };
 
 /// How long connecting may take. A SYN that was lost is sent again after a second.
@@ -46,13 +47,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) async fn client(
     access: Access,
     rest: Arc<AtomicU64>,
+    requests: Requests,
 ) -> Result<(Client, String), Failure> {
     let runtime = Handle::current();
     let built = spawn_blocking(move || {
         runtime.block_on(async {
             let config = config(&access).await?;
             let server = config.cluster_url.to_string();
-            let client = connect(&config, rest).map_err(|error| Failure::Lost(root(&error)))?;
+            let client =
+                connect(&config, rest, requests).map_err(|error| Failure::Lost(root(&error)))?;
             Ok((client, server.trim_end_matches('/').to_owned()))
         })
     });
@@ -84,12 +87,27 @@ async fn config(access: &Access) -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn connect(config: &Config, rest: Arc<AtomicU64>) -> Result<Client, kube::Error> {
+fn connect(
+    config: &Config,
+    rest: Arc<AtomicU64>,
+    requests: Requests,
+) -> Result<Client, kube::Error> {
     let http: Http<_, Body> = Http::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .http2_keep_alive_interval(PROBE)
         .http2_keep_alive_timeout(PATIENCE)
         .build(tls(config)?);
+    let counted = service_fn(move |request| {
+        let sent = requests.sent(&request);
+        let answer = http.request(request);
+        async move {
+            let answer = answer.await;
+            if let Ok(answer) = &answer {
+                sent.answered(answer.status());
+            }
+            answer
+        }
+    });
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
@@ -103,7 +121,7 @@ fn connect(config: &Config, rest: Arc<AtomicU64>) -> Result<Client, kube::Error>
             response
         })
         .map_err(BoxError::from)
-        .service(http);
+        .service(counted);
     Ok(Client::new(service, config.default_namespace.clone()))
 }
 
