@@ -1,6 +1,12 @@
 //! The programs under test: `lb-agent` on a node, and `lbctl` beside it.
 
-use std::{env, ffi::OsString, path::PathBuf, process::Command, time::Duration};
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 
@@ -27,7 +33,13 @@ impl Agent {
     /// Starts an agent on a node, with these arguments beside those every agent has. Pods are told
     /// by [`CLUSTER_CIDRS`], unless `--detect-local-mode` or `--config` is among them.
     pub fn launch(node: &Host, arguments: &[OsString]) -> Result<Self> {
-        let mut command = command_line(node, arguments)?;
+        let name = ["--node-name", node.name].map(OsString::from);
+        Self::launch_by(&[], node, &[&name, arguments].concat())
+    }
+
+    /// Has these words run an agent, which is not told its node's name.
+    pub fn launch_by(by: &[&str], node: &Host, arguments: &[OsString]) -> Result<Self> {
+        let mut command = command_line(by, node, arguments)?;
         let process = Process::start(node.name, &node.netns, &node.dir, &mut command)?;
         Ok(Self { process })
     }
@@ -38,6 +50,11 @@ impl Agent {
             let ready = process.log().contains(READY);
             ready.then_some(()).context("it has not said so")
         })
+    }
+
+    /// The program.
+    pub const fn process(&mut self) -> &mut Process {
+        &mut self.process
     }
 
     /// What it has said so far.
@@ -61,10 +78,9 @@ impl Agent {
     }
 }
 
-fn command_line(node: &Host, arguments: &[OsString]) -> Result<Command> {
-    let mut command = Command::new(program("lb-agent")?);
+fn command_line(by: &[&str], node: &Host, arguments: &[OsString]) -> Result<Command> {
+    let mut command = command_by(by, &program("lb-agent")?);
     command.arg("run");
-    command.args(["--node-name", node.name]);
     command.args(["--external-interface", "eth0"]);
     // The other ends of the topology's links run an XDP program, so veths are as good as others.
     command.args(["--xdp", "always"]);
@@ -98,6 +114,16 @@ fn run_cleanup(node: &Host, arguments: &[OsString]) -> Result<()> {
     let mut command = Command::new(program("lb-agent")?);
     command.arg("cleanup").args(arguments);
     node.netns.output(&mut command).map(drop)
+/// These words running a program, or it alone.
+fn command_by(by: &[&str], program: &Path) -> Command {
+    match by {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+    }
 }
 
 /// Runs `lbctl` on a node's maps and returns what it prints.

@@ -100,9 +100,20 @@ impl<S: Source> Cluster<S> {
     /// An agent started on a node, with more options than usual.
     pub fn launch(&self, node: &str, options: &[&str]) -> Result<Agent> {
         let node = self.topology.node(node)?;
+        Agent::launch(node, &self.arguments(node, options)?)
+    }
+
+    /// An agent run by these words on a node, with more options than usual, but not told its node's
+    /// name.
+    pub fn launch_by(&self, by: &[&str], node: &str, options: &[&str]) -> Result<Agent> {
+        let node = self.topology.node(node)?;
+        Agent::launch_by(by, node, &self.arguments(node, options)?)
+    }
+
+    fn arguments(&self, node: &Host, options: &[&str]) -> Result<Vec<OsString>> {
         let mut arguments = self.source.arguments(node)?;
         arguments.extend(options.iter().map(OsString::from));
-        Agent::launch(node, &arguments)
+        Ok(arguments)
     }
 
     /// The agent of a node.

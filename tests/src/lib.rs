@@ -25,6 +25,7 @@ pub mod netns;
 pub mod process;
 mod raw;
 mod sctp;
+pub mod raw;
 pub mod site;
 pub mod talk;
 pub mod topology;

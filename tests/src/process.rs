@@ -5,7 +5,7 @@ use std::{
     fs::File,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -84,6 +84,23 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until it ends by itself; how it did.
+    pub fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        let (name, child) = (&self.name, self.child.as_mut());
+        let child = child.with_context(|| format!("{name} does not run"))?;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                self.child = None;
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("{name} runs on after {limit:?}:\n{}", self.tail());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Tries until it succeeds. The last failure and the end of the log, when it has not by `limit`
     /// or when the program has ended.
     pub fn until<T>(
@@ -137,18 +154,13 @@ impl Process {
 
     /// Asks it to end and waits until it has.
     pub fn stop(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else {
+        let Some(child) = &mut self.child else {
             return Ok(());
         };
-        kill_process(Pid::from_child(&child), Signal::TERM)?;
-        let deadline = Instant::now() + STOP;
-        while child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                self.child = Some(child);
-                bail!("{} does not end when asked to:\n{}", self.name, self.tail());
-            }
-            thread::sleep(Duration::from_millis(5));
+        if child.try_wait()?.is_none() {
+            kill_process(Pid::from_child(child), Signal::TERM)?;
         }
+        self.ended(STOP).context("it was asked to end")?;
         Ok(())
     }
 

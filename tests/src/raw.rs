@@ -1,6 +1,6 @@
-//! A program for the far end of a link: XDP that passes everything.
+//! What takes bare system calls: a program for the far end of a link, and a map that takes no more.
 //!
-//! A veth takes frames that XDP transmits (`XDP_TX`) only if its peer has an XDP program too: with
+//! The program is XDP that passes everything. A veth takes frames that XDP transmits (`XDP_TX`) only if its peer has an XDP program too: with
 //! GRO alone they are queued, and nobody is told (`veth_xdp_flush` in the kernel's
 //! `drivers/net/veth.c`). The program is two instructions, loaded without an object file so that a
 //! topology needs nothing built.
@@ -9,7 +9,7 @@ use std::{
     ffi::{CStr, CString},
     io,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -23,6 +23,7 @@ static LICENSE: &CStr = c"GPL";
 
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_MAP_FREEZE: libc::c_long = 22;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 
 /// The part of `union bpf_attr` that `BPF_PROG_LOAD` needs; the kernel takes the rest as zero.
@@ -43,7 +44,7 @@ struct ObjPin {
 }
 
 /// Loads the program and pins it at `path`, which is in a bpffs.
-pub(crate) fn pin_pass(path: &Path) -> Result<()> {
+pub fn pin_pass(path: &Path) -> Result<()> {
     let program = load_pass().context("cannot load a BPF program")?;
     pin(&program, path).with_context(|| format!("cannot pin a program at {}", path.display()))
 }
@@ -71,6 +72,22 @@ fn pin(program: &OwnedFd, path: &Path) -> io::Result<()> {
     };
     // SAFETY: the path ends in zero and outlives the call.
     unsafe { bpf(BPF_OBJ_PIN, &attributes) }.map(drop)
+}
+
+/// The same for `BPF_MAP_FREEZE`.
+#[repr(C)]
+struct MapFreeze {
+    map_fd: u32,
+}
+
+/// Has a map refuse all writes but those of programs, for good.
+pub fn freeze(map: impl AsFd) -> Result<()> {
+    let attributes = MapFreeze {
+        map_fd: map.as_fd().as_raw_fd().cast_unsigned(),
+    };
+    // SAFETY: there are no pointers in it.
+    unsafe { bpf(BPF_MAP_FREEZE, &attributes) }.context("cannot freeze a map")?;
+    Ok(())
 }
 
 /// The system call; see bpf(2).

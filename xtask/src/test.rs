@@ -56,7 +56,7 @@ fn host_tests(selection: &Selection<'_>, count: &mut Count) -> Result<()> {
 
 /// What tests of every kind start: those on the host have the kernel's tables to clean up too.
 fn network_tools() -> Result<()> {
-    [tools::NETWORK, tools::NFTABLES]
+    [tools::NETWORK, tools::NFTABLES, tools::IPTABLES]
         .into_iter()
         .try_for_each(tools::debian_packages)
 }

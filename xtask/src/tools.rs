@@ -70,6 +70,9 @@ pub(crate) const GO: &[Package] = &[Package::with_program("golang-go", "go")];
 /// What kube-proxy programs with.
 pub(crate) const NFTABLES: &[Package] = &[Package::with_program("nftables", "nft")];
 
+/// What it programs with in its other mode.
+pub(crate) const IPTABLES: &[Package] = &[Package::with_program("iptables", "iptables")];
+
 /// What the database of advisories is fetched with.
 const GIT: &[Package] = &[Package::with_program("git", "git")];
 

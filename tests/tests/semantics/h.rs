@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
-use tests::{checks::Check, cluster::eventually};
+use tests::{checks::Check, cluster::eventually, echo::Protocol::Tcp};
 
 use crate::world::{SOON, World, row};
 
@@ -23,6 +23,7 @@ pub(crate) fn rows() -> Vec<Check<World>> {
         row("h4_distinct_ready_addresses", h4_distinct_ready_addresses),
         row("h5_headers", h5_headers),
         row("h6_body", h6_body),
+        row("h7_only_after_the_maps", h7_only_after_the_maps),
         row("h8_another_port", h8_another_port),
         row("h9_port_in_use", h9_port_in_use),
     ]
@@ -125,6 +126,24 @@ fn h6_body(world: &mut World) -> Result<()> {
     });
     ensure!(body == expected, "{body}");
     Ok(())
+}
+
+/// While a map cannot be written, traffic goes where it went, and the answer is about that.
+fn h7_only_after_the_maps(world: &mut World) -> Result<()> {
+    const VIA_A: &str = "10.96.1.1:80";
+    given(world, 30099, &["pod-1"])?;
+    answers(world, AT_A, 200, 1)?;
+    world.with_frozen("node-a", "FRONTENDS4", |world| {
+        world.endpoints("web", &["pod-3"])?;
+        world.problem("node-a", &["default/web", "FRONTENDS4"])?;
+        let (status, body) = world.get("client", AT_A, "/")?;
+        let body: Value = serde_json::from_str(&body)?;
+        let told = (status, &body["localEndpoints"]);
+        ensure!(told == (200, &json!(1)), "{told:?} before the maps changed");
+        world.served("client", Tcp, VIA_A, &["pod-1"])
+    })?;
+    answers(world, AT_A, 503, 0)?;
+    world.served("client", Tcp, VIA_A, &["pod-3"])
 }
 
 fn h8_another_port(world: &mut World) -> Result<()> {

@@ -1,8 +1,10 @@
 //! I: the agent's own servers.
 
+use std::net::TcpListener;
+
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use tests::{checks::Check, cluster::eventually, kube::node_object};
+use tests::{checks::Check, cluster::eventually, echo::Protocol::Tcp, kube::node_object};
 
 use crate::world::{SOON, World, row};
 
@@ -12,11 +14,15 @@ const METRICS: &str = "127.0.0.1:10249";
 pub(crate) fn rows() -> Vec<Check<World>> {
     vec![
         row("i1_healthz", i1_healthz),
+        row("i2_a_change_that_waits", i2_a_change_that_waits),
         row("i3_taint_of_the_autoscaler", i3_taint),
         row("i4_livez_ignores_the_node", i4_livez),
         row("i5_body", i5_body),
         row("i6_load_balancers_see_it", i6_load_balancers_see_it),
         row("i7_metrics_server", i7_metrics_server),
+        row("i7_requests_are_counted", i7_requests_are_counted),
+        row("i8_address_in_use", i8_address_in_use),
+        row("i8_hard_fail", i8_hard_fail),
         row("i9_ipv6_address", i9_ipv6_address),
     ]
 }
@@ -48,6 +54,42 @@ fn i1_healthz(world: &mut World) -> Result<()> {
     ensure!(status == 200, "{status}");
     ensure!(body.contains("lastUpdated"), "{body}");
     Ok(())
+}
+
+const WEB: &str = "{apiVersion: v1, kind: Service, metadata: {name: web},
+    spec: {clusterIP: 10.96.1.1, ports: [{port: 80}]}}";
+
+/// A map that refuses writes is no matter until a change waits for it, and then not at once.
+fn i2_a_change_that_waits(world: &mut World) -> Result<()> {
+    world.given(WEB)?;
+    world.endpoints("web", &["pod-1"])?;
+    world.served("pod-2", Tcp, "10.96.1.1:80", &["pod-1"])?;
+    world.with_frozen("node-a", "FRONTENDS4", |world| {
+        answers(world, "/livez", 200)?;
+        world.endpoints("web", &["pod-3"])?;
+        world.problem("node-a", &["default/web", "FRONTENDS4"])?;
+        let (status, body) = world.get("client", HEALTH, "/healthz")?;
+        ensure!(status == 200, "{status} before a minute is over: {body}");
+        Ok(())
+    })?;
+    // Twice the period that is configured.
+    world.with_options("node-a", &["--iptables-sync-period", "1s"], |world| {
+        world.served("pod-2", Tcp, "10.96.1.1:80", &["pod-3"])?;
+        world.with_frozen("node-a", "FRONTENDS4", |world| {
+            world.endpoints("web", &["pod-1"])?;
+            for path in ["/healthz", "/livez"] {
+                answers(world, path, 503)?;
+            }
+            let (_, body) = world.get("client", HEALTH, "/livez")?;
+            let body: Value = serde_json::from_str(&body)?;
+            let healthy = ["/healthy", "/status/IPv4/healthy", "/status/IPv6/healthy"];
+            let healthy = healthy.map(|field| body.pointer(field) == Some(&json!(true)));
+            ensure!(healthy == [false, false, true], "{body}");
+            Ok(())
+        })
+    })?;
+    world.served("pod-2", Tcp, "10.96.1.1:80", &["pod-1"])?;
+    answers(world, "/healthz", 200)
 }
 
 fn i3_taint(world: &mut World) -> Result<()> {
@@ -103,6 +145,75 @@ fn i7_metrics_server(world: &mut World) -> Result<()> {
     let outside = world.get("client", "10.10.0.1:10249", "/metrics");
     ensure!(outside.is_err(), "metrics are open to everyone");
     Ok(())
+}
+
+fn i7_requests_are_counted(world: &mut World) -> Result<()> {
+    world.restart("node-a", &[])?;
+    eventually(SOON, || {
+        let watches = world.requests("node-a", "200", "GET")?;
+        // Services, EndpointSlices, the Node, ServiceCIDRs; and the Event of the start.
+        ensure!(watches >= 4, "{watches} requests for what is watched");
+        let events = world.requests("node-a", "201", "POST")?;
+        ensure!(events == 1, "{events} Events");
+        Ok(())
+    })?;
+    world.cluster.source.control.kill_api_server();
+    let failed = eventually(SOON, || {
+        let failed = world.requests("node-a", "<error>", "GET")?;
+        ensure!(failed > 0, "none has failed");
+        Ok(())
+    });
+    world.cluster.source.control.start_api_server()?;
+    failed
+}
+
+/// Does `then` while the agent of node-a does not run and its servers' addresses are taken.
+fn with_addresses_taken(
+    world: &mut World,
+    then: impl FnOnce(&mut World, Vec<TcpListener>) -> Result<()>,
+) -> Result<()> {
+    world.cluster.agent("node-a")?.stop()?;
+    let netns = world.cluster.netns("node-a")?;
+    let taken = netns.run(|| [HEALTH, METRICS].map(TcpListener::bind))?;
+    let taken: Result<Vec<_>, _> = taken.into_iter().collect();
+    let outcome = then(world, taken?);
+    let restored = world.restart("node-a", &[]);
+    outcome.and(restored)
+}
+
+/// Each server comes up once its address is free; services are served meanwhile.
+fn i8_address_in_use(world: &mut World) -> Result<()> {
+    world.given(WEB)?;
+    world.endpoints("web", &["pod-1"])?;
+    with_addresses_taken(world, |world, taken| {
+        world.restart("node-a", &[])?;
+        for (port, reason) in [
+            ("10256", "FailedToStartProxierHealthcheck"),
+            ("10249", "FailedToStartMetricServer"),
+        ] {
+            world.problem("node-a", &["cannot listen", port])?;
+            world.event(reason, "node-a", port)?;
+        }
+        world.served("pod-2", Tcp, "10.96.1.1:80", &["pod-1"])?;
+        drop(taken);
+        answers(world, "/healthz", 200)?;
+        eventually(SOON, || {
+            let (status, _) = world.get("node-a", METRICS, "/metrics")?;
+            ensure!(status == 200, "{status}");
+            let problems = world.status("node-a")?["problems"].to_string();
+            ensure!(!problems.contains("cannot listen"), "{problems}");
+            Ok(())
+        })
+    })
+}
+
+fn i8_hard_fail(world: &mut World) -> Result<()> {
+    with_addresses_taken(world, |world, _taken| {
+        let options = ["--node-name", "node-a", "--bind-address-hard-fail"];
+        let said = world.refuses(&[], "node-a", &options)?;
+        ensure!(said.contains("cannot listen on"), "{said}");
+        Ok(())
+    })
 }
 
 fn i9_ipv6_address(world: &mut World) -> Result<()> {

@@ -11,6 +11,7 @@ pub(crate) fn rows() -> Vec<Check<World>> {
         row("k2_defaults", k2_defaults),
         row("k3_wrong_values", k3_wrong_values),
         row("k4_flags_without_effect", k4_flags_without_effect),
+        row("k13_old_kernel", k13_old_kernel),
         row("k15_starting", k15_starting),
         row("k17_ipvs", k17_ipvs),
     ]
@@ -67,6 +68,16 @@ fn k4_flags_without_effect(world: &mut World) -> Result<()> {
         "9m",
     ];
     names(world, &options, "iptables-min-sync-period")
+}
+
+/// One of the releases that a process of old is told of.
+fn k13_old_kernel(world: &mut World) -> Result<()> {
+    let by = ["setarch", "--uname-2.6"];
+    let said = world.refuses(&by, "node-a", &["--node-name", "node-a"])?;
+    for words in ["release 2.6.", "tcx", "6.6", "bpf_fib_lookup", "6.7"] {
+        ensure!(said.contains(words), "it does not say {words}: {said}");
+    }
+    Ok(())
 }
 
 fn k15_starting(world: &mut World) -> Result<()> {

@@ -5,6 +5,7 @@
 //! makes is removed when it is through; [`world`] has the words.
 
 mod flows;
+mod agents;
 mod objects;
 mod seen;
 mod world;
@@ -18,6 +19,12 @@ mod d;
 mod e;
 mod f;
 mod firewall;
+mod cleanup;
+mod config;
+mod d;
+mod e;
+mod f;
+mod families;
 mod g;
 mod h;
 mod i;
@@ -26,6 +33,8 @@ mod k;
 mod localhost;
 mod pods;
 mod segments;
+mod node;
+mod rights;
 
 use std::process::ExitCode;
 
@@ -52,11 +61,21 @@ fn main() -> ExitCode {
         h::rows(),
         i::rows(),
         k::rows(),
+        config::rows(),
+        cleanup::rows(),
+        rights::rows(),
+        node::rows(),
+        families::rows(),
         j::rows(),
     ];
     checks.group(
         rows.into_iter().flatten().collect(),
         World::start,
+        World::explain,
+    );
+    checks.group(
+        families::rows_without_ipv6(),
+        World::without_ipv6,
         World::explain,
     );
     checks.finish()

@@ -15,6 +15,7 @@ use lb_userspace::pins::Pins;
 use serde_json::Value;
 use tests::{
     cluster::{NODES, eventually},
+    kube::ADDRESS,
     talk::PATIENCE,
 };
 
@@ -58,6 +59,12 @@ impl World {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let whole = value.and_then(|value| value.split('.').next());
         whole.map_or(Ok(0), |value| Ok(value.parse()?))
+    }
+
+    /// How many requests of a node's agent the API server has answered so, or not at all (`<error>`).
+    pub(crate) fn requests(&self, node: &str, code: &str, method: &str) -> Result<u64> {
+        let labels = format!("code=\"{code}\",method=\"{method}\",host=\"{ADDRESS}\"");
+        self.metric(node, &format!("rest_client_requests_total{{{labels}}}"))
     }
 
     /// The frontends of a node that lead to a port, by names like `10.96.1.1:80/TCP`.

@@ -9,14 +9,14 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{
     agent::lbctl,
     cgroup::Member,
     checks::Check,
     cluster::{Cluster, NODES, eventually},
     echo::{Answer, Protocol},
-    kube::{Api, Options},
+    kube::{Api, Options, node_object},
     talk,
     topology::{Family, Links},
 };
@@ -56,6 +56,25 @@ pub(crate) fn row(name: &str, run: fn(&mut World) -> Result<()>) -> Check<World>
 
 impl World {
     pub(crate) fn start() -> Result<Self> {
+        Self::with_nodes(|_| Ok(()))
+    }
+
+    /// One whose nodes have no IPv6.
+    pub(crate) fn without_ipv6() -> Result<Self> {
+        Self::with_nodes(|cluster| {
+            NODES.iter().try_for_each(|name| {
+                let node = cluster.topology.node(name)?;
+                node.netns
+                    .sysctl(&[("net/ipv6/conf/all/disable_ipv6", "1")])?;
+                let mut object = node_object(node);
+                let addresses = &mut object["status"]["addresses"];
+                *addresses = json!([{ "type": "InternalIP", "address": node.addresses.v4 }]);
+                cluster.source.control.apply(&[object])
+            })
+        })
+    }
+
+    fn with_nodes(prepare: impl FnOnce(&Cluster<Api>) -> Result<()>) -> Result<Self> {
         let options = Options {
             controllers: true,
             // What older API servers took is still in their stores (A19).
@@ -63,6 +82,7 @@ impl World {
             ..Options::default()
         };
         let mut cluster = Cluster::with_api(Links::Standard, options)?;
+        prepare(&cluster)?;
         cluster.start_agents()?;
         let group = &cluster.topology.node_a.cgroup;
         let group = group.as_ref().context("no cgroup2 hierarchy is mounted")?;
@@ -116,10 +136,7 @@ impl World {
         options: &[&str],
         then: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
-        self.restart(node, options)?;
-        let outcome = then(self);
-        let restored = self.restart(node, &[]);
-        outcome.and(restored)
+        self.with_agent(node, |world| world.cluster.launch(node, options), then)
     }
 
     /// Ends the agent of a node, and starts one with more options than usual.
