@@ -114,6 +114,8 @@ fn run_cleanup(node: &Host, arguments: &[OsString]) -> Result<()> {
     let mut command = Command::new(program("lb-agent")?);
     command.arg("cleanup").args(arguments);
     node.netns.output(&mut command).map(drop)
+}
+
 /// These words running a program, or it alone.
 fn command_by(by: &[&str], program: &Path) -> Command {
     match by {

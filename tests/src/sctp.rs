@@ -11,7 +11,7 @@ use std::{
 };
 
 use lb_ebpf::crc32c;
-use rustix::net::{connect, ipproto};
+use rustix::net::{bind, connect, ipproto};
 
 use crate::crafted;
 
@@ -47,16 +47,23 @@ pub(crate) struct Association {
 }
 
 impl Association {
-    /// Asks for an association. `from` is a source port, 0 for one that was not used lately.
-    pub(crate) fn open(to: SocketAddr, from: u16, patience: Duration) -> io::Result<Self> {
+    /// Asks for an association, from an address that may be unspecified and a port, 0 for one that was
+    /// not used lately.
+    pub(crate) fn open(to: SocketAddr, from: SocketAddr, patience: Duration) -> io::Result<Self> {
         let socket = crafted::raw(to.ip(), ipproto::SCTP)?;
+        if !from.ip().is_unspecified() {
+            bind(&socket, &SocketAddr::new(from.ip(), 0))?;
+        }
         connect(&socket, &SocketAddr::new(to.ip(), 0))?;
         let socket = UdpSocket::from(socket);
         socket.set_read_timeout(Some(patience))?;
         let association = Self {
             socket,
             server: to,
-            port: if from == 0 { unused_port() } else { from },
+            port: match from.port() {
+                0 => unused_port(),
+                port => port,
+            },
         };
         let asked = [&TAG.to_be_bytes()[..], &CAPACITY].concat();
         association.exchange(0, (INIT, 0, &asked), INIT_ACK)?;

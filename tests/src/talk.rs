@@ -182,7 +182,7 @@ fn open(
 fn connected(
     kind: SocketType,
     to: SocketAddr,
-    from: u16,
+    from: SocketAddr,
     patience: Duration,
 ) -> io::Result<OwnedFd> {
     let descriptor = socket(family(to.ip()), kind, None)?;

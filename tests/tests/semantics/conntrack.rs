@@ -15,7 +15,7 @@ use tests::{
     checks::Check,
     cluster::eventually,
     echo::{
-        Protocol::{self, Tcp, Udp},
+        Protocol::{self, Sctp, Tcp, Udp},
         Servers,
     },
     kube::{KubeProxy, Mode},
@@ -306,6 +306,7 @@ fn tracked(world: &World, protocol: Protocol) -> Result<Vec<Entry>> {
     let name = match protocol {
         Tcp => "tcp",
         Udp => "udp",
+        Sctp => "sctp",
     };
     let lines = table.lines();
     let lines = lines.filter(|line| line.split_whitespace().nth(2) == Some(name));

@@ -4,8 +4,8 @@
 //! A row reads as *given* objects, *when* something changes, *then* this is who answers. What a row
 //! makes is removed when it is through; [`world`] has the words.
 
-mod flows;
 mod agents;
+mod flows;
 mod objects;
 mod seen;
 mod world;
@@ -14,27 +14,24 @@ mod a;
 mod api;
 mod b;
 mod c;
+mod cleanup;
+mod config;
 mod conntrack;
 mod d;
 mod e;
 mod f;
-mod firewall;
-mod cleanup;
-mod config;
-mod d;
-mod e;
-mod f;
 mod families;
+mod firewall;
 mod g;
 mod h;
 mod i;
 mod j;
 mod k;
 mod localhost;
-mod pods;
-mod segments;
 mod node;
+mod pods;
 mod rights;
+mod segments;
 
 use std::process::ExitCode;
 
