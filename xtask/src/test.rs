@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{
     ebpf,
     exec::{cargo, run, run_reading},
-    kube_assets, lint,
+    kube_assets, lint, semantics,
     steps::Steps,
     tidy, tools,
 };
@@ -38,6 +38,9 @@ pub(crate) fn test(selection: &Selection<'_>) -> ExitCode {
         count.step(&mut steps, "kernel and topology tests", |count| {
             kernel_tests(selection, count)
         });
+        if selection.filters.is_empty() {
+            count.step(&mut steps, "semantics", |_| semantics::semantics());
+        }
     } else {
         count.failed += 1;
     }
