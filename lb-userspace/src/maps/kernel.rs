@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
+    maps::{HashMap, IterableMap as _, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
 };
 use lb_common::{
     Addr, Port, V4, V6, maps,
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::{
     Capacities, Dump, Family, FamilyCapacities, FamilyDump, FamilyOp, LbMaps, Network, Op,
-    ReadError, WriteError, absent::Absent, mmap::MappedArray,
+    ReadError, WriteError, absent::Absent, batch, mmap::MappedArray,
 };
 use crate::pins::{OpenError, Pins};
 
@@ -191,12 +191,12 @@ where
         let prefix = u8::try_from(prefix).ok()?;
         Some((u32::from_be_bytes(service), Network { addr, prefix }))
     };
-    let keys: Result<Vec<_>, _> = trie.keys().collect();
-    let keys = keys.map_err(|error| ReadError {
+    let entries = batch::entries::<_, u32>(trie.map()).map_err(|source| ReadError {
         map: A::SOURCE_RANGES,
-        source: io_error(error),
+        source,
     })?;
-    Ok(keys.into_iter().filter_map(range).collect())
+    let keys = entries.into_iter().map(|(key, _)| key);
+    Ok(keys.filter_map(range).collect())
 }
 
 /// Stores the flags last: whoever sees a backend alive sees the rest of it too.
@@ -289,21 +289,16 @@ where
         source,
     };
     let map = open_array(pins, A::ABSENT, 2)?;
-    let keys = frontends.keys().collect::<Result<Vec<_>, _>>();
-    let keys = keys.map_err(|error| shape(io_error(error)))?;
-    Absent::new(map, keys).map_err(shape)
+    let entries = batch::entries::<_, Frontend>(frontends.map()).map_err(shape)?;
+    Absent::new(map, entries.into_iter().map(|(key, _)| key)).map_err(shape)
 }
 
 fn dump_hash<K: Pod + Ord, V: Pod>(
     hash: &HashMap<MapData, K, V>,
     map: &'static str,
 ) -> Result<BTreeMap<K, V>, ReadError> {
-    hash.iter()
-        .collect::<Result<_, _>>()
-        .map_err(|error| ReadError {
-            map,
-            source: io_error(error),
-        })
+    let entries = batch::entries(hash.map()).map_err(|source| ReadError { map, source })?;
+    Ok(entries.into_iter().collect())
 }
 
 fn absent_is_gone(result: Result<(), MapError>) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! A BPF array map (`BPF_F_MMAPABLE`) as shared memory: a store costs no system call.
 //!
-//! The only unsafe code of the control plane. The kernel's programs read the same memory
+//! With `batch`, the only unsafe code of the control plane. The kernel's programs read the same memory
 //! concurrently, so every access is an atomic one of a 32-bit word.
 
 use std::{

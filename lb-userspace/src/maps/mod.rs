@@ -4,6 +4,7 @@
 //! tests) and [`Faulty`] (another one whose operations fail).
 
 mod absent;
+mod batch;
 mod faulty;
 mod kernel;
 mod memory;
