@@ -145,12 +145,12 @@ impl Node {
 
     /// Brings a batch of changes into force. Programs are attached after the first one: not before
     /// every Service is known.
-    pub(super) fn batch(&mut self, batch: &Batch, now: Instant) {
+    pub(super) fn batch(&mut self, batch: Batch, now: Instant) {
         self.problems.set(Area::Source, batch.problems.clone());
         if batch.unseen {
             return;
         }
-        self.servers.queued(batch, Moment::now());
+        self.servers.queued(&batch, Moment::now());
         for change in &batch.changes {
             match change {
                 Change::Node(node) => self.set_node(node.as_ref(), now),

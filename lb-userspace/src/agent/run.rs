@@ -114,7 +114,7 @@ async fn serve(options: Options, file: Option<ConfigFile>) -> Result<(), RunErro
             Some(failure) = failures.recv() => return Err(failure.into()),
             event = kernel.monitor.next(), if !kernel.stale => kernel.take_in(event, &mut node).await,
             batch = batches.recv() => {
-                node.batch(&batch.ok_or(RunError::SourceEnded)?, Instant::now());
+                node.batch(batch.ok_or(RunError::SourceEnded)?, Instant::now());
             }
             () = sleep_until(tick.into()) => {
                 if kernel.tick(&mut node).await {

@@ -94,9 +94,9 @@ impl<M: LbMaps> Controller<M> {
 
     /// Brings the maps into line with the changes, and with all that failed earlier. The first
     /// batch is complete: what it does not hold and the maps do is removed.
-    pub fn apply(&mut self, batch: &Batch, now: Instant) -> Outcome {
+    pub fn apply(&mut self, batch: Batch, now: Instant) -> Outcome {
         let mut touched = Touched::default();
-        for change in &batch.changes {
+        for change in batch.changes {
             self.index.apply(change, &mut touched);
         }
         self.synced = true;

@@ -35,51 +35,49 @@ pub struct Touched {
 
 impl Index {
     /// Records a change and what it concerns. Costs nothing that grows with the cluster.
-    pub fn apply(&mut self, change: &Change, touched: &mut Touched) {
+    pub fn apply(&mut self, change: Change, touched: &mut Touched) {
         match change {
             Change::Service(name, service) => {
-                let changed = match service {
-                    Some(new) => {
-                        self.services.insert(name.clone(), new.clone()).as_ref() != Some(new)
-                    }
-                    None => self.services.remove(name).is_some(),
-                };
-                if changed {
+                if self.services.get(&name) != service.as_ref() {
                     touched.service_changes += 1;
                     touched.services.insert(name.clone());
                 }
+                match service {
+                    Some(service) => drop(self.services.insert(name, service)),
+                    None => drop(self.services.remove(&name)),
+                }
             }
-            Change::Slice(name, slice) => self.apply_slice(name, slice.as_ref(), touched),
+            Change::Slice(name, slice) => self.apply_slice(name, slice, touched),
             Change::Node(node) => {
-                let node = node.clone().unwrap_or_default();
+                let node = node.unwrap_or_default();
                 touched.node |= node != self.node;
                 self.node = node;
             }
             Change::ServiceNetworks(networks) => {
-                touched.service_networks |= *networks != self.service_networks;
-                self.service_networks.clone_from(networks);
+                touched.service_networks |= networks != self.service_networks;
+                self.service_networks = networks;
             }
         }
     }
 
     fn apply_slice(
         &mut self,
-        name: &ObjectName,
-        slice: Option<&EndpointSlice>,
+        name: ObjectName,
+        slice: Option<EndpointSlice>,
         touched: &mut Touched,
     ) {
-        let old = self.take_slice(name);
-        if old.as_ref().map(|(_, slice)| slice) != slice {
+        let old = self.take_slice(&name);
+        if old.as_ref().map(|(_, slice)| slice) != slice.as_ref() {
             touched.slice_changes += 1;
             touched.services.extend(old.map(|(owner, _)| owner));
-            touched.services.extend(slice.map(owner));
+            touched.services.extend(slice.as_ref().map(owner));
         }
         if let Some(slice) = slice {
-            self.owners.insert(name.clone(), owner(slice));
-            let siblings = self.slices.entry(owner(slice));
+            self.owners.insert(name, owner(&slice));
+            let siblings = self.slices.entry(owner(&slice));
             let siblings = siblings.or_insert_with(|| Vec::with_capacity(1));
             let at = siblings.partition_point(|sibling| sibling.name < slice.name);
-            siblings.insert(at, slice.clone());
+            siblings.insert(at, slice);
         }
     }
 

@@ -85,7 +85,7 @@ impl Bench {
 
     /// What a batch does to the maps, a line an operation.
     fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> String {
-        self.controller.apply(&batch(changes), self.now);
+        self.controller.apply(batch(changes), self.now);
         std::mem::take(&mut self.controller.maps_mut().record).join("\n")
     }
 
@@ -180,7 +180,7 @@ fn only_the_service_that_changed_is_written() {
     let mut bench = Bench::new(all());
     assert_eq!(bench.apply(all()), "", "the same again");
     assert_eq!(bench.apply([Change::Node(Some(Node::default()))]), "");
-    let outcome = bench.controller.apply(&batch(all()), bench.now);
+    let outcome = bench.controller.apply(batch(all()), bench.now);
     assert_eq!((outcome.service_changes, outcome.slice_changes), (0, 0));
     assert_snapshot!(bench.apply([slice("s5", [2])]));
     let mut bench = bench.restart();
@@ -335,9 +335,9 @@ fn what_is_left_to_do_is_told_by_family() {
     };
     let mut controller = Controller::new(Memory::new(capacities), Settings::new("here"));
     let now = Instant::now();
-    let outcome = controller.apply(&batch([service("a", "10.96.0.1")]), now);
+    let outcome = controller.apply(batch([service("a", "10.96.0.1")]), now);
     assert_debug_snapshot!(outcome.unfinished);
     let gone = [Change::Service(name("a"), None)];
-    let outcome = controller.apply(&batch(gone), now + Duration::from_secs(1));
+    let outcome = controller.apply(batch(gone), now + Duration::from_secs(1));
     assert_eq!(outcome.unfinished, ByFamily::default());
 }

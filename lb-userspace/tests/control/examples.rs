@@ -46,12 +46,12 @@ fn there_and_back(node: &str) -> String {
         FileChange::Content(content.clone())
     }));
     assert!(arrival.problems.is_empty(), "{:?}", arrival.problems);
-    let outcome = controller.apply(&arrival, now);
+    let outcome = controller.apply(arrival, now);
     assert!(outcome.problems.is_empty(), "{:?}", outcome.problems);
     let maps = show(controller.maps().content());
 
     let departure = source.apply(update(&files, |_| FileChange::Gone));
-    controller.apply(&departure, now);
+    controller.apply(departure, now);
     controller.tick(now + Duration::from_secs(60));
     let rest = controller.maps().content();
     assert!(rest.names.is_empty(), "{:?}", rest.names);

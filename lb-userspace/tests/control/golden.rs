@@ -89,7 +89,7 @@ fn outcome_with(case: &str, settings: Settings) -> String {
     let now = Instant::now();
     let mut controller = Controller::new(Memory::new(CAPACITIES), settings);
     controller.set_node_addresses(own, now);
-    let problems = controller.apply(&batch, now).problems;
+    let problems = controller.apply(batch, now).problems;
     format!(
         "{}\n{}",
         show(controller.maps().content()),

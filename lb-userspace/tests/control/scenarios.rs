@@ -31,13 +31,13 @@ fn a_backend_that_goes_is_dead_at_once_and_its_index_rests() {
     let start = Instant::now();
     let mut controller = controller(CAPACITIES);
     controller.apply(
-        &batch([service("dns", "10.96.0.1"), slice("dns", [1, 2])]),
+        batch([service("dns", "10.96.0.1"), slice("dns", [1, 2])]),
         start,
     );
-    controller.apply(&batch([slice("dns", [2, 3])]), start);
+    controller.apply(batch([slice("dns", [2, 3])]), start);
     assert_snapshot!(shown(&controller));
     let later = start + Duration::from_secs(5);
-    controller.apply(&batch([slice("dns", [2, 4])]), later);
+    controller.apply(batch([slice("dns", [2, 4])]), later);
     assert_snapshot!(shown(&controller));
 }
 
@@ -45,14 +45,14 @@ fn a_backend_that_goes_is_dead_at_once_and_its_index_rests() {
 fn a_cluster_ip_that_changes_hands_within_a_batch_is_never_missing() {
     let now = Instant::now();
     let mut controller = controller(CAPACITIES);
-    controller.apply(&batch([service("a", "10.96.0.1"), slice("a", [1])]), now);
+    controller.apply(batch([service("a", "10.96.0.1"), slice("a", [1])]), now);
     let moved = [
         Change::Service(name("a"), None),
         service("b", "10.96.0.1"),
         slice("b", [2]),
     ];
     // Name, backend, slots and the two rows of the address; then the old backend and name go.
-    assert_eq!(controller.apply(&batch(moved), now).operations, 7);
+    assert_eq!(controller.apply(batch(moved), now).operations, 7);
     assert_snapshot!(shown(&controller));
 }
 
@@ -65,7 +65,7 @@ fn the_loser_of_an_address_takes_over_when_the_winner_goes() {
         service("b", "10.96.0.1"),
         slice("b", [1]),
     ];
-    let outcome = controller.apply(&batch(both), now);
+    let outcome = controller.apply(batch(both), now);
     assert_eq!(
         outcome.problems,
         [
@@ -73,7 +73,7 @@ fn the_loser_of_an_address_takes_over_when_the_winner_goes() {
             "Service default/b (UDP): 10.96.0.1:53/UDP is already taken by Service default/a (UDP)",
         ]
     );
-    let outcome = controller.apply(&batch([Change::Service(name("a"), None)]), now);
+    let outcome = controller.apply(batch([Change::Service(name("a"), None)]), now);
     assert!(outcome.problems.is_empty());
     assert_snapshot!(shown(&controller));
 }
@@ -123,12 +123,12 @@ fn full_maps_are_a_problem_of_the_newcomer_only_until_there_is_room() {
         let start = Instant::now();
         let mut controller = controller(capacities);
         controller.apply(
-            &batch([service("a", "10.96.0.1"), slice("a", [1, 2])]),
+            batch([service("a", "10.96.0.1"), slice("a", [1, 2])]),
             start,
         );
         let before = controller.maps().content().v4.frontends.clone();
         let more = [service("b", "10.96.0.2"), slice("b", [3, 4])];
-        let outcome = controller.apply(&batch(more), start);
+        let outcome = controller.apply(batch(more), start);
         assert_eq!(outcome.problems, [problem], "{what}");
         let after = &controller.maps().content().v4.frontends;
         let kept = before
@@ -136,7 +136,7 @@ fn full_maps_are_a_problem_of_the_newcomer_only_until_there_is_room() {
             .all(|(key, value)| after.get(key) == Some(value));
         assert!(kept, "{what}: what was in force stays");
 
-        controller.apply(&batch([Change::Service(name("a"), None)]), start);
+        controller.apply(batch([Change::Service(name("a"), None)]), start);
         let outcome = controller.tick(start + Duration::from_secs(30));
         assert_eq!(outcome.problems, [""; 0], "{what}");
         assert_eq!(controller.maps().content().v4.frontends.len(), 2, "{what}");
@@ -150,7 +150,7 @@ fn attempts_at_what_failed_grow_rarer() {
         services: 1,
         ..CAPACITIES
     });
-    controller.apply(&batch([service("a", "10.96.0.1")]), start);
+    controller.apply(batch([service("a", "10.96.0.1")]), start);
     assert!(controller.unfinished());
     let mut attempts = 0;
     // An attempt asks for a service id and gets no further: it is counted by its next due time.
@@ -170,7 +170,7 @@ fn a_restart_on_a_renamed_node_changes_what_is_local_only() {
     let now = Instant::now();
     let mut first = controller(CAPACITIES);
     let objects = batch([service("a", "10.96.0.1"), slice("a", [1])]);
-    first.apply(&objects, now);
+    first.apply(objects.clone(), now);
     let mut second = Controller::new(first.into_maps(), Settings::new("there"));
     second.adopt().unwrap();
     assert_eq!(
@@ -178,7 +178,7 @@ fn a_restart_on_a_renamed_node_changes_what_is_local_only() {
         Outcome::default(),
         "nothing before the first batch"
     );
-    second.apply(&objects, now);
+    second.apply(objects, now);
     assert_snapshot!(shown(&second));
 }
 
@@ -187,14 +187,14 @@ fn foreign_entries_are_gone_after_the_first_batch() {
     let now = Instant::now();
     let mut first = controller(CAPACITIES);
     let objects = batch([service("a", "10.96.0.1"), slice("a", [1])]);
-    first.apply(&objects, now);
+    first.apply(objects.clone(), now);
     let expected = shown(&first);
     let mut maps = first.into_maps();
     disturb(&mut maps);
 
     let mut second = Controller::new(maps, Settings::new("here"));
     second.adopt().unwrap();
-    second.apply(&objects, now);
+    second.apply(objects, now);
     assert_eq!(live(&shown(&second)), live(&expected));
 }
 
@@ -202,7 +202,7 @@ fn foreign_entries_are_gone_after_the_first_batch() {
 fn an_audit_repairs_what_drifted() {
     let now = Instant::now();
     let mut controller = controller(CAPACITIES);
-    controller.apply(&batch([service("a", "10.96.0.1"), slice("a", [1])]), now);
+    controller.apply(batch([service("a", "10.96.0.1"), slice("a", [1])]), now);
     let expected = shown(&controller);
     disturb(controller.maps_mut());
     let dump = controller.maps_mut().content_mut();

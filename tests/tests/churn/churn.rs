@@ -93,7 +93,7 @@ impl<M: LbMaps> Churn<M> {
         self.allow();
         self.inject();
         match batch {
-            Some(batch) => self.controller.apply(&batch, self.now),
+            Some(batch) => self.controller.apply(batch, self.now),
             None => self
                 .controller
                 .set_node_addresses(self.world.own.clone(), self.now),
@@ -235,7 +235,7 @@ impl<M: LbMaps> Churn<M> {
         let mut controller = Controller::new(maps, self.settings.clone());
         controller.adopt().unwrap();
         let early = controller.set_node_addresses(self.world.own.clone(), self.now);
-        let first = controller.apply(&self.world.whole(), self.now);
+        let first = controller.apply(self.world.whole(), self.now);
         assert_eq!(
             (early.operations, first.operations),
             (0, 0),
@@ -248,7 +248,7 @@ impl<M: LbMaps> Churn<M> {
 
     fn end(mut self) {
         let last = self.world.end();
-        self.controller.apply(&last, self.now);
+        self.controller.apply(last, self.now);
         self.heal();
         self.compare(usize::MAX);
         let dump = self.controller.maps().dump().unwrap();
@@ -256,7 +256,7 @@ impl<M: LbMaps> Churn<M> {
             dump.names.is_empty() && dump.v4.frontends.is_empty() && dump.v6.frontends.is_empty()
         );
         let rested = self.now + GRACE;
-        self.controller.apply(&self.world.whole(), rested);
+        self.controller.apply(self.world.whole(), rested);
         for usage in self.controller.usage() {
             assert_eq!(usage.used, 0, "{usage:?}");
         }

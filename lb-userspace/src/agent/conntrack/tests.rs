@@ -80,7 +80,7 @@ fn index(endpoints: bool) -> Index {
     }
     let mut index = Index::default();
     for change in changes {
-        index.apply(&change, &mut crate::control::index::Touched::default());
+        index.apply(change, &mut crate::control::index::Touched::default());
     }
     index
 }
