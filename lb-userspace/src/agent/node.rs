@@ -150,6 +150,10 @@ impl Node {
         if batch.unseen {
             return;
         }
+        let first = self.last_sync.is_none();
+        if first {
+            info!("all objects are known: {} of them", batch.changes.len());
+        }
         self.servers.queued(&batch, Moment::now());
         for change in &batch.changes {
             match change {
@@ -163,7 +167,7 @@ impl Node {
         }
         let begun = Instant::now();
         let outcome = self.controller.apply(batch, now);
-        let first = self.last_sync.replace(now_text()).is_none();
+        self.last_sync = Some(now_text());
         self.take_outcome(outcome, begun, first);
         self.conntrack.services_changed();
         if first {
