@@ -11,6 +11,7 @@ use crate::{
     Flows, Hook, Packet, Tables, Verdict, choice, hop,
     parse::{self, Datagram, ETHERNET, IPV4, Network},
     pipeline::{finish, keeps_backend},
+    rows::{self, is_due},
     verdict::Fate,
 };
 
@@ -76,10 +77,10 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Option<Fate> {
-    let Some(flow) = flows.get(&datagram.key) else {
-        return for_nobody(hook, datagram, tables);
-    };
     let now = tables.now();
+    let Some(flow) = flows.get(&datagram.key) else {
+        return for_nobody(hook, datagram, flows, tables, now);
+    };
     if !is_settled(datagram, flow, tables, now) {
         return None;
     }
@@ -98,20 +99,26 @@ fn is_settled<A: Addr, T: Tables<A>>(
     tables: &T,
     now: Tick,
 ) -> bool {
-    now.since(flow.seen) < Tick::PER_SECOND && keeps_backend(datagram, flow, tables)
+    !is_due(flow, now) && keeps_backend(datagram, flow, tables)
 }
 
-/// A packet of no flow: passed if no service can have its address.
+/// A packet of no flow: passed if no service can have its address, and no row is in the way of what
+/// answers it.
 #[inline(always)]
-fn for_nobody<A: Addr, T: Tables<A>>(
+fn for_nobody<A: Addr, F: Flows<A>, T: Tables<A>>(
     hook: Hook,
     datagram: &Datagram<A>,
+    flows: &mut F,
     tables: &T,
+    now: Tick,
 ) -> Option<Fate> {
     let key = &datagram.key;
     if hook.direction == Direction::Ingress {
         let frontend = FrontendKey::new(key.dst, key.dport, key.proto);
         if tables.may_have(&frontend) || choice::may_be_cluster_ip(&key.dst, tables) {
+            return None;
+        }
+        if !hook.xdp && datagram.asks() && rows::in_the_way(key, flows, now).is_some() {
             return None;
         }
     }

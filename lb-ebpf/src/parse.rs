@@ -94,12 +94,17 @@ impl<A: Addr> Datagram<A> {
         self.l4 & Self::BOUND
     }
 
-    /// Whether it may begin a flow: any UDP datagram, a TCP segment with SYN and no ACK, an SCTP
-    /// packet that asks for an association.
+    /// Whether it may begin a flow: any UDP datagram, and what [asks](Self::asks) for one.
     #[inline(always)]
     pub(crate) fn opens(&self) -> bool {
-        self.key.proto == proto::UDP
-            || self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+        self.key.proto == proto::UDP || self.asks()
+    }
+
+    /// Whether it asks for a connection: a TCP segment with SYN and no ACK, or an SCTP packet that
+    /// asks for an association.
+    #[inline(always)]
+    pub(crate) fn asks(&self) -> bool {
+        self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
     }
 }
 

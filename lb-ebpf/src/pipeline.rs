@@ -94,7 +94,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         && keeps_backend(datagram, flow, tables)
     {
         let now = tables.now();
-        let due = now.since(flow.seen) >= Tick::PER_SECOND;
+        let due = rows::is_due(flow, now);
         let fate = follow(hook, pkt, datagram, flow, tables, now);
         if due {
             flow.seen = now;
@@ -115,6 +115,10 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         }
         Claim::ClusterIp => open::unclaimed(&datagram.key.dst, tables),
         Claim::Nobody => {
+            // What XDP passes comes by tc.
+            if !hook.xdp && datagram.asks() {
+                rows::make_way(&datagram.key, flows, tables.now());
+            }
             tables.count(Reason::NotService);
             Opening::Passed
         }

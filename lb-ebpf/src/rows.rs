@@ -1,7 +1,7 @@
 //! The two rows of a flow: their tuples, and how they stay in the table.
 
 use lb_common::{
-    Addr, Port,
+    Addr, Port, Tick,
     counters::Reason,
     flow::{Direction, Flow, FlowKey, Half, Route, Staged},
 };
@@ -16,6 +16,12 @@ use crate::{
 /// As a whole word: the verifier loses sight of a counter of 32 bits when it is spilled to the upper
 /// half of a slot, and takes the loop for endless.
 const PROBES: u64 = 8;
+
+/// Whether a row is to be looked after: once in a second of use.
+#[inline(always)]
+pub(crate) fn is_due<A: Addr>(row: &Flow<A>, now: Tick) -> bool {
+    now.since(row.seen) >= Tick::PER_SECOND
+}
 
 /// The staged row of the request.
 #[inline(always)]
@@ -139,6 +145,33 @@ fn is_ours<A: Addr, F: Flows<A>>(key: &FlowKey<A>, reply_key: &FlowKey<A>, flows
             && (row.src, row.sport) == (key.dst, key.dport)
             && (row.dst, row.dport) == (key.src, key.sport)
     })
+}
+
+/// The key of a reply's row that would take what answers a packet which is led nowhere, though its
+/// flow has not been used for a second. The client has opened it, closed it, and now addresses the
+/// backend itself from the same port: nobody tells rows that their flows have ended.
+#[inline(always)]
+pub(crate) fn in_the_way<A: Addr, F: Flows<A>>(
+    key: &FlowKey<A>,
+    flows: &mut F,
+    now: Tick,
+) -> Option<FlowKey<A>> {
+    let answer = FlowKey::new(
+        Direction::Egress,
+        key.proto,
+        (key.dst, key.dport),
+        (key.src, key.sport),
+    );
+    let unused = flows.get(&answer).is_some_and(|row| is_due(row, now));
+    unused.then_some(answer)
+}
+
+/// Removes such a row.
+#[inline(never)]
+pub(crate) fn make_way<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F, now: Tick) {
+    if let Some(unused) = in_the_way(key, flows, now) {
+        flows.remove(&unused);
+    }
 }
 
 /// The tuple a backend answers with: what the stack routes comes back on its way out toward the

@@ -170,6 +170,39 @@ fn flows_follow_a_frontend_that_passes_to_another_service() {
     }
 }
 
+/// A client of a service addresses the backend itself, from the port of a connection that has ended:
+/// it is answered by whom it asked. Which have ended is not known, but which are in use.
+#[test]
+fn a_connection_that_is_not_used_leaves_its_backend_to_those_who_address_that() {
+    let ways = [
+        (Hook::TC_EXTERNAL_INGRESS, Hook::TC_EXTERNAL_EGRESS),
+        (Hook::TC_POD_INGRESS, Hook::TC_POD_EGRESS),
+    ];
+    for family in Family::BOTH {
+        for protocol in [proto::TCP, proto::SCTP] {
+            for (there, back) in ways {
+                let after = |time, frame: fn(u8, SocketAddr, SocketAddr) -> Frame| {
+                    let mut node = node(family, 1);
+                    let (client, backend) = (client(family), backend(family, 0));
+                    node.see(there, &Frame::first(protocol, client, service(family)));
+                    node.wait(time);
+                    let direct = frame(protocol, client, backend);
+                    for hook in [Hook::XDP_EXTERNAL, there] {
+                        assert_eq!(node.see(hook, &direct), (Verdict::Pass, direct.build()));
+                    }
+                    let answer = Frame::next(protocol, backend, client);
+                    let (_, bytes) = node.see(back, &answer);
+                    wire::addresses(&bytes).0
+                };
+                let (service, backend) = (service(family), backend(family, 0));
+                assert_eq!(after(A_WHILE, Frame::first), backend);
+                assert_eq!(after(Duration::ZERO, Frame::first), service, "one in use");
+                assert_eq!(after(A_WHILE, Frame::next), service, "it begins nothing");
+            }
+        }
+    }
+}
+
 /// A retransmitted SYN goes where the first one went, whatever is drawn.
 #[test]
 fn a_repeated_syn_keeps_its_backend() {
