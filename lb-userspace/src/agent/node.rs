@@ -236,14 +236,14 @@ impl Node {
             self.take_dry_runs(ended);
         }
         self.clean_conntrack();
-        let usage = self.controller.usage();
+        let usage = self.controller.usage(now);
         let lines = usage.iter().filter_map(events::nearly_full).collect();
         self.problems.set(Area::Capacity, lines);
         self.problems.set(Area::Servers, self.servers.problems());
+        self.tell_events(&usage);
         let (interfaces, problems) = (self.interfaces(), self.problems.counts());
         let conflicts = self.controller.conflicts().count();
         self.servers.observe(usage, conflicts, interfaces, problems);
-        self.tell_events();
     }
 
     /// Looks for entries of connection tracking that lead UDP clients astray, once services are in

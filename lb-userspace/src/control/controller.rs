@@ -158,16 +158,16 @@ impl<M: LbMaps> Controller<M> {
         Ok((drifted, self.sync(now)))
     }
 
-    /// How full the maps are.
-    pub fn usage(&self) -> Vec<Usage> {
+    /// How full the maps are: entries that cannot be given out now.
+    pub fn usage(&self, now: Instant) -> Vec<Usage> {
         let mut usage = vec![Usage {
             map: SERVICE_NAMES,
-            used: self.ids.used(),
+            used: self.ids.used_at(now),
             capacity: self.ids.capacity(),
         }];
         let capacities = self.maps.capacities();
-        usage.extend(self.v4.usage(capacities.v4));
-        usage.extend(self.v6.usage(capacities.v6));
+        usage.extend(self.v4.usage(capacities.v4, now));
+        usage.extend(self.v6.usage(capacities.v6, now));
         usage
     }
 

@@ -184,7 +184,7 @@ impl<A: Family> State<A> {
     }
 
     /// How full the maps are.
-    pub(super) fn usage(&self, capacities: FamilyCapacities) -> [Usage; 4] {
+    pub(super) fn usage(&self, capacities: FamilyCapacities, now: Instant) -> [Usage; 4] {
         let Realised {
             frontends,
             slots,
@@ -194,7 +194,7 @@ impl<A: Family> State<A> {
         } = &self.realised;
         let pool = |map, pool: &Pool| Usage {
             map,
-            used: pool.used(),
+            used: pool.used_at(now),
             capacity: pool.capacity(),
         };
         let frontends = Usage {

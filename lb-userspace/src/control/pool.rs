@@ -44,6 +44,12 @@ impl Pool {
         self.used
     }
 
+    /// How many are not free at this time, those that wait then included.
+    pub(super) fn used_at(&self, now: Instant) -> u32 {
+        let waited = self.waiting.iter().take_while(|(due, _)| *due <= now);
+        self.used - waited.map(|(_, range)| range.count).sum::<u32>()
+    }
+
     /// Takes `count` adjacent indices; none if there is no such range.
     pub(super) fn allocate(&mut self, count: u32) -> Option<Slots> {
         let (free, offset) = *self.by_count.range((count, 0)..).next()?;
@@ -158,6 +164,7 @@ mod tests {
         pool.retire(taken, due);
         pool.expire(start + Duration::from_millis(4_999));
         assert_eq!((pool.allocate(1), pool.used()), (None, 8));
+        assert_eq!((pool.used_at(start), pool.used_at(due)), (8, 0));
         pool.expire(due);
         assert_eq!(pool.allocate(8), Some(range(0, 8)));
     }

@@ -8,11 +8,11 @@ use crate::{control::Usage, source::kubernetes::Event};
 impl Node {
     /// Tells of what holds and did not hold when it was last looked at. The recorder keeps back
     /// what comes and goes.
-    pub(super) fn tell_events(&mut self) {
+    pub(super) fn tell_events(&mut self, usage: &[Usage]) {
         let events: HashSet<Event> = self
             .conflicts()
             .chain(self.node_ports_everywhere())
-            .chain(self.full_maps())
+            .chain(self.full_maps(usage))
             .collect();
         for event in events.difference(&self.told) {
             self.recorder.publish(event.clone());
@@ -33,11 +33,9 @@ impl Node {
         warnings.map(|note| Event::node_port_addresses(&self.options.node_name, note))
     }
 
-    fn full_maps(&self) -> impl Iterator<Item = Event> {
-        let usage = self.controller.usage();
-        let lines: Vec<_> = usage.iter().filter_map(nearly_full).collect();
-        let node = &self.options.node_name;
-        lines.into_iter().map(|note| Event::nearly_full(node, note))
+    fn full_maps(&self, usage: &[Usage]) -> impl Iterator<Item = Event> {
+        let lines = usage.iter().filter_map(nearly_full);
+        lines.map(|note| Event::nearly_full(&self.options.node_name, note))
     }
 }
 
