@@ -1,17 +1,22 @@
 //! The programs under test: `lb-agent` on a node, and `lbctl` beside it.
 
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsString,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
+use lb_userspace::status::Status;
 
 use crate::{
     process::Process,
+    talk::PATIENCE,
     topology::{CLUSTER_CIDRS, Host, SERVICE_RANGES},
 };
 
@@ -20,6 +25,8 @@ const WHO_IS_A_POD: [&str; 2] = ["--detect-local-mode", "--config"];
 
 /// How long an agent may take until it is ready.
 const START: Duration = Duration::from_secs(20);
+/// Where an agent exposes its metrics, on its node.
+const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 /// What the agent says once everything is attached and the maps are in line with the manifests.
 const READY: &str = "ready:";
 
@@ -134,6 +141,33 @@ pub fn lbctl(node: &Host, args: &[&str]) -> Result<String> {
     command.arg("--bpffs").arg(node.bpffs()).args(args);
     let output = node.netns.output(&mut command)?;
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// What the agent of a node says of itself in the maps.
+pub fn status(node: &Host) -> Result<Status> {
+    let text = lbctl(node, &["maps", "dump", "status", "-o", "json"])?;
+    let mut shown: serde_json::Value = serde_json::from_str(&text)?;
+    Ok(serde_json::from_value(shown["status"].take())?)
+}
+
+/// The metrics that the agent of a node exposes, by name and labels.
+pub fn metrics(node: &Host) -> Result<BTreeMap<String, f64>> {
+    let answer = node.netns.run(|| -> Result<String> {
+        let mut stream = TcpStream::connect_timeout(&METRICS, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })??;
+    let (_, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let lines = body.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').context("a metric without a value")?;
+            Ok((name.to_owned(), value.parse()?))
+        })
+        .collect()
 }
 
 /// Where a program of the workspace is: beside the running one, as cargo puts them.

@@ -43,6 +43,7 @@ pub struct Checks {
     filters: Vec<String>,
     exact: bool,
     list: bool,
+    long: bool,
     passed: usize,
     failed: Vec<String>,
     filtered: usize,
@@ -58,6 +59,7 @@ impl Checks {
             filters,
             exact: flags.iter().any(|flag| flag == "--exact"),
             list: flags.iter().any(|flag| flag == "--list"),
+            long: flags.iter().any(|flag| flag == "--include-ignored"),
             passed: 0,
             failed: Vec::new(),
             filtered: 0,
@@ -66,6 +68,11 @@ impl Checks {
             println!();
         }
         checks
+    }
+
+    /// Whether checks that can take minutes are to take them, as `cargo xtask test --long` asks.
+    pub const fn long(&self) -> bool {
+        self.long
     }
 
     /// Runs the checks that are wanted, in order, on what `build` makes; nothing is made for none.

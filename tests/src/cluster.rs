@@ -171,12 +171,16 @@ impl<S: Source> Cluster<S> {
 
     /// The address of the client, a node or a pod.
     pub fn address(&self, name: &str, family: Family) -> Result<IpAddr> {
-        let addresses = match name {
+        Ok(self.addresses(name)?.of(family))
+    }
+
+    /// Both addresses of the client, a node or a pod.
+    pub fn addresses(&self, name: &str) -> Result<Addresses> {
+        Ok(match name {
             "client" => self.topology.client.addresses,
             "node-a" | "node-b" => self.topology.node(name)?.addresses,
             pod => self.topology.pod(pod)?.addresses,
-        };
-        Ok(addresses.of(family))
+        })
     }
 
     /// What the agents have said.

@@ -25,6 +25,8 @@ use crate::{crafted, netns::Netns, sctp};
 pub struct Answer {
     /// Name of the server, e.g. of its pod.
     pub server: String,
+    /// Port it was reached at.
+    pub port: u16,
     /// Source address and port the server saw.
     pub client: SocketAddr,
 }
@@ -178,6 +180,7 @@ async fn accept(listener: TcpListener, server: Arc<str>) {
 
 async fn converse(stream: TcpStream, server: &str, client: SocketAddr) -> Result<()> {
     stream.set_nodelay(true)?;
+    let port = stream.local_addr()?.port();
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = String::new();
@@ -186,7 +189,7 @@ async fn converse(stream: TcpStream, server: &str, client: SocketAddr) -> Result
             Some(count) => {
                 copy_buf(&mut (&mut reader).take(count.parse()?), &mut writer).await?;
             }
-            None => writer.write_all(&answer(server, client)?).await?,
+            None => writer.write_all(&answer(server, port, client)?).await?,
         }
         line.clear();
     }
@@ -198,7 +201,8 @@ async fn datagrams(socket: UdpSocket, server: Arc<str>) {
     loop {
         // Errors are those of earlier answers (a client that is gone).
         if let Ok((_, client)) = socket.recv_from(&mut datagram).await
-            && let Ok(answer) = answer(&server, client)
+            && let Ok(own) = socket.local_addr()
+            && let Ok(answer) = answer(&server, own.port(), client)
         {
             drop(socket.send_to(&answer, client).await);
         }
@@ -209,7 +213,7 @@ async fn messages(socket: UdpSocket, ports: Arc<[u16]>, server: Arc<str>) {
     let mut packet = [0; 1500];
     loop {
         if let Ok((length, peer)) = socket.recv_from(&mut packet).await {
-            let speak = |port| answer(&server, SocketAddr::new(peer.ip(), port)).ok();
+            let speak = |port, own| answer(&server, own, SocketAddr::new(peer.ip(), port)).ok();
             if let Some(said) = sctp::answer(&packet[..length], peer.ip(), &ports, speak) {
                 drop(socket.send_to(&said, peer).await);
             }
@@ -217,10 +221,11 @@ async fn messages(socket: UdpSocket, ports: Arc<[u16]>, server: Arc<str>) {
     }
 }
 
-fn answer(server: &str, client: SocketAddr) -> Result<Vec<u8>> {
+fn answer(server: &str, port: u16, client: SocketAddr) -> Result<Vec<u8>> {
     let client = SocketAddr::new(client.ip().to_canonical(), client.port());
     let mut line = serde_json::to_vec(&Answer {
         server: server.to_owned(),
+        port,
         client,
     })?;
     line.push(b'\n');

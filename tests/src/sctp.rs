@@ -47,6 +47,11 @@ pub(crate) struct Association {
 }
 
 impl Association {
+    /// Changes how long a step may take from here on.
+    pub(crate) fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(patience))
+    }
+
     /// Asks for an association, from an address that may be unspecified and a port, 0 for one that was
     /// not used lately.
     pub(crate) fn open(to: SocketAddr, from: SocketAddr, patience: Duration) -> io::Result<Self> {
@@ -111,12 +116,12 @@ fn unused_port() -> u16 {
 }
 
 /// What a server at one of these ports says to what `client` sent it; nothing to what is not for
-/// it, or has a wrong checksum. `speak` has the client's port.
+/// it, or has a wrong checksum. `speak` has the client's port and the server's.
 pub(crate) fn answer(
     received: &[u8],
     client: IpAddr,
     ports: &[u16],
-    speak: impl FnOnce(u16) -> Option<Vec<u8>>,
+    speak: impl FnOnce(u16, u16) -> Option<Vec<u8>>,
 ) -> Option<Vec<u8>> {
     let received = Packet::read(content(received, client).ok()?).ok()?;
     let (from, to) = received.ports;
@@ -129,7 +134,7 @@ pub(crate) fn answer(
             Some(packet((to, from), TAG, (INIT_ACK, 0, &granted)))
         }
         (DATA, TAG) => {
-            let message = [&PLACE[..], &speak(from)?].concat();
+            let message = [&PLACE[..], &speak(from, to)?].concat();
             Some(packet((to, from), TAG, (DATA, WHOLE, &message)))
         }
         _ => None,
@@ -228,7 +233,7 @@ mod tests {
     fn a_server_answers_what_is_right_and_for_it() {
         let asked = packet((40_000, 8080), TAG, (DATA, WHOLE, &PLACE));
         let said = |bytes: &[u8]| {
-            let speak = |from: u16| Some(from.to_string().into_bytes());
+            let speak = |from: u16, _| Some(from.to_string().into_bytes());
             answer(bytes, CLIENT, &[8080], speak)
         };
         let answer = said(&asked).unwrap();

@@ -54,8 +54,19 @@ impl Conversation {
         to: SocketAddr,
         from: SocketAddr,
     ) -> io::Result<Self> {
+        Self::open_within(netns, protocol, to, from, PATIENCE)
+    }
+
+    /// The same, with another patience for each step of it.
+    pub fn open_within(
+        netns: &Netns,
+        protocol: Protocol,
+        to: SocketAddr,
+        from: SocketAddr,
+        patience: Duration,
+    ) -> io::Result<Self> {
         netns
-            .run(|| open(protocol, to, from, PATIENCE))
+            .run(|| open(protocol, to, from, patience))
             .map_err(io::Error::other)?
     }
 
@@ -67,6 +78,15 @@ impl Conversation {
             Socket::Sctp(association) => association.ask(b"who\n").map_err(no_answer)?,
         };
         Ok(serde_json::from_slice(&line)?)
+    }
+
+    /// Changes how long a step may take from here on.
+    pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.get_ref().set_read_timeout(Some(patience)),
+            Socket::Udp(socket) => socket.set_read_timeout(Some(patience)),
+            Socket::Sctp(association) => association.set_patience(patience),
+        }
     }
 
     /// Our own end.
@@ -137,7 +157,7 @@ impl Loose {
 }
 
 /// The address that means any, of the family of `ip`.
-fn unspecified(ip: IpAddr) -> IpAddr {
+pub fn unspecified(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -157,8 +177,7 @@ pub fn ask_within(
     patience: Duration,
 ) -> io::Result<Answer> {
     let from = SocketAddr::new(unspecified(to.ip()), 0);
-    let open = || open(protocol, to, from, patience);
-    netns.run(open).map_err(io::Error::other)??.ask()
+    Conversation::open_within(netns, protocol, to, from, patience)?.ask()
 }
 
 fn open(

@@ -46,7 +46,13 @@ impl Access {
         Ok(Client::try_from(self.admin_config().await?)?)
     }
 
-    /// The same, for connections on which the server shows the certificate it was given last.
+    /// The same, of another server.
+    pub(super) async fn admin_at(&self, server: SocketAddr) -> Result<Client> {
+        let file = self.kubeconfig(ADMIN.0, Some(ADMIN.1), server)?;
+        Ok(Client::try_from(config(&file).await?)?)
+    }
+
+    /// One for connections on which the server shows the certificate it was given last.
     pub(super) async fn newest(&self) -> Result<Client> {
         let mut config = self.admin_config().await?;
         config.tls_server_name = Some(self.pki.served_name());
@@ -54,9 +60,7 @@ impl Access {
     }
 
     async fn admin_config(&self) -> Result<Config> {
-        let kubeconfig = Kubeconfig::read_from(self.admin_kubeconfig())?;
-        let options = KubeConfigOptions::default();
-        Ok(Config::from_custom_kubeconfig(kubeconfig, &options).await?)
+        config(&self.admin_kubeconfig()).await
     }
 
     /// See [`ControlPlane::kubeconfig`](super::ControlPlane::kubeconfig).
@@ -78,6 +82,12 @@ impl Access {
         self.dir
             .join(format!("{user}.{}.kubeconfig", server.port()))
     }
+}
+
+async fn config(kubeconfig: &Path) -> Result<Config> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    let options = KubeConfigOptions::default();
+    Ok(Config::from_custom_kubeconfig(kubeconfig, &options).await?)
 }
 
 /// The files of a service account: `token`, `ca.crt` and `namespace`, as in a Pod.

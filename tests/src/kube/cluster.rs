@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, path::PathBuf};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{ADDRESS, ControlPlane, Options, objects};
+use super::{ADDRESS, Account, ControlPlane, Options, objects};
 use crate::{
     cluster::{Cluster, NODES, Source},
     site::Site,
@@ -40,6 +40,13 @@ impl Api {
     /// The same as this user, with the rights bound to it.
     pub fn reach_as(&mut self, user: &str, node: &Host, server: SocketAddr) -> Result<()> {
         let file = self.control.kubeconfig(user, None, server)?;
+        self.kubeconfigs.insert(node.name, file);
+        Ok(())
+    }
+
+    /// The same as this service account, with its files.
+    pub fn reach_with(&mut self, account: &Account, node: &Host, server: SocketAddr) -> Result<()> {
+        let file = account.kubeconfig(server)?;
         self.kubeconfigs.insert(node.name, file);
         Ok(())
     }

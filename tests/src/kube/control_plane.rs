@@ -17,6 +17,7 @@ use super::{
     etcd,
     network::{ADDRESS, HOST, Network},
     pki::{Pki, Signer},
+    replica::{self, Replica},
 };
 use crate::{
     command,
@@ -46,7 +47,7 @@ const CONTROLLERS: [&str; 6] = [
     "serviceaccount-controller",
 ];
 /// How long a part may take until it is ready, on a busy machine.
-const START: Duration = Duration::from_secs(60);
+pub(super) const START: Duration = Duration::from_secs(60);
 /// How long a single question may take meanwhile.
 const PROBE: Duration = Duration::from_secs(2);
 
@@ -108,7 +109,7 @@ impl ControlPlane {
         let pki = Pki::new(dir.join("pki"), &NAMES)?;
         let access = Access::new(dir.join("access"), pki)?;
         let etcd = Process::start("etcd", netns, &dir, &mut etcd::command(&dir)?)?;
-        let mut command = api_server_command(&access.pki, &options)?;
+        let mut command = api_server_command(&access.pki, &options, ADDRESS)?;
         let api_server = Process::start("kube-apiserver", netns, &dir, &mut command)?;
         let client = inside.run(access.admin())??;
         let mut control = Self {
@@ -235,10 +236,22 @@ impl ControlPlane {
     /// Starts the API server again, with the objects there were, and waits until it is ready.
     pub fn start_api_server(&mut self) -> Result<()> {
         self.api_server.kill();
-        let mut command = api_server_command(&self.access.pki, &self.options)?;
+        let mut command = api_server_command(&self.access.pki, &self.options, ADDRESS)?;
         let (netns, dir) = (&self.network.netns, self.site.dir());
         self.api_server = Process::start("kube-apiserver", netns, &dir, &mut command)?;
         self.wait_ready()
+    }
+
+    /// Another API server, which stays when this one is killed.
+    pub fn replica(&self) -> Result<Replica> {
+        let (access, address) = (&self.access, replica::ADDRESS);
+        let mut command = api_server_command(&access.pki, &self.options, address)?;
+        // The endpoints of the Service of API servers are the other one's to tell.
+        command.arg("--endpoint-reconciler-type=none");
+        let (netns, dir) = (&self.network.netns, self.site.dir());
+        let process = Process::start("replica", netns, &dir, &mut command)?;
+        let client = self.inside.run(access.admin_at(address))??;
+        Replica::new(process, client, &self.inside)
     }
 
     /// Has `etcd` forget the history of all objects; the resource version before which it has. An API
@@ -291,12 +304,8 @@ impl ControlPlane {
     /// Waits until the API server is ready and shows the certificate it was given last.
     fn wait_ready(&mut self) -> Result<()> {
         let (inside, access) = (&self.inside, &self.access);
-        self.api_server.until(START, |_| {
-            inside.run(async {
-                let probe = tokio::time::timeout(PROBE, probe(access));
-                probe.await.context("there is no answer")?
-            })?
-        })
+        self.api_server
+            .until(START, |_| ready(inside, async || access.newest().await))
     }
 
     fn start_controllers(&mut self) -> Result<()> {
@@ -333,9 +342,18 @@ impl ControlPlane {
     }
 }
 
-/// Asks for all that has to be there before objects can be made.
-async fn probe(access: &Access) -> Result<()> {
-    let client = access.newest().await?;
+/// Asks once, as this client, for all that has to be there before objects can be made.
+pub(super) fn ready<F>(inside: &Inside, client: impl FnOnce() -> F + Send) -> Result<()>
+where
+    F: Future<Output = Result<Client>> + Send,
+{
+    inside.run(async {
+        let probe = tokio::time::timeout(PROBE, async { probe(client().await?).await });
+        probe.await.context("there is no answer")?
+    })?
+}
+
+async fn probe(client: Client) -> Result<()> {
     client
         .request_text(Request::get("/readyz").body(Vec::new())?)
         .await?;
@@ -348,10 +366,10 @@ async fn probe(access: &Access) -> Result<()> {
     Ok(())
 }
 
-fn api_server_command(pki: &Pki, options: &Options) -> Result<Command> {
+fn api_server_command(pki: &Pki, options: &Options, address: SocketAddr) -> Result<Command> {
     let mut command = program("kube-apiserver")?;
     command.arg(etcd::api_server_flag());
-    command.arg(format!("--secure-port={}", ADDRESS.port()));
+    command.arg(format!("--secure-port={}", address.port()));
     command.arg(format!("--advertise-address={HOST}"));
     command.arg(format!("--service-cluster-ip-range={SERVICE_RANGES}"));
     command.arg("--authorization-mode=Node,RBAC");

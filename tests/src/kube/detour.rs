@@ -62,7 +62,7 @@ impl Detour {
         self.address
     }
 
-    /// Has each reply come later by this much.
+    /// Has each reply come later by this much, those on their way included.
     pub fn delay(&self, delay: Duration) {
         self.state.send_modify(|state| state.delay = delay);
     }
@@ -155,22 +155,20 @@ async fn replies(
     mut state: watch::Receiver<State>,
 ) -> io::Result<()> {
     let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(PIECES);
-    let delays = state.clone();
     let read = async move {
         loop {
             let mut piece = vec![0; PIECE];
             // A connection that broke ends here as one that was closed.
             let length = from.read(&mut piece).await.unwrap_or(0);
             piece.truncate(length);
-            let due = Instant::now() + delays.borrow().delay;
-            if sender.send((due, piece)).await.is_err() || length == 0 {
+            if sender.send((Instant::now(), piece)).await.is_err() || length == 0 {
                 return;
             }
         }
     };
     let write = async move {
-        while let Some((due, piece)) = receiver.recv().await {
-            sleep_until(due).await;
+        while let Some((came, piece)) = receiver.recv().await {
+            is_due(came, &mut state).await;
             speaks(&mut state).await;
             if piece.is_empty() {
                 return to.shutdown().await;
@@ -181,6 +179,18 @@ async fn replies(
     };
     let ((), written) = tokio::join!(read, write);
     written
+}
+
+/// Waits until what came at that time has been delayed enough.
+async fn is_due(came: Instant, state: &mut watch::Receiver<State>) {
+    loop {
+        let due = came + state.borrow_and_update().delay;
+        tokio::select! {
+            () = sleep_until(due) => return,
+            // An error means that the detour is gone, and this task with it.
+            Ok(()) = state.changed() => {}
+        }
+    }
 }
 
 /// Waits until nothing is held back.

@@ -19,6 +19,7 @@ mod kube_proxy;
 mod network;
 pub mod objects;
 mod pki;
+mod replica;
 mod runtime;
 
 pub use access::Account;
@@ -28,4 +29,5 @@ pub use detour::Detour;
 pub use kube_proxy::{KubeProxy, Mode};
 pub use network::{ADDRESS, INTERFACE};
 pub use pki::Signer;
+pub use replica::Replica;
 pub use runtime::Inside;

@@ -10,12 +10,16 @@ use lb_userspace::{
     control::{Controller, NodePortAddress, Settings},
     maps::{Dump, Fault, Faulty, LbMaps},
 };
+use tests::{
+    frontends::{
+        Frontends, Live, actual, affinities, expected, health_checks, keeping, listed, live, served,
+    },
+    random::Random,
+};
 
 use crate::{
-    expected::{Frontends, actual, affinities, expected, health_checks},
-    live::{Live, keeping, listed, live, served},
     watched::Watched,
-    world::{NODE, Random, World},
+    world::{NODE, World},
 };
 
 /// Whether operations fail.
@@ -57,8 +61,8 @@ pub(crate) fn churn<M: LbMaps>(maps: M, steps: usize, seed: u64, faults: Faults)
     let watched = Watched::new(maps, now, GRACE);
     let mut churn = Churn {
         controller: Controller::new(Faulty::new(watched), settings.clone()),
-        world: World::default(),
-        random: Random(seed),
+        world: World::new(settings.node_port_addresses.clone()),
+        random: Random::new(seed),
         settings,
         now,
         faults,
@@ -96,7 +100,7 @@ impl<M: LbMaps> Churn<M> {
             Some(batch) => self.controller.apply(batch, self.now),
             None => self
                 .controller
-                .set_node_addresses(self.world.own.clone(), self.now),
+                .set_node_addresses(self.world.here.own.clone(), self.now),
         };
     }
 
@@ -150,8 +154,9 @@ impl<M: LbMaps> Churn<M> {
 
     fn compare(&mut self, step: usize) {
         let dump = self.controller.maps().dump().unwrap();
-        let wanted = expected(&self.world, &self.settings.node_port_addresses);
-        let found = actual(&dump);
+        let (objects, here) = (&self.world.objects, &self.world.here);
+        let wanted = expected(objects, here);
+        let found = actual(&dump).unwrap();
         for (key, leads) in &wanted {
             assert_eq!(found.get(key), Some(leads), "step {step}, {key:?}");
         }
@@ -162,11 +167,11 @@ impl<M: LbMaps> Churn<M> {
         );
         assert_eq!(
             self.controller.health_checks(),
-            &health_checks(&self.world),
+            &health_checks(objects, here),
             "step {step}"
         );
         self.compare_backends(step, &found, &dump);
-        let found = [affinities::<V4>(&dump), affinities::<V6>(&dump)];
+        let found = [affinities::<V4>(&dump), affinities::<V6>(&dump)].map(Result::unwrap);
         for (family, found) in found.into_iter().enumerate() {
             self.compare_affinity(step, family, found, &dump.names);
         }
@@ -174,9 +179,8 @@ impl<M: LbMaps> Churn<M> {
 
     /// What no frontend leads to lives on only for the flows it has, and they find it as it was.
     fn compare_backends(&mut self, step: usize, frontends: &Frontends, dump: &Dump) {
-        let (listed, keeping) = (listed(frontends), keeping(&self.world));
-        let mut found = live::<V4>(dump);
-        found.extend(live::<V6>(dump));
+        let keeping = keeping(&self.world.objects, &self.world.here);
+        let (listed, found) = (listed(frontends), live(dump).unwrap());
         // With faults it may have been listed in between.
         let faults = self.faults == Faults::Some;
         for endpoint in found.keys().filter(|endpoint| !listed.contains(endpoint)) {
@@ -234,7 +238,7 @@ impl<M: LbMaps> Churn<M> {
         let maps = self.controller.into_maps();
         let mut controller = Controller::new(maps, self.settings.clone());
         controller.adopt().unwrap();
-        let early = controller.set_node_addresses(self.world.own.clone(), self.now);
+        let early = controller.set_node_addresses(self.world.here.own.clone(), self.now);
         let first = controller.apply(self.world.whole(), self.now);
         assert_eq!(
             (early.operations, first.operations),
@@ -255,9 +259,7 @@ impl<M: LbMaps> Churn<M> {
         assert!(
             dump.names.is_empty() && dump.v4.frontends.is_empty() && dump.v6.frontends.is_empty()
         );
-        let rested = self.now + GRACE;
-        self.controller.apply(self.world.whole(), rested);
-        for usage in self.controller.usage() {
+        for usage in self.controller.usage(self.now + GRACE) {
             assert_eq!(usage.used, 0, "{usage:?}");
         }
     }

@@ -4,11 +4,7 @@
 #[cfg(test)]
 mod churn;
 #[cfg(test)]
-mod expected;
-#[cfg(test)]
 mod kernel;
-#[cfg(test)]
-mod live;
 #[cfg(test)]
 mod watched;
 #[cfg(test)]

@@ -7,47 +7,25 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_userspace::model::{
-    Batch, Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Protocol, Service,
-    ServicePort, ServiceType, TrafficPolicy,
+use lb_userspace::{
+    control::NodePortAddresses,
+    model::{
+        Batch, Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Protocol, Service,
+        ServicePort, ServiceType, TrafficPolicy,
+    },
 };
-
-/// A seeded source of randomness (splitmix64).
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    /// A number below `bound`.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % bound as u64).unwrap()
-    }
-
-    /// True once in `n` times.
-    pub(crate) fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Clone>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())].clone()
-    }
-
-    fn some<T: Clone>(&mut self, of: &[T]) -> Vec<T> {
-        of.iter().filter(|_| self.one_in(3)).cloned().collect()
-    }
-}
+use tests::{
+    frontends::{Here, Objects},
+    random::Random,
+};
 
 pub(crate) const NODE: &str = "here";
 
-/// The objects as they stand.
-#[derive(Clone, Default)]
+/// The objects as they stand, and the node.
+#[derive(Clone)]
 pub(crate) struct World {
-    pub(crate) services: BTreeMap<ObjectName, Service>,
-    pub(crate) slices: BTreeMap<ObjectName, EndpointSlice>,
-    pub(crate) node: Option<Node>,
-    pub(crate) own: Vec<IpAddr>,
+    pub(crate) objects: Objects,
+    pub(crate) here: Here,
 }
 
 /// A Service name.
@@ -61,6 +39,17 @@ fn ips(list: &[&str]) -> Vec<IpAddr> {
 }
 
 impl World {
+    /// No objects yet; node ports are served on these addresses.
+    pub(crate) fn new(node_ports: NodePortAddresses) -> Self {
+        Self {
+            objects: Objects::default(),
+            here: Here {
+                node_ports,
+                ..Here::new(NODE)
+            },
+        }
+    }
+
     /// Changes one to three objects.
     pub(crate) fn change(&mut self, random: &mut Random) -> Batch {
         let changes = (0..=random.below(3))
@@ -95,7 +84,7 @@ impl World {
 
     /// New addresses on the node's interfaces.
     pub(crate) fn change_addresses(&mut self, random: &mut Random) {
-        self.own = random.some(&ips(&[
+        self.here.own = random.some(&ips(&[
             "127.0.0.1",
             "192.0.2.2",
             "192.0.2.3",
@@ -105,11 +94,11 @@ impl World {
 
     /// Everything, as one batch.
     pub(crate) fn whole(&self) -> Batch {
-        let services = self.services.values().cloned();
-        let slices = self.slices.values().cloned();
+        let services = self.objects.services.values().cloned();
+        let slices = self.objects.slices.values().cloned();
         let services = services.map(|service| Change::Service(service.name.clone(), Some(service)));
         let slices = slices.map(|slice| Change::Slice(slice.name.clone(), Some(slice)));
-        let node = std::iter::once(Change::Node(self.node.clone()));
+        let node = std::iter::once(Change::Node(self.here.node.clone()));
         Batch {
             changes: slices.chain(services).chain(node).collect(),
             ..Batch::default()
@@ -118,8 +107,8 @@ impl World {
 
     /// Removes everything.
     pub(crate) fn end(&mut self) -> Batch {
-        let services = std::mem::take(&mut self.services).into_keys();
-        let slices = std::mem::take(&mut self.slices).into_keys();
+        let services = std::mem::take(&mut self.objects.services).into_keys();
+        let slices = std::mem::take(&mut self.objects.slices).into_keys();
         let services = services.map(|name| Change::Service(name, None));
         Batch {
             changes: services
@@ -132,7 +121,7 @@ impl World {
     /// Every address a Service's slices hold.
     pub(crate) fn endpoints(&self) -> BTreeMap<ObjectName, BTreeSet<SocketAddr>> {
         let mut all: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-        for slice in self.slices.values() {
+        for slice in self.objects.slices.values() {
             let owner = ObjectName::new(&slice.name.namespace, &slice.service);
             let sockets = slice.endpoints.iter().flat_map(|endpoint| {
                 let ports = slice.ports.iter();
@@ -145,11 +134,13 @@ impl World {
 
     fn record(&mut self, change: &Change) {
         match change.clone() {
-            Change::Service(name, Some(service)) => drop(self.services.insert(name, service)),
-            Change::Service(name, None) => drop(self.services.remove(&name)),
-            Change::Slice(name, Some(slice)) => drop(self.slices.insert(name, slice)),
-            Change::Slice(name, None) => drop(self.slices.remove(&name)),
-            Change::Node(node) => self.node = node,
+            Change::Service(name, Some(service)) => {
+                drop(self.objects.services.insert(name, service));
+            }
+            Change::Service(name, None) => drop(self.objects.services.remove(&name)),
+            Change::Slice(name, Some(slice)) => drop(self.objects.slices.insert(name, slice)),
+            Change::Slice(name, None) => drop(self.objects.slices.remove(&name)),
+            Change::Node(node) => self.here.node = node,
             // The programs' business, not a service's.
             Change::ServiceNetworks(_) => {}
         }
@@ -157,7 +148,7 @@ impl World {
 
     fn change_service(&mut self, random: &mut Random) -> Change {
         let name = service_name(random);
-        let mut service = match self.services.get(&name) {
+        let mut service = match self.objects.services.get(&name) {
             Some(service) if !random.one_in(4) => service.clone(),
             _ => new_service(name.clone(), random),
         };
@@ -182,7 +173,7 @@ impl World {
 
     fn change_endpoint(&mut self, random: &mut Random) -> Change {
         let (name, v6) = slice_name(random);
-        let Some(mut slice) = self.slices.get(&name).cloned() else {
+        let Some(mut slice) = self.objects.slices.get(&name).cloned() else {
             return replace_slice(random);
         };
         if let Some(last) = slice.endpoints.last_mut() {

@@ -12,7 +12,7 @@ use std::{path::Path, process::ExitCode};
 use anyhow::{Context, Result, ensure};
 use lb_userspace::status::{Mode, Status};
 use tests::{
-    agent::lbctl,
+    agent,
     capture::Capture,
     checks::{Check, Checks},
     cluster::Cluster,
@@ -55,12 +55,7 @@ impl World {
 
     /// What the agent of a node says of itself, as `lbctl` shows it.
     fn status(&self, node: &str) -> Result<Status> {
-        let text = lbctl(
-            self.cluster.topology.node(node)?,
-            &["maps", "dump", "status", "-o", "json"],
-        )?;
-        let mut shown: serde_json::Value = serde_json::from_str(&text)?;
-        Ok(serde_json::from_value(shown["status"].take())?)
+        agent::status(self.cluster.topology.node(node)?)
     }
 
     fn open(&self, question: Question) -> Result<Conversation> {

@@ -1,9 +1,9 @@
 //! Who answers, and whom they take the client for, on every path a packet can take.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use tests::{checks::Check, cluster::Target, echo::Protocol, topology::Family};
+use tests::{checks::Check, cluster::Target, echo::Protocol, talk::Conversation, topology::Family};
 
 use crate::{Question, World, kinds};
 
@@ -89,6 +89,10 @@ pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
         named_target_ports,
     ));
     checks.push(Check::new(format!("{group}::spread"), spread));
+    checks.push(Check::new(
+        format!("{group}::the_same_port_by_another_way"),
+        another_way,
+    ));
     checks
 }
 
@@ -167,5 +171,36 @@ fn spread(world: &mut World) -> Result<()> {
         count.len() == 3 && count.values().all(|n| (130..=270).contains(n)),
         "{count:?}"
     );
+    Ok(())
+}
+
+/// Of a client that reaches a backend by one node, then by the other, then straight, each time from
+/// the port it had before: every answer is from whom it asked.
+fn another_way(world: &mut World) -> Result<()> {
+    const PORT: u16 = 40_321;
+    let straight = |family| {
+        Ok(SocketAddr::new(
+            world.cluster.address("pod-1", family)?,
+            8080,
+        ))
+    };
+    let by_node_a = |family| POD_1_AT_NODE_A.of(family);
+    let by_node_b = |family| POD_1_CLUSTER.of(family);
+    let ways: [&dyn Fn(Family) -> Result<SocketAddr>; 3] = [&by_node_a, &by_node_b, &straight];
+    let netns = world.cluster.netns("pod-3")?;
+    for way in ways {
+        for family in Family::BOTH {
+            let to = way(family)?;
+            let answer = Conversation::open(netns, Protocol::Tcp, to, PORT)?.ask();
+            let answer = answer.with_context(|| format!("pod-3 at {to}"))?;
+            ensure!(
+                answer.server == "pod-1",
+                "{} answered at {to}",
+                answer.server
+            );
+        }
+        // Connections that ended count as unused after a second.
+        thread::sleep(Duration::from_millis(1_100));
+    }
     Ok(())
 }

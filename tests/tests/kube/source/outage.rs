@@ -31,9 +31,7 @@ pub(super) fn slow_server(world: &mut World) -> Result<()> {
     })?;
     detour.delay(Duration::ZERO);
     control.apply_yaml(&service("slow", 82))?;
-    told.until(DELAY + BACK, |told| {
-        told.has("Service default/slow", &port(82))
-    })
+    told.until(BACK, |told| told.has("Service default/slow", &port(82)))
 }
 
 /// A server that says nothing is noticed, and back in no time.
