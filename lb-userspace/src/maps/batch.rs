@@ -13,6 +13,7 @@ use rustix::io::Errno;
 /// The command of `bpf()`, and what it takes of `union bpf_attr`.
 const LOOKUP_BATCH: libc::c_int = 24;
 #[repr(C)]
+#[expect(clippy::struct_field_names, reason = "they are the kernel's")]
 struct Batch {
     in_batch: u64,
     out_batch: u64,

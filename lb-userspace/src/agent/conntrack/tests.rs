@@ -144,7 +144,7 @@ fn g02_what_leads_to_the_service_that_has_an_address_is_good() {
         let mut index = index(true);
         let service = other(name, created);
         let change = Change::Service(service.name.clone(), Some(service));
-        index.apply(&change, &mut crate::control::index::Touched::default());
+        index.apply(change, &mut crate::control::index::Touched::default());
         let services = Services::of(&index, &BTreeSet::new());
         assert_eq!(services.relation(&entry), expected, "{name}, {created}");
     }
