@@ -41,10 +41,13 @@ impl fmt::Debug for Process {
 /// What a program has taken of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// CPU time, of the program and of the kernel for it, in steps of a clock tick.
+    /// CPU time, of the program, of those it started that have ended, and of the kernel for them,
+    /// in steps of a clock tick.
     pub cpu: Duration,
     /// Bytes of memory that are its own or shared, and present.
     pub resident: u64,
+    /// Those among them that no file and no shared memory is behind.
+    pub anonymous: u64,
     /// The most bytes that were ever present.
     pub peak: u64,
 }
@@ -186,12 +189,13 @@ impl Usage {
             let kilobytes = kilobytes.with_context(|| format!("there is no {name}"))?;
             Ok(kilobytes.parse::<u64>()? * 1024)
         };
-        // The name, in parentheses, may hold anything; utime and stime are fields 14 and 15 of all.
+        // The name, in parentheses, may hold anything; utime, stime and those of children are
+        // fields 14 to 17 of all.
         let after_name = stat.rsplit(')').next().unwrap_or_default();
         let ticks = after_name
             .split_whitespace()
             .skip(11)
-            .take(2)
+            .take(4)
             .try_fold(0, |sum, ticks| {
                 Ok::<_, anyhow::Error>(sum + ticks.parse::<u64>()?)
             })?;
@@ -199,6 +203,7 @@ impl Usage {
         Ok(Self {
             cpu: tick * u32::try_from(ticks)?,
             resident: bytes("VmRSS:")?,
+            anonymous: bytes("RssAnon:")?,
             peak: bytes("VmHWM:")?,
         })
     }

@@ -46,7 +46,7 @@ enum Verb {
         /// Run only tests whose name contains one of these, and no other checks.
         filters: Vec<String>,
     },
-    /// Measure: `bench datapath [--json] [--check]` (needs root).
+    /// Measure: `bench datapath` or `bench control-plane`, `[--json] [--check]` (needs root).
     #[command(disable_help_flag = true)]
     Bench {
         /// What to measure, and its options; see `bench --help`.
@@ -91,16 +91,31 @@ fn main() -> ExitCode {
 fn demo(options: &[String]) -> Result<()> {
     tools::debian_packages(tools::NETWORK)?;
     ebpf::build(&[])?;
-    // The demo starts the agent and lbctl, which stand beside it.
-    run(cargo()
-        .args(["build", "--release", "--bins"])
-        .args(["--package=lb-userspace", "--package=tests"]))?;
+    build_binaries()?;
     become_binary("demo", options)
 }
 
 fn bench(options: &[String]) -> Result<()> {
     ebpf::build(&[])?;
+    if options.iter().any(|word| word == "control-plane") {
+        let needs = [
+            tools::NETWORK,
+            tools::NFTABLES,
+            tools::IPTABLES,
+            tools::STRACE,
+        ];
+        needs.into_iter().try_for_each(tools::debian_packages)?;
+        kube_assets::provide()?;
+        build_binaries()?;
+    }
     become_binary("bench", options)
+}
+
+/// What is started as processes stands beside what starts it.
+fn build_binaries() -> Result<()> {
+    run(cargo()
+        .args(["build", "--release", "--bins"])
+        .args(["--package=lb-userspace", "--package=tests"]))
 }
 
 fn become_binary(name: &str, options: &[String]) -> Result<()> {

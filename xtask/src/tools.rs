@@ -73,6 +73,9 @@ pub(crate) const NFTABLES: &[Package] = &[Package::with_program("nftables", "nft
 /// What it programs with in its other mode.
 pub(crate) const IPTABLES: &[Package] = &[Package::with_program("iptables", "iptables")];
 
+/// What counts system calls.
+pub(crate) const STRACE: &[Package] = &[Package::with_program("strace", "strace")];
+
 /// What the database of advisories is fetched with.
 const GIT: &[Package] = &[Package::with_program("git", "git")];
 

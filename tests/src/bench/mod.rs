@@ -1,15 +1,18 @@
-//! `cargo xtask bench datapath`: what a packet costs, held against the price of the primitives it
-//! cannot do without.
+//! `cargo xtask bench`: figures, held against what was asked. [`control_plane`] is what it costs to
+//! follow a cluster; all else here is `bench datapath`: what a packet costs, held against the price of
+//! the primitives it cannot do without.
 //!
-//! Everything is measured by `BPF_PROG_TEST_RUN` of an outer program that lays a fresh packet
+//! There everything is measured by `BPF_PROG_TEST_RUN` of an outer program that lays a fresh packet
 //! before each run of the target (`lb-ebpf/src/bench`). Floor, primitive and path are timed in
 //! turn, round by round, on one CPU; a figure is the median over the rounds of the difference.
 
+pub mod control_plane;
 mod extent;
 mod measure;
 mod packet;
 mod report;
 mod rows;
+mod table;
 mod world;
 
 pub use extent::Extent;

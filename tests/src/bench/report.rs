@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+
+use super::table::table;
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]
@@ -55,9 +56,7 @@ impl Row {
 impl Report {
     /// The figures for people.
     pub fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header([
+        let header = [
             "PATH",
             "HOOK",
             "FAMILY",
@@ -70,9 +69,9 @@ impl Report {
             "RATIO",
             "LIMIT",
             "",
-        ]);
-        for row in &self.rows {
-            table.add_row([
+        ];
+        let rows = self.rows.iter().map(|row| {
+            vec![
                 row.path.to_owned(),
                 row.hook.to_owned(),
                 row.family.to_owned(),
@@ -86,17 +85,9 @@ impl Report {
                 row.limit_ns
                     .map_or(String::new(), |limit| format!("{limit:.1}")),
                 if row.is_over() { "OVER" } else { "" }.to_owned(),
-            ]);
-        }
-        for column in 3..11 {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        let mut text = table
-            .lines()
-            .map(|line| line.trim_end().to_owned() + "\n")
-            .collect::<String>();
+            ]
+        });
+        let mut text = table(&header, rows);
         let _ = writeln!(
             text,
             "\nfloor {:.1} ns, one v4 flow lookup {:.1} ns net of it",

@@ -193,6 +193,12 @@ impl ControlPlane {
         self.run(async |client| apply::none(&client, objects).await)
     }
 
+    /// Puts objects into `etcd` past the API server, as when a backup is restored, by their places
+    /// there (`/registry/…`). They have to be as the API server would have completed them.
+    pub fn restore(&self, objects: &[(String, Value)]) -> Result<()> {
+        self.inside.run(etcd::put(objects))?
+    }
+
     /// Runs `kubectl` as an administrator, with `input` on its standard input; what it prints.
     pub fn kubectl(&self, args: &[&str], input: &str) -> Result<String> {
         let mut command = program("kubectl")?;

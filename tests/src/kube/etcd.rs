@@ -4,6 +4,7 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use http::Request;
+use k8s_openapi::ByteString;
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
@@ -11,6 +12,8 @@ use super::assets::program;
 
 const ADDRESS: &str = "http://127.0.0.1:2379";
 const PEERS: &str = "http://127.0.0.1:2380";
+/// Objects that are put at a time; `etcd` takes up to 128.
+const AT_A_TIME: usize = 100;
 
 /// How it is started.
 pub(super) fn command(dir: &Path) -> Result<Command> {
@@ -43,6 +46,21 @@ pub(super) async fn compact() -> Result<u64> {
     let compaction = json!({ "revision": revision, "physical": true });
     post(&client, "/v3/kv/compaction", &compaction).await?;
     Ok(revision.parse()?)
+}
+
+/// Puts objects in their places, whatever was there.
+pub(super) async fn put(objects: &[(String, Value)]) -> Result<()> {
+    let client = Client::try_from(Config::new(ADDRESS.parse()?))?;
+    for objects in objects.chunks(AT_A_TIME) {
+        let puts = objects.iter().map(|(place, object)| {
+            let value = ByteString(serde_json::to_vec(object)?);
+            let place = ByteString(place.as_bytes().to_vec());
+            Ok(json!({ "requestPut": { "key": place, "value": value } }))
+        });
+        let puts = puts.collect::<Result<Vec<_>>>()?;
+        post(&client, "/v3/kv/txn", &json!({ "success": puts })).await?;
+    }
+    Ok(())
 }
 
 async fn post(client: &Client, path: &str, body: &Value) -> Result<Value> {

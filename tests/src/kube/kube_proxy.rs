@@ -58,6 +58,8 @@ impl KubeProxy {
             "healthzBindAddress": Self::HEALTH,
             "metricsBindAddress": Self::METRICS,
             "conntrack": { "maxPerCore": 0, "min": 0 },
+            // It tells of each time it programs.
+            "logging": { "verbosity": 2 },
         });
         let name = format!("kube-proxy-{node}-{}", mode.name());
         let file = control.dir().join(format!("{name}.conf"));
