@@ -62,6 +62,47 @@ impl Failure {
     }
 }
 
+/// How often in a row a watch has come to nothing with a server that can be reached. One that cannot
+/// be is for the link to wait for, on behalf of all watches: when it is back, none of them is to rest
+/// for what it has not done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Failures(u32);
+
+impl Failures {
+    /// Takes note of a failure; `down` says whether the link has lost the server.
+    pub(super) fn note(&mut self, failure: &Failure, down: bool) {
+        let out_of_reach = down && matches!(failure, Failure::Lost(_));
+        self.0 = if out_of_reach {
+            0
+        } else {
+            self.0.saturating_add(1)
+        };
+    }
+
+    /// All is well.
+    pub(super) fn clear(&mut self) {
+        self.0 = 0;
+    }
+
+    /// How many.
+    pub(super) const fn count(self) -> u32 {
+        self.0
+    }
+
+    /// After how many failures the watch has to rest, since it has just come to nothing by this one; none
+    /// if it may try again at once.
+    pub(super) const fn to_rest_for(self, failure: &Failure) -> Option<u32> {
+        match failure {
+            // A stream that broke is opened again, and what has expired is listed.
+            Failure::Lost(_) | Failure::Expired if self.0 <= 1 => None,
+            Failure::Lost(_)
+            | Failure::Expired
+            | Failure::Refused { .. }
+            | Failure::Unreadable(_) => Some(self.0),
+        }
+    }
+}
+
 /// The cause behind all causes: what is in front of it tells the path of the error through the
 /// layers of the client.
 pub(super) fn root(error: &(dyn Error + 'static)) -> String {
@@ -90,4 +131,56 @@ pub(super) struct Trouble {
     pub(super) unreachable: bool,
     /// Why.
     pub(super) cause: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost() -> Failure {
+        Failure::Lost("connection refused".to_owned())
+    }
+
+    fn refused() -> Failure {
+        Failure::Refused {
+            code: 403,
+            message: "forbidden".to_owned(),
+        }
+    }
+
+    /// After these failures of a watch, each with whether the link is down by then.
+    fn rest_after(failures: &[(Failure, bool)]) -> Option<u32> {
+        let mut count = Failures::default();
+        for (failure, down) in failures {
+            count.note(failure, *down);
+        }
+        count.to_rest_for(&failures.last().unwrap().0)
+    }
+
+    #[test]
+    fn a_single_failure_is_tried_again_at_once_unless_it_is_the_servers_word() {
+        assert_eq!(rest_after(&[(lost(), false)]), None);
+        assert_eq!(rest_after(&[(Failure::Expired, false)]), None);
+        assert_eq!(rest_after(&[(refused(), false)]), Some(1));
+    }
+
+    #[test]
+    fn failures_in_a_row_have_a_watch_rest() {
+        assert_eq!(rest_after(&[(lost(), false), (lost(), false)]), Some(2));
+        let expired = [(Failure::Expired, false), (Failure::Expired, false)];
+        assert_eq!(rest_after(&expired), Some(2));
+    }
+
+    #[test]
+    fn nobody_rests_for_a_server_that_was_away() {
+        for last in [lost(), Failure::Expired] {
+            let mut failures: Vec<_> = (0..1000).map(|_| (lost(), true)).collect();
+            failures.push((last, false));
+            assert_eq!(rest_after(&failures), None);
+            failures.pop();
+            assert_eq!(rest_after(&failures), None);
+            failures.push((refused(), false));
+            assert_eq!(rest_after(&failures), Some(1));
+        }
+    }
 }

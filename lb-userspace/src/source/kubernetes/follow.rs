@@ -22,7 +22,7 @@ use super::{
     Options,
     assembly::Report,
     convert::{Object, Rules},
-    failure::{Failure, Trouble},
+    failure::{Failure, Failures, Trouble},
     kind::Kind,
     ledger::Ledger,
     link::{Link, chance},
@@ -75,7 +75,7 @@ pub(super) struct Follower {
     version: Option<String>,
     way: Way,
     listing: bool,
-    failures: u32,
+    failures: Failures,
     /// Since when there is trouble.
     since: Option<String>,
 }
@@ -97,14 +97,14 @@ pub(super) async fn follow<T: Object>(
         version: None,
         way: Way::Stream,
         listing: false,
-        failures: 0,
+        failures: Failures::default(),
         since: None,
     };
     while !follower.reports.is_closed() {
         let began = Instant::now();
         let result = follower.session::<T>().await;
         if began.elapsed() > SETTLED {
-            follower.failures = 0;
+            follower.failures.clear();
         }
         match result {
             Ok(()) if began.elapsed() > SETTLED => {}
@@ -232,7 +232,7 @@ impl Follower {
         };
         if !self.listing {
             self.version = Some(version);
-            self.failures = 0;
+            self.failures.clear();
         }
         Ok(())
     }
@@ -266,23 +266,24 @@ impl Follower {
 
     /// Says so, prepares another attempt, and pauses before it where the link does not.
     async fn failed<T: Object>(&mut self, failure: Failure) {
-        self.failures = self.failures.saturating_add(1);
+        let down = self.link.is_down();
+        self.failures.note(&failure, down);
         debug!("watch of {}: {failure}", T::KIND.resource());
         if self.listing && failure.is_answer() {
             self.way = self.way.other();
-            if self.failures == 1 {
+            if self.failures.count() == 1 {
                 // Most likely the server knows only the other one.
                 return;
             }
         }
         let absent = matches!(failure, Failure::Refused { code: 404, .. });
-        if !T::KIND.is_vital() && (absent || self.failures >= HOPELESS) {
+        if !T::KIND.is_vital() && (absent || self.failures.count() >= HOPELESS) {
             self.report(Report::Hopeless(T::KIND)).await;
         }
         let since = self.since.get_or_insert_with(now_text).clone();
         // That a stream broke is no trouble yet; that it cannot be opened again is.
         let refused = matches!(failure, Failure::Refused { .. } | Failure::Unreadable(_));
-        if refused || self.failures > 1 || self.link.is_down() {
+        if refused || self.failures.count() > 1 || down {
             let trouble = Trouble {
                 since,
                 server: self.link.server(),
@@ -292,21 +293,12 @@ impl Follower {
             self.report(Report::Trouble(T::KIND, Some(trouble))).await;
         }
         match failure {
-            // The link pauses if it is the server; a stream alone is opened again at once.
-            Failure::Lost(_) if self.failures <= 1 => {}
-            Failure::Expired => {
-                self.version = None;
-                if self.failures > 1 {
-                    self.link.rest(self.failures).await;
-                }
-            }
-            Failure::Refused { code: 401, .. } => {
-                self.link.renew();
-                self.link.rest(self.failures).await;
-            }
-            Failure::Lost(_) | Failure::Refused { .. } | Failure::Unreadable(_) => {
-                self.link.rest(self.failures).await;
-            }
+            Failure::Expired => self.version = None,
+            Failure::Refused { code: 401, .. } => self.link.renew(),
+            Failure::Lost(_) | Failure::Refused { .. } | Failure::Unreadable(_) => {}
+        }
+        if let Some(failures) = self.failures.to_rest_for(&failure) {
+            self.link.rest(failures).await;
         }
     }
 
