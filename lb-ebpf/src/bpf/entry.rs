@@ -27,23 +27,18 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[xdp]
 #[inline(always)]
+#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn xdp_external(ctx: XdpContext) -> u32 {
     let raw = ctx.ctx;
     let tables = KernelTables::<false>::of_xdp(raw);
     let mut packet = XdpPacket::new(raw);
-    match fast(
-        Hook::XDP_EXTERNAL,
-        &mut packet,
-        &mut FlowTables::<false>,
-        &tables,
-    ) {
-        Some(verdict) => act_xdp(verdict, raw, tables.ifindex),
-        None => {
-            // SAFETY: nothing is left to be dropped.
-            unsafe { maps::XDP_FULL.tail_call(&ctx, 0) };
-            act_xdp(unfinished(&tables), raw, tables.ifindex)
-        }
+    let flows = &mut FlowTables::<false>;
+    if let Some(verdict) = fast(Hook::XDP_EXTERNAL, &mut packet, flows, &tables) {
+        return act_xdp(verdict, raw, tables.ifindex);
     }
+    // SAFETY: nothing is left to be dropped.
+    unsafe { maps::XDP_FULL.tail_call(&ctx, 0) };
+    act_xdp(unfinished(&tables), raw, tables.ifindex)
 }
 
 #[xdp]
@@ -102,24 +97,17 @@ macro_rules! tc {
         fn $fast(ctx: TcContext) -> i32 {
             let skb = ctx.as_ptr().cast();
             let tables = KernelTables::<false>::of_tc(skb);
-            match fast(
-                $hook,
-                &mut TcPacket::new(skb),
-                &mut FlowTables::<false>,
-                &tables,
-            ) {
-                Some(verdict) => act_tc(verdict, skb, tables.ifindex),
-                None => {
-                    // SAFETY: nothing is left to be dropped.
-                    unsafe { maps::TC_FULL.tail_call(&ctx, $full) };
-                    act_tc(unfinished(&tables), skb, tables.ifindex)
-                }
+            let (packet, flows) = (&mut TcPacket::new(skb), &mut FlowTables::<false>);
+            if let Some(verdict) = fast($hook, packet, flows, &tables) {
+                return act_tc(verdict, skb, tables.ifindex);
             }
+            // SAFETY: nothing is left to be dropped.
+            unsafe { maps::TC_FULL.tail_call(&ctx, $full) };
+            act_tc(unfinished(&tables), skb, tables.ifindex)
         }
 
         #[classifier]
         #[inline(always)]
-        #[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
         fn $process(ctx: TcContext) -> i32 {
             let skb = ctx.as_ptr().cast();
             let tables = KernelTables::<true>::of_tc(skb);

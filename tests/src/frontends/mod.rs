@@ -1,5 +1,5 @@
 //! Where the frontends of a node should lead, worked out from all objects at once by the shortest
-//! route ([`expected`]), and where they do lead, followed as a packet would ([`Maps`], [`actual`]).
+//! route ([`mod@expected`]), and where they do lead, followed as a packet would ([`Maps`], [`actual`]).
 
 mod expected;
 mod live;

@@ -138,7 +138,7 @@ definitions! {
         "Events of links, addresses, neighbours, routes and rules that the kernel told of.";
 
     REQUESTS: Counter, "rest_client_requests_total" ["code", "method", "host"],
-        "Requests to the API server, by the status of the answer: <error> if none came.";
+        "Requests to the API server, by the status of the answer: `<error>` if none came.";
 
     CPU: Counter, "process_cpu_seconds_total" [],
         "Processor time the agent has used, in seconds.";
