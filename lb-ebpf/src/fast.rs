@@ -77,10 +77,10 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Option<Fate> {
-    let now = tables.now();
     let Some(flow) = flows.get(&datagram.key) else {
-        return for_nobody(hook, datagram, flows, tables, now);
+        return for_nobody(hook, datagram, flows, tables);
     };
+    let now = tables.now();
     if !is_settled(datagram, flow, tables, now) {
         return None;
     }
@@ -110,7 +110,6 @@ fn for_nobody<A: Addr, F: Flows<A>, T: Tables<A>>(
     datagram: &Datagram<A>,
     flows: &mut F,
     tables: &T,
-    now: Tick,
 ) -> Option<Fate> {
     let key = &datagram.key;
     if hook.direction == Direction::Ingress {
@@ -118,7 +117,7 @@ fn for_nobody<A: Addr, F: Flows<A>, T: Tables<A>>(
         if tables.may_have(&frontend) || choice::may_be_cluster_ip(&key.dst, tables) {
             return None;
         }
-        if !hook.xdp && datagram.asks() && rows::in_the_way(key, flows, now).is_some() {
+        if !hook.xdp && datagram.asks() && rows::in_the_way(key, flows, tables.now()).is_some() {
             return None;
         }
     }
