@@ -31,6 +31,8 @@ const BACK: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(5);
 /// How long clients talk on when all is in line: each has a word on each of its flows by then.
 const CALM: Duration = Duration::from_secs(3);
+/// How often people are told how it goes.
+const TOLD: Duration = Duration::from_secs(30);
 /// How often the nodes are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -91,7 +93,7 @@ fn killed(world: &mut World, length: Duration, compacted: bool) -> Result<()> {
 fn slow(world: &mut World, length: Duration) -> Result<()> {
     let detour = world.cluster.source.control.detour()?;
     world.reach_by(detour.address())?;
-    let ordeal = Ordeal::begin(world)?;
+    let mut ordeal = Ordeal::begin(world)?;
     let gone = Instant::now();
     detour.delay(SLOW);
     detour.cut();
@@ -99,7 +101,8 @@ fn slow(world: &mut World, length: Duration) -> Result<()> {
     // Slow is not dead.
     let took = world.step(changes(world, 0)?)?;
     println!("  in force after {took:.1?}, by a server that takes {SLOW:?} for a reply");
-    thread::sleep(length / 2);
+    ordeal.look(world)?;
+    ordeal.lasts(world, length / 2)?;
     announced(world, 1)?;
     detour.delay(Duration::ZERO);
     ordeal.ends(world, gone)?;
@@ -143,10 +146,21 @@ impl Ordeal {
         })
     }
 
+    /// What the nodes say now is what they are to say from here on.
+    fn look(&mut self, world: &World) -> Result<()> {
+        self.frontends = frontends(world)?;
+        Ok(())
+    }
+
     /// For this long all goes on, and the nodes say what they said.
     fn lasts(&self, world: &World, length: Duration) -> Result<()> {
         let end = Instant::now() + length;
+        let mut told = Instant::now();
         while Instant::now() < end {
+            if told.elapsed() > TOLD {
+                println!("  {}", world.shared);
+                told = Instant::now();
+            }
             thread::sleep(LOOK.min(end.saturating_duration_since(Instant::now())));
             world.shared.check()?;
             ensure!(

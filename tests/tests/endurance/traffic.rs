@@ -79,8 +79,8 @@ impl Traffic {
         flows
     }
 
-    /// Has each kept flow go on once more, and ends; how many there were. Fails if anything was
-    /// ever not as it has to be.
+    /// Has each kept flow go on once more, and ends; how many did. Fails if anything was ever not as it
+    /// has to be.
     pub(crate) fn finish(mut self) -> Result<usize> {
         self.stop.store(true, Ordering::Relaxed);
         let mut kept = 0;
@@ -113,7 +113,7 @@ fn open_all(client: &mut Client, shared: &Shared) {
     }
 }
 
-/// Works until told to stop; how many flows were kept till then.
+/// Works until told to stop; how many flows go on then.
 fn work(mut client: Client, shared: &Shared, stop: &AtomicBool, manner: Manner) -> usize {
     let mut turn = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -124,10 +124,11 @@ fn work(mut client: Client, shared: &Shared, stop: &AtomicBool, manner: Manner) 
         client.tell(shared, outcome);
         thread::sleep(PACE);
     }
-    let kept = client.flows.len();
-    for index in (0..kept).rev() {
+    let mut kept = 0;
+    for index in 0..client.flows.len() {
         let outcome = client.go_on(shared, index);
-        client.tell(shared, outcome.map(drop));
+        let outcome = outcome.map(|goes_on| kept += usize::from(goes_on));
+        client.tell(shared, outcome);
     }
     kept
 }
