@@ -139,7 +139,11 @@ fn one(
         }
         None => Changes::default(),
     };
-    progress(&format!("{} changes", changes.taken.len()));
+    progress(&format!(
+        "{} changes{}",
+        changes.taken.len(),
+        shown(&changes)
+    ));
     let settled = stage.process().usage()?;
     let resync = match proxy {
         Proxy::Fairlead => Some(resync::measure(control, &mut stage, start.received)?),
@@ -151,6 +155,13 @@ fn one(
         peak_mb: megabytes(ever.peak),
         resync,
         ..row
+    })
+}
+
+/// How long they took, for who watches.
+fn shown(changes: &Changes) -> String {
+    Spread::of(&changes.taken).map_or_else(String::new, |Spread { p50, p99, max }| {
+        format!(" in {p50:.1} ms (p50), {p99:.1} ms (p99), at most {max:.1} ms")
     })
 }
 
