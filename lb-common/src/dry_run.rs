@@ -40,6 +40,8 @@ pub mod told {
     pub const DRAWN: u32 = 1 << 26;
     /// A flow was followed: service, backend, route and half.
     pub const FLOW: u32 = 1 << 27;
+    /// The slot that was drawn follows from the flow's hash.
+    pub const HASHED: u32 = 1 << 28;
 }
 
 const REASON_SHIFT: u32 = 8;
@@ -105,6 +107,8 @@ pub struct Considered {
     pub slots: Slots,
     /// Whether one was drawn; else it was remembered, or it did not come to that.
     pub drawn: bool,
+    /// Whether it was drawn by the flow's hash, not by chance.
+    pub hashed: bool,
 }
 
 /// The row a packet was rewritten by.
@@ -146,6 +150,7 @@ impl Answer {
                 service,
                 slots: Slots { offset, count },
                 drawn: bits & told::DRAWN != 0,
+                hashed: bits & told::HASHED != 0,
             }),
             flow: (bits & told::FLOW != 0).then_some(Followed {
                 service,
@@ -188,6 +193,7 @@ mod tests {
                     service: 7,
                     slots,
                     drawn: true,
+                    hashed: false,
                 }),
                 flow: None,
             };

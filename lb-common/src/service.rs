@@ -142,6 +142,9 @@ pub mod frontend {
     pub const CLUSTER_IP: u32 = 1 << 5;
     /// A node port.
     pub const NODE_PORT: u32 = 1 << 6;
+    /// A new flow's slot follows from its 5-tuple, and not from chance: the slots are a Maglev
+    /// table.
+    pub const HASHED: u32 = 1 << 7;
 }
 
 /// One endpoint, in an array indexed by the entries of `SLOTS`.

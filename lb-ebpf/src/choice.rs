@@ -4,6 +4,7 @@ use lb_common::{
     Addr, Tick,
     config::{CLUSTER_NETS_MAX, FamilyConfig, Network, flags},
     counters::Reason,
+    flow::FlowKey,
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots, backend, frontend},
 };
 
@@ -100,13 +101,17 @@ pub(crate) struct Client<'c, A> {
     pub(crate) addr: &'c A,
     /// Which of a frontend's lists is for it.
     pub(crate) side: Side,
+    /// The flow it begins, as its first packet has it; none of a socket, which is led before there
+    /// is one.
+    pub(crate) flow: Option<&'c FlowKey<A>>,
 }
 
 impl<'c, A: Addr> Client<'c, A> {
-    /// A client that was seen on an interface of this side: it is on that side too, unless the
-    /// node tells pods by their addresses.
+    /// The client that begins a flow on an interface of this side: it is on that side too, unless
+    /// the node tells pods by their addresses.
     #[inline(always)]
-    pub(crate) fn seen<T: Tables<A>>(addr: &'c A, side: Side, tables: &T) -> Self {
+    pub(crate) fn seen<T: Tables<A>>(flow: &'c FlowKey<A>, side: Side, tables: &T) -> Self {
+        let addr = &flow.src;
         let side = if has_flag::<A, T>(flags::PODS_BY_ADDRESS, tables) {
             match tables.family_config() {
                 Some(FamilyConfig { pods, .. }) if pods.net != A::default() && has(pods, addr) => {
@@ -117,7 +122,11 @@ impl<'c, A: Addr> Client<'c, A> {
         } else {
             side
         };
-        Self { addr, side }
+        Self {
+            addr,
+            side,
+            flow: Some(flow),
+        }
     }
 
     #[inline(always)]
@@ -232,24 +241,59 @@ pub(crate) fn choose<'t, A: Addr, T: Tables<A>>(
     tables: &'t T,
 ) -> Result<Chosen<'t, A>, Refusal> {
     if frontend.affinity.timeout() == 0 {
-        draw(client.slots(frontend), tables)
+        draw(client, frontend, tables)
     } else {
         recall(client, frontend, tables)
     }
 }
 
-/// A backend uniformly at random.
+/// The backend of one of the client's slots: of any with the same chance, or of the one that
+/// follows from its flow.
 #[inline(always)]
-fn draw<A: Addr, T: Tables<A>>(slots: Slots, tables: &T) -> Result<Chosen<'_, A>, Refusal> {
-    let slot = slots
-        .offset
-        .wrapping_add(below(tables.random(), slots.count));
+fn draw<'t, A: Addr, T: Tables<A>>(
+    client: &Client<'_, A>,
+    frontend: &Frontend,
+    tables: &'t T,
+) -> Result<Chosen<'t, A>, Refusal> {
+    let slots = client.slots(frontend);
+    let number = match client.flow {
+        Some(flow) if frontend.flags & frontend::HASHED != 0 => {
+            tables.hashed();
+            hash(flow)
+        }
+        // A socket's backend is known to this node alone, and remembered while the socket lives:
+        // there is nothing for another choice to agree with.
+        Some(_) | None => tables.random(),
+    };
+    let slot = slots.offset.wrapping_add(below(number, slots.count));
     let index = tables.slot(slot).ok_or(INCONSISTENT)?;
     let backend = tables.backend(index).ok_or(INCONSISTENT)?;
     if backend.addr == A::default() {
         return Err(INCONSISTENT);
     }
     Ok(Chosen::of(index, backend))
+}
+
+/// The number of a flow: the same on every node and at every hook, and spread like a random one.
+/// Each word of the 5-tuple is multiplied in, and the product's upper half folded onto the lower,
+/// since a multiplication carries upwards only (Knuth).
+#[inline(always)]
+pub(crate) fn hash<A: Addr>(flow: &FlowKey<A>) -> u32 {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    #[inline(always)]
+    fn stir(state: u64) -> u64 {
+        let product = state.wrapping_mul(GOLDEN);
+        product ^ product >> 32
+    }
+    let ports = u64::from(flow.sport.word()) << 16 | u64::from(flow.dport.word());
+    let mut state = stir(u64::from(flow.proto) << 32 | ports);
+    for word in flow.src.words() {
+        state = stir(state ^ u64::from(*word));
+    }
+    for word in flow.dst.words() {
+        state = stir(state ^ u64::from(*word));
+    }
+    (state.wrapping_mul(GOLDEN) >> 32) as u32
 }
 
 /// Scales a random number to `0..count`, without the bias or the price of a remainder.
@@ -286,7 +330,7 @@ fn recall<'t, A: Addr, T: Tables<A>>(
         }
         return Ok(Chosen::of(memory.backend, backend));
     }
-    let chosen = draw(client.slots(frontend), tables)?;
+    let chosen = draw(client, frontend, tables)?;
     let memory = Remembered {
         backend: chosen.index,
         generation: chosen.generation,

@@ -56,7 +56,7 @@ fn lead<A: Addr, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Opening {
-    let client = Client::seen(&key.src, hook.side, tables);
+    let client = Client::seen(key, hook.side, tables);
     let led = admit(&client, begins, frontend, tables)
         .and_then(|()| rows::request(flows))
         .and_then(|flow| choose(hook, key, &client, frontend, tables, flow));

@@ -250,6 +250,7 @@ fn choose<A: Addr, T: Tables<A>>(
     let client = Client {
         addr: &tables.family_config().ok_or(INCONSISTENT)?.node,
         side: Side::Inside,
+        flow: None,
     };
     choice::admit(&client, frontend, tables)?;
     let chosen = choice::choose(&client, frontend, tables)?;

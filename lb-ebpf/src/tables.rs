@@ -135,6 +135,8 @@ pub trait Tables<A: Addr> {
     fn may_reject(&self) -> bool;
     /// Tells a dry run of the frontend that a client asks for, and of its backends for that client.
     fn consider(&self, _frontend: &Frontend, _slots: Slots) {}
+    /// Tells a dry run that a slot follows from the flow's hash.
+    fn hashed(&self) {}
     /// Tells a dry run of the row that a packet is rewritten by.
     fn follow(&self, _flow: &Flow<A>) {}
     /// Counts a packet that was not translated.

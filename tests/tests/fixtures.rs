@@ -90,10 +90,12 @@ fn spreads() -> Vec<Check<Stage>> {
     const LIMIT: f64 = 45.0;
     let ways = [Way::Xdp, Way::Tc].into_iter();
     let kinds = ways.flat_map(|way| Family::BOTH.map(|family| (way, family)));
-    let check = |(way, family)| {
-        let name = format!("new_flows_spread_evenly::{family:?}::{way:?}").to_lowercase();
+    let kinds = kinds.flat_map(|(way, family)| [false, true].map(|hashed| (way, family, hashed)));
+    let check = |(way, family, hashed)| {
+        let kind = if hashed { "hashed" } else { "new" };
+        let name = format!("{kind}_flows_spread_evenly::{family:?}::{way:?}").to_lowercase();
         Check::new(name, move |stage: &mut Stage| {
-            let counts = stage.spread(family, way, BACKENDS, FLOWS)?;
+            let counts = stage.spread(family, way, BACKENDS, FLOWS, hashed)?;
             let expected = f64::from(FLOWS) / f64::from(BACKENDS);
             let terms = counts.iter().map(|count| f64::from(*count) - expected);
             let chi_square: f64 = terms.map(|off| off * off / expected).sum();

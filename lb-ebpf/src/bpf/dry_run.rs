@@ -69,6 +69,12 @@ pub(crate) fn drawn(ctx: *mut c_void) {
     tell(ctx, 0, told::DRAWN);
 }
 
+/// That the slot follows from the flow's hash.
+#[inline(always)]
+pub(crate) fn hashed(ctx: *mut c_void) {
+    tell(ctx, 0, told::HASHED);
+}
+
 /// The row it is rewritten by.
 #[inline(always)]
 pub(crate) fn followed<A: Addr>(ctx: *mut c_void, flow: &Flow<A>) {

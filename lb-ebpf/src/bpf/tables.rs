@@ -333,6 +333,13 @@ macro_rules! family {
             }
 
             #[inline(always)]
+            fn hashed(&self) {
+                if DRY && dry_run::is_on() {
+                    dry_run::hashed(self.ctx);
+                }
+            }
+
+            #[inline(always)]
             fn follow(&self, flow: &Flow<$addr>) {
                 if DRY && dry_run::is_on() {
                     dry_run::followed(self.ctx, flow);

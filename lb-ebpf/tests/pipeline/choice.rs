@@ -5,7 +5,10 @@ use std::{
     net::SocketAddr,
 };
 
-use lb_common::proto;
+use lb_common::{
+    proto,
+    service::{Affinity, frontend},
+};
 use lb_ebpf::{Hook, Side, Verdict};
 use proptest::{collection::vec, prelude::*, sample};
 
@@ -161,14 +164,15 @@ proptest! {
     }
 }
 
-/// How often each backend is chosen for new flows.
-fn draw(family: Family, slots: &[u32], draws: u16) -> BTreeMap<SocketAddr, u32> {
+/// How often each backend is chosen for new flows, through a frontend with these flags.
+fn draw(family: Family, slots: &[u32], flags: u32, draws: u16) -> BTreeMap<SocketAddr, u32> {
     let mut node = Node::new();
     for number in 0..100 {
         node.local(at(family.local_pod(number), 8080));
     }
     let service = at(family.service(1), 80);
     node.serve(service, proto::UDP, &[], slots);
+    node.flag(service, proto::UDP, flags);
     let mut chosen = BTreeMap::new();
     for port in 1..=draws {
         let frame = Frame::udp(at(family.client(1), port), service);
@@ -207,16 +211,18 @@ fn the_choice_is_uniform_over_the_slots() {
         // A weight is a backend's number of slots.
         vec![0, 0, 0, 1, 2, 2],
     ];
-    for (slots, family) in services
+    let families = Family::BOTH.into_iter();
+    let kinds = families.flat_map(|family| [(family, 0), (family, frontend::HASHED)]);
+    for (slots, (family, flags)) in services
         .iter()
-        .zip([Family::V4, Family::V6].into_iter().cycle())
+        .flat_map(|slots| kinds.clone().map(move |kind| (slots, kind)))
     {
         let mut expected = BTreeMap::new();
         for index in slots {
             let addr = at(family.local_pod(*index as u16), 8080);
             *expected.entry(addr).or_default() += f64::from(DRAWS) / f64::from(slots.len() as u32);
         }
-        let chosen = draw(family, slots, DRAWS);
+        let chosen = draw(family, slots, flags, DRAWS);
         assert!(chosen.keys().all(|addr| expected.contains_key(addr)));
         let statistic = chi_square(&chosen, &expected);
         let bound = bound(expected.len());
@@ -249,5 +255,87 @@ fn extreme_draws_stay_within_the_slots() {
             wire::addresses(&bytes).1,
             at(family.local_pod(expected), 8080)
         );
+    }
+}
+
+/// The backend of a flow's first packet through a hashed frontend, on a node that knows nothing of
+/// the flow and whose dice are its own.
+fn hashed(hook: Hook, protocol: u8, from: SocketAddr, to: SocketAddr, seed: u64) -> SocketAddr {
+    const SLOTS: u16 = 251;
+    let family = Family::of(from.ip());
+    let mut node = Node::new();
+    let slots: Vec<_> = (0..SLOTS)
+        .map(|number| node.local(at(family.local_pod(number), 8080)))
+        .collect();
+    node.serve(to, protocol, &slots, &slots);
+    node.flag(to, protocol, frontend::HASHED);
+    node.tables.seed.set(seed);
+    let (_, bytes) = node.see(hook, &Frame::first(protocol, from, to));
+    wire::addresses(&bytes).1
+}
+
+#[test]
+fn a_hashed_flow_has_one_backend_on_every_node_and_at_every_hook() {
+    for family in Family::BOTH {
+        for protocol in [proto::TCP, proto::UDP, proto::SCTP] {
+            let (from, to) = (at(family.client(1), 4000), at(family.service(1), 80));
+            let nodes = HOOKS.into_iter().zip(1..);
+            let chosen = nodes.map(|(hook, seed)| hashed(hook, protocol, from, to, seed));
+            let chosen: BTreeSet<_> = chosen.collect();
+            assert_eq!(chosen.len(), 1, "{chosen:?}");
+        }
+    }
+}
+
+/// Every part of the tuple counts: flows that differ in one spread over the slots like any others.
+#[test]
+fn flows_that_differ_in_one_part_spread_over_the_slots() {
+    const FLOWS: u16 = 64;
+    for family in Family::BOTH {
+        let flow = |client: u16, client_port: u16, service: u16, port: u16| {
+            let from = at(family.client(client), client_port);
+            let to = at(family.service(service), port);
+            hashed(Hook::XDP_EXTERNAL, proto::TCP, from, to, 1)
+        };
+        let each = |chosen: &dyn Fn(u16) -> SocketAddr| {
+            let chosen: BTreeSet<_> = (1..=FLOWS).map(chosen).collect();
+            // Of 251 slots, 64 throws meet 57 on average, and with fair dice never so few.
+            assert!(chosen.len() > 40, "{} of {FLOWS}", chosen.len());
+        };
+        each(&|n| flow(n, 4000, 1, 80));
+        each(&|n| flow(1, n, 1, 80));
+        each(&|n| flow(1, 4000, n, 80));
+        each(&|n| flow(1, 4000, 1, n));
+        // What is added here and taken away there is not the same.
+        each(&|n| flow(n, 4000 - n, 1, 80));
+        each(&|n| flow(1, 4000 + n, 1, 80 + n));
+        let protocols = [proto::TCP, proto::UDP, proto::SCTP];
+        let (from, to) = (at(family.client(1), 4000), at(family.service(1), 80));
+        let chosen = protocols.map(|protocol| hashed(HOOKS[0], protocol, from, to, 1));
+        assert_eq!(BTreeSet::from(chosen).len(), protocols.len(), "{chosen:?}");
+    }
+}
+
+/// Affinity comes first: a client keeps what its first flow's hash gave it.
+#[test]
+fn a_client_that_is_remembered_is_not_hashed() {
+    for family in Family::BOTH {
+        let mut node = Node::new();
+        let slots: Vec<_> = (0..64)
+            .map(|number| node.local(at(family.local_pod(number), 8080)))
+            .collect();
+        let to = at(family.service(1), 80);
+        node.serve(to, proto::UDP, &[], &slots);
+        node.flag(to, proto::UDP, frontend::HASHED);
+        let mut spread = |ports: std::ops::Range<u16>, affinity| {
+            node.affine(to, proto::UDP, affinity);
+            let led = ports.map(|port| {
+                let frame = Frame::udp(at(family.client(1), port), to);
+                wire::addresses(&node.see(Hook::XDP_EXTERNAL, &frame).1).1
+            });
+            led.collect::<BTreeSet<_>>().len()
+        };
+        assert!(spread(1000..1032, Affinity::NONE) > 8);
+        assert_eq!(spread(2000..2032, Affinity::new(60, 1)), 1);
     }
 }
