@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, time::SystemTime};
 
+use clap::ValueEnum;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +99,28 @@ pub enum TrafficPolicy {
     Local,
 }
 
+/// How new flows are spread over a Service's endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// Each anew, by chance.
+    #[default]
+    Random,
+    /// By the flow's addresses and ports, alike on every node, and so that few of them would move
+    /// if an endpoint came or went (Eisenbud et al., Maglev, NSDI 2016).
+    Maglev,
+}
+
+impl Algorithm {
+    /// Its name, as options and annotations have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Maglev => "maglev",
+        }
+    }
+}
+
 /// One entry of `spec.ports`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ServicePort {
@@ -138,6 +161,9 @@ pub struct Service {
     /// `ClientIP`: 1 to 86400.
     #[serde(default)]
     pub affinity: Option<u32>,
+    /// Annotation `fairlead.dev/algorithm`; without it the node's own setting counts.
+    #[serde(default)]
+    pub algorithm: Option<Algorithm>,
     /// `spec.loadBalancerSourceRanges`, of both families; empty when all may come.
     #[serde(default)]
     pub source_ranges: Vec<IpNet>,
@@ -158,6 +184,42 @@ pub struct EndpointPort {
     pub port: u16,
 }
 
+/// How many new flows an endpoint gets for each one of an endpoint of weight 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8")]
+pub struct Weight(u8);
+
+impl Weight {
+    /// The weight of an endpoint of which nothing else is said.
+    pub const ONE: Self = Self(1);
+    /// The greatest there is.
+    pub const MAX: Self = Self(100);
+
+    /// Its number.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<u8> for Weight {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<Self, String> {
+        let (least, most) = (Self::ONE.number(), Self::MAX.number());
+        if (least..=most).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(format!("{number} is not {least} to {most}"))
+        }
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self::ONE
+    }
+}
+
 /// One endpoint of a slice, conditions defaulted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -171,6 +233,10 @@ pub struct Endpoint {
     pub serving: bool,
     /// On its way out.
     pub terminating: bool,
+    /// How many new flows it gets for each one of an endpoint of weight 1, by the slice's
+    /// annotation `fairlead.dev/weights`: 1 to [`Weight::MAX`].
+    #[serde(default)]
+    pub weight: Weight,
     /// `hints.forZones`: zones whose nodes should use it.
     #[serde(default)]
     pub for_zones: Vec<String>,

@@ -1,5 +1,6 @@
 //! Where Kubernetes objects come from.
 
+mod annotations;
 mod check;
 pub mod kubernetes;
 pub mod manifests;

@@ -32,7 +32,8 @@ use super::{
     source::Source,
 };
 use crate::{
-    control::{NodePortAddresses, Settings},
+    control::{NodePortAddresses, Settings, TableSize},
+    model::Algorithm,
     source::{
         kubernetes::{self, Access, Requests},
         manifests,
@@ -85,6 +86,10 @@ pub(super) struct Options {
     pub(super) node_port_addresses: NodePortAddresses,
     /// Whether source ranges of one family close the other.
     pub(super) strict_source_ranges: bool,
+    /// How new flows of Services that do not say are spread.
+    pub(super) algorithm: Algorithm,
+    /// How many slots a Maglev table has.
+    pub(super) maglev_table_size: TableSize,
     /// Which sockets are led to services.
     pub(super) sockets: SocketOptions,
     /// Directory of what must survive a restart.
@@ -102,6 +107,8 @@ impl Options {
             bind_address: self.bind_address,
             node_port_addresses: self.node_port_addresses.clone(),
             strict_source_ranges: self.strict_source_ranges,
+            algorithm: self.algorithm,
+            maglev_table_size: self.maglev_table_size,
             ..Settings::new(&self.node_name)
         }
     }

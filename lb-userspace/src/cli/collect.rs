@@ -19,7 +19,8 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     Error,
     convert::{
-        backend_ref, counted, family_config, host_port, mac, named, protocol, range, seconds,
+        algorithm, backend_ref, counted, family_config, host_port, mac, named, protocol, range,
+        seconds,
     },
     endpoints::Endpoints,
     interfaces::Interfaces,
@@ -156,6 +157,7 @@ impl<'a> Collector<'a> {
             service: (!whole_address)
                 .then(|| self.service_name(value.service))
                 .flatten(),
+            algorithm: algorithm(value.flags),
             inside: choice(value.inside, frontend::DROP_INSIDE)?,
             outside: choice(value.outside, frontend::DROP_OUTSIDE)?,
         })

@@ -5,11 +5,11 @@ use std::ops::Range;
 use lb_common::{
     Addr, Port, Tick, config,
     counters::ServiceCounters,
-    service::{self, ServiceName, Slots, backend, text},
+    service::{self, ServiceName, Slots, backend, frontend, text},
 };
 
 use super::snapshot::{BackendRef, Family, FamilyConfig, HostPort, Service};
-use crate::model::Protocol;
+use crate::model::{Algorithm, Protocol};
 
 pub(super) fn host_port<A: Addr>(addr: A, port: Port) -> HostPort {
     HostPort {
@@ -24,6 +24,15 @@ pub(super) fn protocol(number: u8) -> String {
         (_, Some(protocol)) => protocol.to_string(),
         (0, None) => "ANY".to_owned(),
         (number, None) => number.to_string(),
+    }
+}
+
+/// How the slots of a frontend with these flags are chosen.
+pub(super) const fn algorithm(flags: u32) -> Algorithm {
+    if flags & frontend::HASHED == 0 {
+        Algorithm::Random
+    } else {
+        Algorithm::Maglev
     }
 }
 

@@ -1,5 +1,7 @@
 //! Slots and the backends they point to.
 
+use std::collections::HashSet;
+
 use aya::Pod;
 use lb_common::service::{self, Slots};
 
@@ -31,10 +33,6 @@ where
     }
 
     pub(super) fn choice(&self, slots: Slots, drop: bool) -> Result<Choice, Error> {
-        let mut backends = Vec::new();
-        for index in range(slots, self.slots.capacity()) {
-            backends.extend(self.at_slot(index)?);
-        }
         Ok(Choice {
             first_slot: slots.offset,
             slot_count: slots.count,
@@ -43,8 +41,19 @@ where
             } else {
                 WithoutBackends::Reject
             },
-            backends,
+            backends: self.distinct(slots)?,
         })
+    }
+
+    /// The backends in these slots, once each, in the order of their first slots.
+    fn distinct(&self, slots: Slots) -> Result<Vec<BackendRef>, Error> {
+        let mut known = HashSet::new();
+        let mut backends = Vec::new();
+        for slot in range(slots, self.slots.capacity()) {
+            let index = self.slots.get(slot)?.filter(|index| known.insert(*index));
+            backends.extend(index.map(|index| self.backend(index)).transpose()?);
+        }
+        Ok(backends)
     }
 
     pub(super) fn at_slot(&self, slot: u32) -> Result<Option<BackendRef>, Error> {

@@ -12,6 +12,7 @@ use super::{
     pinned::PinnedMaps,
     snapshot::{BackendRef, Frontend, HostPort, Service},
 };
+use crate::model::Algorithm;
 
 const EXAMPLES: &str = "\
 A line is one port of a Service in one address family. ADDRESSES is all it is reached at: cluster
@@ -54,6 +55,8 @@ struct ServicePort {
     #[serde(flatten)]
     service: Service,
     addresses: Vec<HostPort>,
+    /// How new flows are spread; none without an address.
+    algorithm: Option<Algorithm>,
     backends: Vec<BackendRef>,
 }
 
@@ -99,6 +102,7 @@ impl ServiceList {
                 let frontends = by_service.remove(&service.id).unwrap_or_default();
                 ServicePort {
                     addresses: frontends.iter().map(|frontend| frontend.at).collect(),
+                    algorithm: frontends.first().map(|frontend| frontend.algorithm),
                     backends: distinct_backends(&frontends),
                     service,
                 }
@@ -138,7 +142,7 @@ pub(super) fn render(list: &ServiceList, detail: Detail) -> String {
 }
 
 fn columns(services: &[ServicePort], detail: Detail, with_namespace: bool) -> Vec<String> {
-    const HEADER: [&str; 12] = [
+    const HEADER: [&str; 13] = [
         "NAMESPACE",
         "NAME",
         "PORT",
@@ -150,17 +154,19 @@ fn columns(services: &[ServicePort], detail: Detail, with_namespace: bool) -> Ve
         "FLOWS",
         "REJECTS",
         "BYTES",
+        "ALGORITHM",
         "ID",
     ];
     let first = usize::from(!with_namespace);
     let last = match detail {
-        Detail::Brief => HEADER.len() - 2,
+        Detail::Brief => HEADER.len() - 3,
         Detail::Full => HEADER.len(),
     };
     let rows = services.iter().map(|row| {
         let ServicePort {
             service,
             addresses,
+            algorithm,
             backends,
         } = row;
         let cells = vec![
@@ -182,6 +188,7 @@ fn columns(services: &[ServicePort], detail: Detail, with_namespace: bool) -> Ve
             service.flows.to_string(),
             service.rejects.to_string(),
             service.bytes.to_string(),
+            algorithm.map_or("-", Algorithm::name).to_owned(),
             service.id.to_string(),
         ];
         cells[first..last].to_vec()

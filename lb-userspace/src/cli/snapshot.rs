@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use crate::status::Status;
+use crate::{model::Algorithm, status::Status};
 
 /// The maps that were asked for, in the order they are shown. Serialises as one object with a
 /// field a section.
@@ -196,6 +196,8 @@ pub(super) struct Frontend {
     pub(super) service_id: u32,
     /// `namespace/name:port`; none if the id has no name.
     pub(super) service: Option<String>,
+    /// How a slot is chosen for a new flow.
+    pub(super) algorithm: Algorithm,
     pub(super) inside: Choice,
     pub(super) outside: Choice,
 }
@@ -207,6 +209,7 @@ pub(super) struct Choice {
     pub(super) first_slot: u32,
     pub(super) slot_count: u32,
     pub(super) without_backends: WithoutBackends,
+    /// Once each, however many slots they have.
     pub(super) backends: Vec<BackendRef>,
 }
 

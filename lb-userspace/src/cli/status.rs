@@ -53,6 +53,8 @@ pub(super) struct Report {
     pub(super) agent: Option<Status>,
     pub(super) snat_ports: PortRange,
     pub(super) capacities: Vec<MapUse>,
+    /// Bytes of the slots in use, of both families.
+    pub(super) table_bytes: u64,
     pub(super) reasons: Vec<Reason>,
     /// What lbctl itself finds wrong.
     pub(super) warnings: Vec<String>,
@@ -88,12 +90,14 @@ fn read(maps: &PinnedMaps) -> Result<Report, Error> {
         Err(error) => return Err(error),
     };
     let collector = Collector::new(maps)?;
+    let capacities = capacities(maps, &collector)?;
     let mut report = Report {
         pins: maps.root().to_owned(),
         agent_running: agent.as_ref().is_some_and(|agent| is_running(agent.pid)),
         agent,
         snat_ports: collector.config()?.snat_ports,
-        capacities: capacities(maps, &collector)?,
+        table_bytes: table_bytes(&capacities),
+        capacities,
         reasons: collector.reasons()?,
         warnings: unreadable.into_iter().collect(),
     };
@@ -129,6 +133,14 @@ fn capacities(maps: &PinnedMaps, collector: &Collector) -> Result<Vec<MapUse>, E
         MapUse::new(V6::SOCKETS, sockets6),
         MapUse::new(names::LINKS, links),
     ])
+}
+
+/// The memory of the tables that lead to backends.
+pub(super) fn table_bytes(capacities: &[MapUse]) -> u64 {
+    let slots = capacities
+        .iter()
+        .filter(|row| [V4::SLOTS, V6::SLOTS].contains(&row.map));
+    slots.map(|row| u64::from(row.used)).sum::<u64>() * size_of::<u32>() as u64
 }
 
 impl MapUse {
@@ -177,6 +189,7 @@ pub(super) fn render(report: &Report, detail: Detail, paint: Paint) -> String {
         agent,
         snat_ports,
         capacities,
+        table_bytes,
         reasons,
         warnings,
     } = report;
@@ -190,6 +203,7 @@ pub(super) fn render(report: &Report, detail: Detail, paint: Paint) -> String {
         head.push(fact("State", &running));
     }
     head.push(fact("SNAT ports", &snat_ports.to_string()));
+    head.push(fact("Backend tables", &memory(*table_bytes)));
     head.push(fact("Pins", &printable(&pins.display().to_string())));
 
     let problems = agent.as_ref().map_or(&[][..], |agent| &agent.problems);
@@ -251,6 +265,10 @@ fn sockets(sockets: &Sockets) -> String {
         Some(cgroup) => format!("{whose} (cgroup {})", cgroup.display()),
         None => whose.to_owned(),
     }
+}
+
+fn memory(bytes: u64) -> String {
+    format!("{} KiB in use", bytes.div_ceil(1024))
 }
 
 fn fact(name: &str, value: &str) -> String {

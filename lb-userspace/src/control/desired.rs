@@ -17,6 +17,7 @@ use super::{
     node::NodeView,
     ranges::{Admission, admission},
     select::{List, Lists, select},
+    spread::Spread,
 };
 use crate::{
     maps::{Family, Network},
@@ -77,6 +78,8 @@ pub struct PortPlan<A> {
     pub targets: Box<[(FrontendKey<A>, Target)]>,
     /// Seconds a client is remembered; 0 for no affinity.
     pub affinity: u32,
+    /// How new flows are spread over the endpoints of each list.
+    pub spread: Spread,
     /// Networks that frontends with [`frontend::SOURCE_RANGES`] are open to, in order.
     pub source_ranges: Box<[Network<A>]>,
 }
@@ -130,6 +133,7 @@ pub fn plan<'a, A: Family>(
         };
     };
     let admission = admission::<A>(service, node);
+    let spread = Spread::of(service, node);
     let mut ports = BTreeMap::new();
     for port in &service.ports {
         let key = PortKey {
@@ -137,7 +141,10 @@ pub fn plan<'a, A: Family>(
             protocol: port.protocol,
         };
         let lists = select(slices.clone(), &key, node);
-        let targets = targets(service, port, cluster_ip, &lists, &admission, node);
+        let mut targets = targets(service, port, cluster_ip, &lists, &admission, node);
+        for target in targets.values_mut() {
+            target.flags |= spread.flag();
+        }
         ports.insert(key, (lists, targets));
     }
     // The row of the whole address belongs to no port; the first one keeps it.
@@ -147,7 +154,7 @@ pub fn plan<'a, A: Family>(
     }
     let ports: Box<[_]> = ports
         .into_iter()
-        .map(|(key, (lists, targets))| port_plan(service, key, lists, targets, &admission))
+        .map(|(key, (lists, targets))| port_plan(service, key, lists, targets, &admission, spread))
         .collect();
     ServicePlan {
         created: service.created,
@@ -163,6 +170,7 @@ fn port_plan<A: Family>(
     lists: Lists<A>,
     targets: BTreeMap<FrontendKey<A>, Target>,
     admission: &Admission<A>,
+    spread: Spread,
 ) -> PortPlan<A> {
     let id = PortId {
         service: service.name.clone(),
@@ -173,6 +181,7 @@ fn port_plan<A: Family>(
         lists,
         targets: targets.into_iter().collect(),
         affinity: service.affinity.unwrap_or_default(),
+        spread,
         source_ranges: admission.networks().into(),
     }
 }

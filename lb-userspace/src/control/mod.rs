@@ -12,6 +12,7 @@ mod controller;
 pub mod desired;
 mod family;
 pub mod index;
+mod maglev;
 pub mod node;
 mod node_ports;
 mod pool;
@@ -19,12 +20,17 @@ mod program;
 mod ranges;
 mod realised;
 pub mod select;
+mod spread;
 
 use std::{net::IpAddr, time::Duration};
 
 pub use claims::Conflict;
 pub use controller::Controller;
+pub use maglev::TableSize;
 pub use node_ports::{NodePortAddress, NodePortAddresses};
+pub use spread::Spread;
+
+use crate::model::Algorithm;
 
 /// How services are programmed.
 #[derive(Clone, Debug)]
@@ -38,6 +44,10 @@ pub struct Settings {
     /// Whether the source ranges of a Service close the family none of them is of, instead of
     /// leaving it open.
     pub strict_source_ranges: bool,
+    /// How new flows of Services that do not say are spread over their endpoints.
+    pub algorithm: Algorithm,
+    /// How many slots a Maglev table has.
+    pub maglev_table_size: TableSize,
     /// How long a slot range, backend index or service id given back stays unused, for packets in
     /// flight that have read it.
     pub grace: Duration,
@@ -51,6 +61,8 @@ impl Settings {
             bind_address: None,
             node_port_addresses: NodePortAddresses::default(),
             strict_source_ranges: false,
+            algorithm: Algorithm::default(),
+            maglev_table_size: TableSize::default(),
             grace: Duration::from_secs(5),
         }
     }

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::Settings;
-use crate::model::{EndpointSlice, Node, Service};
+use super::{Settings, TableSize};
+use crate::model::{Algorithm, EndpointSlice, Node, Service};
 
 /// What Services are planned by, beside their own objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub struct NodeView {
     pub node_port_addresses: BTreeSet<IpAddr>,
     /// Whether source ranges of one family close the other.
     pub strict_source_ranges: bool,
+    /// How new flows of Services that do not say are spread.
+    pub algorithm: Algorithm,
+    /// How many slots a Maglev table has.
+    pub table_size: TableSize,
 }
 
 impl NodeView {
@@ -29,6 +33,8 @@ impl NodeView {
             bind_address,
             node_port_addresses,
             strict_source_ranges,
+            algorithm,
+            maglev_table_size,
             grace: _,
         } = settings;
         let stated: Vec<_> = bind_address
@@ -42,6 +48,8 @@ impl NodeView {
             primary_addresses: super::node_ports::primary(&stated, own).collect(),
             node_port_addresses: node_port_addresses.choose(&stated, own),
             strict_source_ranges: *strict_source_ranges,
+            algorithm: *algorithm,
+            table_size: *maglev_table_size,
         }
     }
 
@@ -58,6 +66,8 @@ impl NodeView {
             primary_addresses,
             node_port_addresses,
             strict_source_ranges,
+            algorithm,
+            table_size,
         } = self;
         let node_ports = || service.ports.iter().any(|port| port.node_port != 0);
         let ranges = || !service.source_ranges.is_empty();
@@ -66,6 +76,7 @@ impl NodeView {
             endpoints.any(|endpoint| !endpoint.for_zones.is_empty())
         };
         *name != new.name
+            || (*algorithm, *table_size) != (new.algorithm, new.table_size)
             || *node_port_addresses != new.node_port_addresses && node_ports()
             || *primary_addresses != new.primary_addresses && ranges()
             || *strict_source_ranges != new.strict_source_ranges && ranges()

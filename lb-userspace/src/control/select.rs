@@ -7,7 +7,7 @@ use lb_common::service::backend;
 use super::{desired::PortKey, node::NodeView};
 use crate::{
     maps::Family,
-    model::{Endpoint as ModelEndpoint, EndpointSlice, Protocol},
+    model::{Endpoint as ModelEndpoint, EndpointSlice, Protocol, Weight},
 };
 
 /// A backend as the control plane knows it: what makes it the same one over time.
@@ -30,6 +30,8 @@ pub struct Member<A> {
     pub ready: bool,
     /// On its way out.
     pub terminating: bool,
+    /// How many new flows it gets, beside the others of a list.
+    pub weight: Weight,
     /// The lists it is in, as [`backend`] flags; may be none.
     pub lists: u16,
     /// Whether flows that are led to it go on though it is in no list: over UDP they do for as long
@@ -100,6 +102,7 @@ pub(super) fn select<'a, A: Family>(
             },
             ready: candidate.is_ready(),
             terminating: candidate.endpoint.terminating,
+            weight: candidate.endpoint.weight,
             lists,
             keeps_flows: port.protocol == Protocol::Udp && candidate.endpoint.serving,
         };

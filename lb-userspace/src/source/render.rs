@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::model::{Batch, Change, EndpointSlice, Node, Service};
+use crate::model::{Batch, Change, EndpointSlice, Node, Service, Weight};
 
 pub(super) fn batch(batch: &Batch) -> String {
     let mut text = String::new();
@@ -47,6 +47,7 @@ fn service(service: &Service) -> String {
         internal_policy,
         external_policy,
         affinity,
+        algorithm,
         source_ranges,
         health_check_node_port,
     } = service;
@@ -59,6 +60,9 @@ fn service(service: &Service) -> String {
     write!(text, ", policies {internal_policy:?} {external_policy:?}").unwrap();
     if let Some(seconds) = affinity {
         write!(text, ", affinity {seconds} s").unwrap();
+    }
+    if let Some(algorithm) = algorithm {
+        write!(text, ", by {algorithm:?}").unwrap();
     }
     if !source_ranges.is_empty() {
         write!(text, ", only from {}", list(source_ranges)).unwrap();
@@ -125,6 +129,9 @@ fn slice(slice: &EndpointSlice) -> String {
         ];
         let held = conditions.iter().filter(|(_, holds)| *holds);
         words.extend(held.map(|(word, _)| (*word).to_owned()));
+        if endpoint.weight != Weight::ONE {
+            words.push(format!("weight {}", endpoint.weight.number()));
+        }
         for (title, names) in [
             ("zones", &endpoint.for_zones),
             ("nodes", &endpoint.for_nodes),

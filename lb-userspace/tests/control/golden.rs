@@ -5,12 +5,15 @@ use std::{fs, net::IpAddr, path::Path, time::Instant};
 use insta::assert_snapshot;
 use lb_userspace::{
     control::{Controller, Settings},
-    maps::Memory,
+    maps::{Capacities, FamilyCapacities, Memory},
     model::{Batch, Change, EndpointSlice, Node, Service},
 };
 use serde::Deserialize;
 
-use crate::{objects::CAPACITIES, show::show};
+use crate::{
+    objects::{CAPACITIES, FAMILY},
+    show::show,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +29,15 @@ struct Case {
 #[test]
 fn affinity() {
     assert_snapshot!(outcome("affinity"));
+}
+
+#[test]
+fn algorithm() {
+    let settings = Settings {
+        maglev_table_size: 251.try_into().unwrap(),
+        ..Settings::new("here")
+    };
+    assert_snapshot!(outcome_with("algorithm", settings));
 }
 
 #[test]
@@ -87,7 +99,12 @@ fn outcome_with(case: &str, settings: Settings) -> String {
     };
 
     let now = Instant::now();
-    let mut controller = Controller::new(Memory::new(CAPACITIES), settings);
+    let v4 = FamilyCapacities {
+        slots: 512,
+        ..FAMILY
+    };
+    let maps = Memory::new(Capacities { v4, ..CAPACITIES });
+    let mut controller = Controller::new(maps, settings);
     controller.set_node_addresses(own, now);
     let problems = controller.apply(batch, now).problems;
     format!(

@@ -1,6 +1,8 @@
 //! The control plane on maps in memory: objects in, maps out.
 
 #[cfg(test)]
+mod algorithm;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod examples;

@@ -4,7 +4,7 @@ use lb_userspace::{
     maps::{Capacities, FamilyCapacities},
     model::{
         Batch, Change, Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol, Service,
-        ServicePort, ServiceType, TrafficPolicy,
+        ServicePort, ServiceType, TrafficPolicy, Weight,
     },
 };
 
@@ -42,6 +42,7 @@ pub(crate) fn service(service: &str, cluster_ip: &str) -> Change {
         internal_policy: TrafficPolicy::Cluster,
         external_policy: TrafficPolicy::Cluster,
         affinity: None,
+        algorithm: None,
         source_ranges: Vec::new(),
         health_check_node_port: 0,
     };
@@ -70,6 +71,7 @@ fn endpoint(host: u8) -> Endpoint {
         ready: true,
         serving: true,
         terminating: false,
+        weight: Weight::ONE,
         for_zones: Vec::new(),
         for_nodes: Vec::new(),
     }

@@ -1,6 +1,6 @@
 //! Maps as text.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use lb_common::{
     V4, V6,
@@ -39,6 +39,7 @@ fn show_family<A: Family>(dump: &Dump, out: &mut String) {
                     (frontend::LOCAL_INSIDE, "local-inside"),
                     (frontend::LOCAL_OUTSIDE, "local-outside"),
                     (frontend::SOURCE_RANGES, "source-ranges"),
+                    (frontend::HASHED, "hashed"),
                 ],
             );
             let affinity = match (value.affinity.timeout(), value.affinity.term()) {
@@ -91,13 +92,17 @@ fn names(flags: u32, names: &[(u32, &str)]) -> String {
     set.join(" ")
 }
 
-/// The range, and the backend indices in it.
+/// The range, and the backend indices in it; of a long one, how often each stands there.
 fn show_slots<A: Family>(dump: &Dump, slots: Slots) -> String {
-    let range = slots.offset as usize..(slots.offset + slots.count) as usize;
-    format!(
-        "{}+{}{:?}",
-        slots.offset,
-        slots.count,
-        &A::of(dump).slots[range]
-    )
+    const LONG: u32 = 32;
+    let Slots { offset, count } = slots;
+    let content = &A::of(dump).slots[offset as usize..(offset + count) as usize];
+    if count < LONG {
+        return format!("{offset}+{count}{content:?}");
+    }
+    let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
+    for index in content {
+        *counts.entry(*index).or_default() += 1;
+    }
+    format!("{offset}+{count}{counts:?}")
 }

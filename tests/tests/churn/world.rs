@@ -11,7 +11,7 @@ use lb_userspace::{
     control::NodePortAddresses,
     model::{
         Batch, Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Protocol, Service,
-        ServicePort, ServiceType, TrafficPolicy,
+        ServicePort, ServiceType, TrafficPolicy, Weight,
     },
 };
 use tests::{
@@ -283,6 +283,7 @@ fn endpoint(v6: bool, (zones, nodes): Hints, random: &mut Random) -> Endpoint {
         },
         serving: !random.one_in(4),
         terminating,
+        weight: Weight::ONE,
         for_zones: hints(zones, random),
         for_nodes: hints(nodes, random),
     }
@@ -333,6 +334,7 @@ fn new_service(name: ObjectName, random: &mut Random) -> Service {
         internal_policy: policy(random),
         external_policy: policy(random),
         affinity: None,
+        algorithm: None,
         source_ranges: Vec::new(),
         health_check_node_port: 0,
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use lb_userspace::model::{
     Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol, Service, ServicePort, ServiceType,
-    TrafficPolicy,
+    TrafficPolicy, Weight,
 };
 use serde_json::{Value, json};
 
@@ -80,6 +80,7 @@ impl Unit {
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
             affinity: None,
+            algorithm: None,
             source_ranges: Vec::new(),
             health_check_node_port: 0,
         };
@@ -247,6 +248,7 @@ pub(crate) fn endpoint(addr: IpAddr, node: Option<&str>) -> Endpoint {
         ready: true,
         serving: true,
         terminating: false,
+        weight: Weight::ONE,
         for_zones: Vec::new(),
         for_nodes: Vec::new(),
     }

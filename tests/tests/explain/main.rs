@@ -79,6 +79,10 @@ fn main() -> ExitCode {
             a_client_that_is_remembered_is_told_its_backend,
         ),
         Check::new(
+            "a_hashed_flow_is_told_its_backend",
+            a_hashed_flow_is_told_its_backend,
+        ),
+        Check::new(
             "a_flow_is_found_by_its_whole_tuple",
             a_flow_is_found_by_its_whole_tuple,
         ),
@@ -135,6 +139,25 @@ fn a_client_that_is_remembered_is_told_its_backend(world: &mut World) -> Result<
                 "{answer}"
             );
         }
+    }
+    Ok(())
+}
+
+fn a_hashed_flow_is_told_its_backend(world: &mut World) -> Result<()> {
+    for family in Family::BOTH {
+        for port in 40_000..40_020 {
+            let client = format!("client:{port}");
+            let answer = world.answer(family, &[&client, "node:30085"])?;
+            ensure!(answer["choice"] == "hash", "{answer}");
+            let told = answer["backend"]["address"].as_str();
+            let led = world.send(&answer)?;
+            ensure!(told == Some(&led), "{answer} instead of {led}");
+        }
+        let answer = world.answer(family, &["client", "node:30085"])?;
+        ensure!(answer["choice"] == "hash", "{answer}");
+        ensure!(answer["backend"].is_null(), "{answer}");
+        let candidates = answer["candidates"].as_array().map(Vec::len);
+        ensure!(candidates == Some(2), "{answer}");
     }
     Ok(())
 }

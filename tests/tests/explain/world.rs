@@ -50,7 +50,7 @@ type Service = (
     &'static [u32],
 );
 
-const SERVICES: [Service; 11] = [
+const SERVICES: [Service; 12] = [
     (
         "web",
         ("web", 80),
@@ -123,6 +123,14 @@ const SERVICES: [Service; 11] = [
         frontend::CLUSTER_IP,
         &[POD2, REMOTE],
         &[POD2, REMOTE],
+    ),
+    (
+        "hashed",
+        ("node", 30085),
+        proto::TCP,
+        frontend::HASHED,
+        &[POD, REMOTE],
+        &[POD, REMOTE],
     ),
     (
         "sticky",

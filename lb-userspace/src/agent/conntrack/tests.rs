@@ -16,7 +16,9 @@ use super::{
     *,
 };
 use crate::agent::namespace::Namespace;
-use crate::model::{Change, Endpoint, EndpointPort, EndpointSlice, ObjectName, ServiceType};
+use crate::model::{
+    Change, Endpoint, EndpointPort, EndpointSlice, ObjectName, ServiceType, Weight,
+};
 
 const NAME: &str = "dns";
 
@@ -43,6 +45,7 @@ fn service() -> Service {
         internal_policy: crate::model::TrafficPolicy::Local,
         external_policy: crate::model::TrafficPolicy::Local,
         affinity: None,
+        algorithm: None,
         source_ranges: Vec::new(),
         health_check_node_port: 0,
     }
@@ -56,6 +59,7 @@ fn slice(prefix: &str) -> EndpointSlice {
         ready: false,
         serving,
         terminating: serving,
+        weight: Weight::ONE,
         for_zones: Vec::new(),
         for_nodes: Vec::new(),
     };

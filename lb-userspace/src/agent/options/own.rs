@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{interface::Xdp, socket_options::SocketLb};
+use crate::{
+    agent::{interface::Xdp, socket_options::SocketLb},
+    control::TableSize,
+    model::Algorithm,
+};
 
 /// `apiVersion` of the configuration.
 pub(super) const API_VERSION: &str = "config.fairlead.dev/v1alpha1";
@@ -78,6 +82,18 @@ pub(super) struct Own {
         require_equals = true, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) strict_source_ranges: Option<bool>,
+    /// How new flows of Services without the annotation fairlead.dev/algorithm are spread over
+    /// their endpoints: by chance, or by the flow's addresses and ports, alike on every node
+    /// [default: random].
+    #[arg(long, value_name = "HOW", value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) algorithm: Option<Algorithm>,
+    /// Slots of a Maglev table, a prime of those between 251 and 131071 that are next below a power
+    /// of two. A Service port takes a table in each family; there is room for 1048576 slots in all
+    /// [default: 16381].
+    #[arg(long, value_name = "SLOTS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) maglev_table_size: Option<TableSize>,
     /// End at the start where the kernel's release is older than what is needed. false is for a
     /// kernel that has it in spite of its number [default: true].
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
@@ -107,6 +123,8 @@ impl Own {
             cgroup,
             localhost_nodeports,
             strict_source_ranges,
+            algorithm,
+            maglev_table_size,
             check_kernel,
             state_dir,
         } = self;
@@ -123,6 +141,8 @@ impl Own {
             cgroup: cgroup.or(file.cgroup),
             localhost_nodeports: localhost_nodeports.or(file.localhost_nodeports),
             strict_source_ranges: strict_source_ranges.or(file.strict_source_ranges),
+            algorithm: algorithm.or(file.algorithm),
+            maglev_table_size: maglev_table_size.or(file.maglev_table_size),
             check_kernel: check_kernel.or(file.check_kernel),
             state_dir: state_dir.or(file.state_dir),
         }

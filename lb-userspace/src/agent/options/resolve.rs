@@ -204,6 +204,8 @@ impl Parts<'_> {
             node_ports: self.node_ports()?,
             node_port_addresses: values::node_port_addresses(&proxy.node_port_addresses)?,
             strict_source_ranges: own.strict_source_ranges.unwrap_or(false),
+            algorithm: own.algorithm.unwrap_or_default(),
+            maglev_table_size: own.maglev_table_size.unwrap_or_default(),
             sockets: SocketOptions {
                 socket_lb: own.socket_lb.unwrap_or_default(),
                 cgroup: own.cgroup.clone(),

@@ -85,6 +85,8 @@ fn shown(resolved: &Resolved) -> String {
         node_ports,
         node_port_addresses,
         strict_source_ranges,
+        algorithm,
+        maglev_table_size,
         sockets,
         state_dir,
         proxy,
@@ -98,7 +100,8 @@ fn shown(resolved: &Resolved) -> String {
          external {external:?}, pods {pods:?}, bridge {bridge:?}, XDP {xdp:?}\n\
          inside {inside:?}, masquerade all {masquerade_all}, external IPs {external_ips}\n\
          cluster IPs {cluster_ranges:?}\nnode ports {node_ports:?} on {node_port_addresses:?}, \
-         strict ranges {strict_source_ranges}\n{sockets:?}\n\
+         strict ranges {strict_source_ranges}\n{algorithm:?}, tables of {maglev_table_size}\n\
+         {sockets:?}\n\
          health on {:?}, metrics on {:?}, OOM score {}\n{:?}\n",
         proxy.healthz_bind_address,
         proxy.metrics_bind_address,
@@ -138,7 +141,8 @@ fn lists_are_repeated_or_separated_with_commas() {
          --cluster-cidr 10.1.0.0/16,fd00:1::/48 \
          --service-cluster-ip-range 10.96.0.0/16 --service-cluster-ip-range fd00:96::/112 \
          --service-node-port-range 20000+1000 --nodeport-addresses 192.0.2.0/24,2001:db8::1 \
-         --socket-lb off --cgroup /c --localhost-nodeports false --strict-source-ranges",
+         --socket-lb off --cgroup /c --localhost-nodeports false --strict-source-ranges \
+         --algorithm maglev --maglev-table-size 65521",
     );
     insta::assert_snapshot!(shown(&resolved.unwrap()));
 }
@@ -208,6 +212,9 @@ fn k03_wrong_values_are_refused_by_the_flags_name() {
         "--service-node-port-range many",
         "--nodeport-addresses nearby",
         "--socket-lb some",
+        "--algorithm fair",
+        "--maglev-table-size 1000",
+        "--maglev-table-size many",
         "--localhost-nodeports=perhaps",
         "--log-level loud",
         "-v=loud",

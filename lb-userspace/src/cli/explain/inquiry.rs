@@ -56,6 +56,8 @@ pub(super) enum Choice {
     Random,
     /// There is but one.
     Only,
+    /// The hash of the flow.
+    Hash,
     /// The client is remembered.
     Affinity,
     /// The packet is of a flow there is.
@@ -153,7 +155,11 @@ impl Inquiry {
             candidates: Vec::new(),
         };
         match (frontend, flow) {
-            (Some(frontend), _) if frontend.drawn => {
+            (Some(frontend), Some(flow)) if frontend.hashed => {
+                let slots = backends.of(frontend.slots)?;
+                found.follow_hash(&slots, self.from_port.map(|_| flow.backend));
+            }
+            (Some(frontend), _) if frontend.drawn && !frontend.hashed => {
                 let Some(candidates) = self.every(&frontend, backends)? else {
                     return Ok(None);
                 };
@@ -163,14 +169,7 @@ impl Inquiry {
             (Some(frontend), Some(flow)) => {
                 found.choice = Some(Choice::Affinity);
                 found.backend = Some(backends.backend(flow.backend)?);
-                found.candidates = distinct(&backends.of(frontend.slots)?)
-                    .into_iter()
-                    .map(|(backend, slots)| Candidate {
-                        way: (backend.index == flow.backend).then(|| found.way.clone()),
-                        backend,
-                        slots,
-                    })
-                    .collect();
+                found.list(&backends.of(frontend.slots)?, Some(flow.backend));
             }
             (None, Some(flow)) => {
                 found.choice = Some(Choice::Flow);
@@ -239,6 +238,30 @@ impl Inquiry {
 }
 
 impl Found {
+    /// Lists the backends in these slots, of which the one with this index is asked for.
+    fn list(&mut self, slots: &[BackendRef], asked: Option<u32>) {
+        let candidates = first_positions(slots).into_iter();
+        let candidate = |(_, backend, slots): (u32, BackendRef, u32)| Candidate {
+            way: (Some(backend.index) == asked).then(|| self.way.clone()),
+            backend,
+            slots,
+        };
+        self.candidates = candidates.map(candidate).collect();
+    }
+
+    /// The backend that the flow's hash leads to; any of them if the question names no port, which
+    /// is hashed too.
+    fn follow_hash(&mut self, slots: &[BackendRef], asked: Option<u32>) {
+        if asked.is_none() {
+            self.way.source = None;
+        }
+        self.list(slots, asked);
+        let mut candidates = self.candidates.iter();
+        let chosen = candidates.find(|candidate| Some(candidate.backend.index) == asked);
+        self.backend = chosen.map(|candidate| candidate.backend.clone());
+        self.choice = Some(Choice::Hash);
+    }
+
     /// What the candidates have in common is what is said of the whole.
     fn settle(&mut self) {
         let forwarded = |candidate: &&Candidate| {
@@ -280,13 +303,6 @@ fn first_positions(slots: &[BackendRef]) -> Vec<(u32, BackendRef, u32)> {
         distinct[place].2 += 1;
     }
     distinct
-}
-
-fn distinct(slots: &[BackendRef]) -> Vec<(BackendRef, u32)> {
-    first_positions(slots)
-        .into_iter()
-        .map(|(_, backend, slots)| (backend, slots))
-        .collect()
 }
 
 /// Slots and backends of the packet's family.

@@ -228,8 +228,11 @@ fn service_name(service: &ServiceRef) -> String {
 }
 
 fn chosen(choice: Choice, backend: Option<&BackendRef>, candidates: usize) -> String {
+    let by_port = choice == Choice::Hash && backend.is_none();
     let backend = backend.map_or_else(none, ToString::to_string);
     match choice {
+        Choice::Hash if by_port => format!("one of {candidates}, by the hash of the client's port"),
+        Choice::Hash => format!("{backend}, by the hash of the flow"),
         Choice::Random => format!("chosen at random among {candidates}"),
         Choice::Only => format!("{backend}, the only one"),
         Choice::Affinity => format!("{backend}, by session affinity"),

@@ -12,7 +12,10 @@ use super::super::{
     },
     status::{self, MapUse, Report},
 };
-use crate::status::{Interface, Mode, Role, SocketMode, Sockets, Status};
+use crate::{
+    model::Algorithm,
+    status::{Interface, Mode, Role, SocketMode, Sockets, Status},
+};
 
 pub(super) fn dump() -> Snapshot {
     Snapshot {
@@ -122,6 +125,7 @@ pub(super) fn frontend(
             .iter()
             .find(|service| service.id == service_id)
             .map(Service::full_name),
+        algorithm: Algorithm::Random,
         inside: choice.clone(),
         outside: choice,
     }
@@ -329,9 +333,11 @@ pub(super) fn healthy() -> Report {
             MapUse::new("SLOTS4", rows(4, 1_048_576)),
             MapUse::new("FLOWS4", rows(6000, 524_288)),
         ],
+        table_bytes: 0,
         reasons: reasons(),
         warnings: vec![],
     };
+    report.table_bytes = status::table_bytes(&report.capacities);
     report.warnings = status::warnings(&report);
     report
 }

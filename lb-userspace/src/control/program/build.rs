@@ -15,6 +15,7 @@ use crate::{
         pool::Pool,
         realised::{Entry, IN_LISTS, Known, Port, Range, Realised, Term, next},
         select::{Endpoint, List, Member},
+        spread::Share,
     },
     maps::{Family, FamilyOp, LbMaps, Network, Op, WriteError},
 };
@@ -41,8 +42,8 @@ pub(in crate::control) fn build<A: Family, M: LbMaps>(
         put_source_range(realised, id, *network, writer)?;
     }
     let (cluster, local) = put_backends(realised, &won, writer)?;
-    let cluster = put_range(realised, id, cluster, writer)?;
-    let local = put_range(realised, id, local, writer)?;
+    let cluster = put_range(realised, id, plan.spread.slots(&cluster), writer)?;
+    let local = put_range(realised, id, plan.spread.slots(&local), writer)?;
     let affinity = affinity(realised, id, plan.affinity);
     let mut result = Ok(());
     for (key, target) in &won.targets {
@@ -173,13 +174,13 @@ fn put_source_range<A: Family, M: LbMaps>(
     Ok(())
 }
 
-/// Writes the backends in use. Returns the indices in the cluster list and in the local one. An
+/// Writes the backends in use. Returns those in the cluster list and those in the local one. An
 /// endpoint in neither has an index only if it had one before: without, there are no flows of it.
 fn put_backends<A: Family, M: LbMaps>(
     realised: &mut Realised<A>,
     won: &Won<'_, A>,
     writer: &mut Writer<'_, M>,
-) -> Result<(Vec<u32>, Vec<u32>), ProgramError> {
+) -> Result<(Vec<Share>, Vec<Share>), ProgramError> {
     let Realised {
         ports,
         backends,
@@ -212,8 +213,9 @@ fn put_backends<A: Family, M: LbMaps>(
         let flags = live(member) | lists | entry.flags & (IN_LISTS | STICKY);
         put_backend(port.id, &member.endpoint, entry, flags, writer)?;
         strays.backends.remove(&entry.index);
-        cluster.extend((lists & backend::IN_CLUSTER != 0).then_some(entry.index));
-        local.extend((lists & backend::IN_LOCAL != 0).then_some(entry.index));
+        let share = Share::new(&member.endpoint, member.weight, entry.index);
+        cluster.extend((lists & backend::IN_CLUSTER != 0).then_some(share));
+        local.extend((lists & backend::IN_LOCAL != 0).then_some(share));
     }
     Ok((cluster, local))
 }

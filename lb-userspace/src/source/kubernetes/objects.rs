@@ -29,6 +29,10 @@ pub(super) struct Labels {
 pub(super) struct Annotations {
     #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time")]
     pub(super) trigger: Option<String>,
+    #[serde(rename = "fairlead.dev/algorithm")]
+    pub(super) algorithm: Option<String>,
+    #[serde(rename = "fairlead.dev/weights")]
+    pub(super) weights: Option<String>,
 }
 
 /// A page of a list.

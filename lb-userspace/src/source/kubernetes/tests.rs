@@ -45,6 +45,7 @@ macro_rules! cases {
 
 cases! {
     addresses
+    annotations
     hostile
     lists
     networks

@@ -2,14 +2,20 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use k8s_openapi::{
+    api::{core::v1 as core, discovery::v1 as discovery},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 
 use super::{
     check::{self, At, Invalid},
     metadata,
     object::{EndpointSlice, Endpoints, Family, NamedPort, Node, Pod},
 };
-use crate::model::{self, Endpoint, EndpointPort, ObjectName};
+use crate::{
+    model::{self, Endpoint, EndpointPort, ObjectName},
+    source::annotations::{self, Weights},
+};
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const HEADLESS: &str = "service.kubernetes.io/headless";
@@ -129,28 +135,42 @@ pub(super) fn node(node: &core::Node) -> Result<Node, Invalid> {
     })
 }
 
-/// An Endpoints object, as the slices that it would be mirrored into.
-pub(super) fn endpoints(endpoints: &core::Endpoints) -> Result<Endpoints, Invalid> {
+/// An Endpoints object, as the slices that it would be mirrored into: they take its annotations
+/// over. With a remark on what does not count.
+pub(super) fn endpoints(
+    endpoints: &core::Endpoints,
+) -> Result<(Endpoints, Option<Invalid>), Invalid> {
     let meta = &endpoints.metadata;
     let name = metadata::namespaced(meta)?;
     let skipped = metadata::label(meta, SKIP_MIRROR) == Some("true");
     let annotations = meta.annotations.as_ref();
     let election = annotations.is_some_and(|annotations| annotations.contains_key(LEADER));
+    let (weights, remark) = weights(meta);
     let mut slices = Vec::new();
     for (index, subset) in endpoints.subsets.iter().flatten().enumerate() {
-        slices.extend(subset_slices(&name, index, subset)?);
+        slices.extend(subset_slices(&name, index, subset, &weights)?);
     }
-    Ok(Endpoints {
+    let endpoints = Endpoints {
         name,
         mirrored: !skipped && !election,
         slices,
-    })
+    };
+    Ok((endpoints, remark))
+}
+
+/// The weights of endpoints; a remark on those that cannot be read.
+fn weights(meta: &ObjectMeta) -> (Weights, Option<Invalid>) {
+    let text = metadata::annotation(meta, annotations::WEIGHTS);
+    let (weights, fault) = text.map(Weights::parse).unwrap_or_default();
+    let field = annotations::field(annotations::WEIGHTS);
+    (weights, fault.map(|reason| Invalid::new(field, reason)))
 }
 
 fn subset_slices(
     name: &ObjectName,
     index: usize,
     subset: &core::EndpointSubset,
+    weights: &Weights,
 ) -> Result<Vec<model::EndpointSlice>, Invalid> {
     let field = format!("subsets[{index}]");
     let ports = subset_ports(&field, subset.ports.as_deref().unwrap_or_default())?;
@@ -161,13 +181,15 @@ fn subset_slices(
     ];
     for (list, addresses, ready) in lists {
         for (n, address) in addresses.iter().flatten().enumerate() {
-            let field = format_args!("{field}.{list}[{n}].ip");
+            let addr = check::routable_ip(&address.ip);
+            let addr = addr.at(format_args!("{field}.{list}[{n}].ip"))?;
             endpoints.push(Endpoint {
-                addr: check::routable_ip(&address.ip).at(field)?,
+                addr,
                 node: address.node_name.clone(),
                 ready,
                 serving: true,
                 terminating: false,
+                weight: weights.of(addr),
                 for_zones: Vec::new(),
                 for_nodes: Vec::new(),
             });
@@ -215,7 +237,7 @@ fn subset_ports(field: &str, given: &[core::EndpointPort]) -> Result<Vec<Endpoin
     Ok(ports)
 }
 
-/// An EndpointSlice, with a remark if it is of no Service.
+/// An EndpointSlice, with a remark if it is of no Service, or on what does not count.
 pub(super) fn slice(
     slice: &discovery::EndpointSlice,
 ) -> Result<(EndpointSlice, Option<Invalid>), Invalid> {
@@ -235,7 +257,8 @@ pub(super) fn slice(
         return Ok((EndpointSlice { name, slice: None }, None));
     };
     let ports = slice_ports(slice.ports.as_deref().unwrap_or_default())?;
-    let endpoints = slice_endpoints(slice, family)?;
+    let (weights, bad_weights) = weights(meta);
+    let endpoints = slice_endpoints(slice, family, &weights)?;
     let service = metadata::label(meta, SERVICE_NAME);
     let remark = service.is_none().then(|| {
         let field = format_args!("metadata.labels[{SERVICE_NAME}]");
@@ -249,7 +272,7 @@ pub(super) fn slice(
             ports,
             endpoints,
         });
-    Ok((EndpointSlice { name, slice }, remark))
+    Ok((EndpointSlice { name, slice }, remark.or(bad_weights)))
 }
 
 /// Ports that have a number; "all ports" means nothing to a proxy (row A8).
@@ -281,6 +304,7 @@ fn slice_ports(given: &[discovery::EndpointPort]) -> Result<Vec<EndpointPort>, I
 fn slice_endpoints(
     slice: &discovery::EndpointSlice,
     family: Family,
+    weights: &Weights,
 ) -> Result<Vec<Endpoint>, Invalid> {
     let given = slice.endpoints.as_deref().unwrap_or_default();
     let mut endpoints = Vec::with_capacity(given.len());
@@ -310,6 +334,7 @@ fn slice_endpoints(
             ready: condition(|c| c.ready, true),
             serving: condition(|c| c.serving, true),
             terminating: condition(|c| c.terminating, false),
+            weight: weights.of(*addr),
             for_zones: names(hints.and_then(|hints| hints.for_zones.as_deref()), |zone| {
                 &zone.name
             }),

@@ -27,6 +27,11 @@ pub(super) fn has_label(meta: &ObjectMeta, label: &str) -> bool {
         .is_some_and(|labels| labels.contains_key(label))
 }
 
+/// The value of an annotation.
+pub(super) fn annotation<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+    meta.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
 /// The value of a label, unless empty.
 pub(super) fn label<'a>(meta: &'a ObjectMeta, label: &str) -> Option<&'a str> {
     let value = meta.labels.as_ref()?.get(label)?;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use crate::model::{self, ObjectName, Protocol, TrafficPolicy};
+use crate::model::{self, Algorithm, ObjectName, Protocol, TrafficPolicy};
 
 /// IP family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,6 +150,8 @@ pub(super) struct Service {
     pub(super) external_policy: TrafficPolicy,
     /// Seconds a client is remembered, if it is.
     pub(super) affinity: Option<u32>,
+    /// How new flows are spread, if it is said.
+    pub(super) algorithm: Option<Algorithm>,
     pub(super) source_ranges: Vec<IpNet>,
     pub(super) health_check_node_port: Option<u16>,
     pub(super) selector: BTreeMap<String, String>,

@@ -211,29 +211,29 @@ fn with_header(mut value: Value, kind: Kind) -> Value {
 }
 
 fn typed(kind: Kind, value: Value, ranges: &Ranges) -> Result<(Object, Option<Invalid>), String> {
-    let object = match kind {
+    let read = match kind {
         Kind::Service => {
-            let service: core::Service = strict(value)?;
-            service::service(&service, ranges).map(|service| Object::Service(Arc::new(service)))
+            let service = service::service(&strict::<core::Service>(value)?, ranges);
+            service.map(|(service, remark)| (Object::Service(Arc::new(service)), remark))
         }
         Kind::Pod => {
-            endpoints::pod(strict::<core::Pod>(value)?).map(|pod| Object::Pod(Arc::new(pod)))
+            let pod = endpoints::pod(strict::<core::Pod>(value)?);
+            pod.map(|pod| (Object::Pod(Arc::new(pod)), None))
         }
         Kind::Node => {
-            endpoints::node(&strict::<core::Node>(value)?).map(|node| Object::Node(Arc::new(node)))
+            let node = endpoints::node(&strict::<core::Node>(value)?);
+            node.map(|node| (Object::Node(Arc::new(node)), None))
         }
-        Kind::Endpoints => endpoints::endpoints(&strict::<core::Endpoints>(value)?)
-            .map(|endpoints| Object::Endpoints(Arc::new(endpoints))),
+        Kind::Endpoints => {
+            let endpoints = endpoints::endpoints(&strict::<core::Endpoints>(value)?);
+            endpoints.map(|(endpoints, remark)| (Object::Endpoints(Arc::new(endpoints)), remark))
+        }
         Kind::EndpointSlice => {
-            let slice: discovery::EndpointSlice = strict(value)?;
-            return endpoints::slice(&slice)
-                .map(|(slice, remark)| (Object::EndpointSlice(Arc::new(slice)), remark))
-                .map_err(|invalid| invalid.to_string());
+            let slice = endpoints::slice(&strict::<discovery::EndpointSlice>(value)?);
+            slice.map(|(slice, remark)| (Object::EndpointSlice(Arc::new(slice)), remark))
         }
     };
-    object
-        .map(|object| (object, None))
-        .map_err(|invalid| invalid.to_string())
+    read.map_err(|invalid| invalid.to_string())
 }
 
 /// Deserialises with the path of what is wrong; an unknown field is wrong, as for `kubectl apply`.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::object::{Family, Pod, Service, ServicePort, Target, VirtualIp};
-use crate::model::{Endpoint, EndpointPort, EndpointSlice, ObjectName};
+use crate::model::{Endpoint, EndpointPort, EndpointSlice, ObjectName, Weight};
 
 /// Pods and the Services that select them, each found by labels.
 #[derive(Default)]
@@ -90,6 +90,7 @@ impl Selection {
                     ready: service.publish_not_ready || (pod.ready && !pod.terminating),
                     serving: pod.ready,
                     terminating: pod.terminating,
+                    weight: Weight::ONE,
                     for_zones: Vec::new(),
                     for_nodes: Vec::new(),
                 });

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::util::intstr::IntOrString};
+use k8s_openapi::{
+    api::core::v1 as core,
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+};
 use lb_common::service::Affinity;
 
 use super::{
@@ -13,15 +16,21 @@ use super::{
     object::{NodePort, Service, ServicePort, Target, VirtualIp},
     ranges::Ranges,
 };
-use crate::model::{ServiceType, TrafficPolicy};
+use crate::{
+    model::{Algorithm, ServiceType, TrafficPolicy},
+    source::annotations,
+};
 
 /// Seconds a client is remembered unless the Service says (the API server's default).
 const AFFINITY_TIMEOUT: u32 = 10_800;
 
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
-/// Defaults and validates a Service on its own.
-pub(super) fn service(service: &core::Service, ranges: &Ranges) -> Result<Service, Invalid> {
+/// Defaults and validates a Service on its own, with a remark on what does not count.
+pub(super) fn service(
+    service: &core::Service,
+    ranges: &Ranges,
+) -> Result<(Service, Option<Invalid>), Invalid> {
     let meta = &service.metadata;
     let name = metadata::namespaced(meta)?;
     check::dns_label(&name.name).at("metadata.name")?;
@@ -34,7 +43,8 @@ pub(super) fn service(service: &core::Service, ranges: &Ranges) -> Result<Servic
     let ports = ports(spec, kind, virtual_ip.is_some(), ranges)?;
     let external_ips = addresses(spec.external_ips.as_deref(), "spec.externalIPs")?;
     let external_policy = external_policy(spec, kind, !external_ips.is_empty())?;
-    Ok(Service {
+    let (algorithm, remark) = algorithm(meta);
+    let service = Service {
         name,
         created: meta
             .creation_timestamp
@@ -49,11 +59,13 @@ pub(super) fn service(service: &core::Service, ranges: &Ranges) -> Result<Servic
             .at("spec.internalTrafficPolicy")?,
         external_policy,
         affinity: session_affinity(spec)?,
+        algorithm,
         source_ranges: source_ranges(spec, kind)?,
         health_check_node_port: health_check_node_port(spec, kind, external_policy, ranges)?,
         selector: spec.selector.clone().unwrap_or_default(),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
-    })
+    };
+    Ok((service, remark))
 }
 
 fn service_type(spec: &core::ServiceSpec) -> Result<Type, Invalid> {
@@ -323,6 +335,16 @@ fn session_affinity(spec: &core::ServiceSpec) -> Result<Option<u32>, Invalid> {
             "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
             "must be 1 to 86400",
         )),
+    }
+}
+
+/// The algorithm that is asked for; a remark if it is none.
+fn algorithm(meta: &ObjectMeta) -> (Option<Algorithm>, Option<Invalid>) {
+    let text = metadata::annotation(meta, annotations::ALGORITHM);
+    let read = text.map(annotations::algorithm).transpose();
+    match read.at(annotations::field(annotations::ALGORITHM)) {
+        Ok(algorithm) => (algorithm, None),
+        Err(remark) => (None, Some(remark)),
     }
 }
 

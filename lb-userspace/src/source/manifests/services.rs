@@ -79,6 +79,7 @@ impl Admitted {
             internal_policy: service.internal_policy,
             external_policy: service.external_policy,
             affinity: service.affinity,
+            algorithm: service.algorithm,
             source_ranges: service.source_ranges.clone(),
             health_check_node_port: service.health_check_node_port.unwrap_or_default(),
         })

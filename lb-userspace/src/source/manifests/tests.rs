@@ -36,6 +36,7 @@ macro_rules! cases {
 
 cases! {
     allocation
+    annotations
     collisions
     defaults
     dual_stack

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     agent::serve::moment::Moment,
     control::{ByFamily, NoLocalEndpoints, Usage},
-    model::{Batch, Change, Endpoint, EndpointSlice, ObjectName},
+    model::{Batch, Change, Endpoint, EndpointSlice, ObjectName, Weight},
     source::kubernetes::Requests,
     status::{Interface, Mode, Role},
 };
@@ -117,6 +117,7 @@ fn slice(ip: &str) -> EndpointSlice {
             ready: true,
             serving: true,
             terminating: false,
+            weight: Weight::ONE,
             for_zones: Vec::new(),
             for_nodes: Vec::new(),
         }],

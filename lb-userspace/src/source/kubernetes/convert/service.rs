@@ -8,10 +8,10 @@ use lb_common::service::Affinity;
 
 use super::{Remarks, Rules, addresses, at, network};
 use crate::{
-    model::{ObjectName, Service, ServicePort, ServiceType, TrafficPolicy},
+    model::{Algorithm, ObjectName, Service, ServicePort, ServiceType, TrafficPolicy},
     source::{
-        check,
-        kubernetes::objects::{self, ServiceSpec, ServiceStatus},
+        annotations, check,
+        kubernetes::objects::{self, Metadata, ServiceSpec, ServiceStatus},
     },
 };
 
@@ -58,6 +58,7 @@ pub(super) fn service(
         ),
         external_policy,
         affinity: affinity(spec, remarks),
+        algorithm: algorithm(metadata, remarks),
         source_ranges: source_ranges(spec, remarks),
         health_check_node_port: health_check(spec, kind, external_policy, remarks),
         cluster_ips,
@@ -185,6 +186,12 @@ fn affinity(spec: &ServiceSpec, remarks: &mut Remarks) -> Option<u32> {
         .ok_or_else(|| format!("{seconds} is not 1 to {}", Affinity::TIMEOUT_MAX));
     let field = || "spec.sessionAffinityConfig.clientIP.timeoutSeconds".to_owned();
     Some(remarks.take(timeout, field).unwrap_or(AFFINITY_TIMEOUT))
+}
+
+fn algorithm(metadata: &Metadata, remarks: &mut Remarks) -> Option<Algorithm> {
+    let text = metadata.annotations.as_ref()?.algorithm.as_deref()?;
+    let field = || annotations::field(annotations::ALGORITHM);
+    remarks.take(annotations::algorithm(text), field)
 }
 
 /// The ranges as they are: that one of length 0 lets all of its family in, and that a family

@@ -6,6 +6,7 @@ use super::Remarks;
 use crate::{
     model::{Endpoint, EndpointPort, EndpointSlice, ObjectName},
     source::{
+        annotations::{self, Weights},
         check,
         kubernetes::objects::{self, Conditions, Hints, Named},
     },
@@ -71,12 +72,13 @@ fn endpoints(
     remarks: &mut Remarks,
 ) -> Vec<Endpoint> {
     let given = object.endpoints.as_deref().unwrap_or_default();
+    let weights = weights(object, remarks);
     let mut endpoints = Vec::with_capacity(given.len());
     for (index, endpoint) in given.iter().enumerate() {
         let text = endpoint.addresses.iter().flatten().next();
         let field = || format!("endpoints[{index}].addresses[0]");
         let addr = text.and_then(|text| remarks.take(address(text, is_ipv4), field));
-        endpoints.extend(addr.map(|addr| self::endpoint(addr, endpoint)));
+        endpoints.extend(addr.map(|addr| self::endpoint(addr, &weights, endpoint)));
     }
     endpoints
 }
@@ -90,7 +92,7 @@ fn address(text: &str, is_ipv4: bool) -> Result<IpAddr, String> {
 }
 
 /// What is not said of an endpoint: it is ready, it serves, it is not terminating (row A10).
-fn endpoint(addr: IpAddr, given: &objects::Endpoint) -> Endpoint {
+fn endpoint(addr: IpAddr, weights: &Weights, given: &objects::Endpoint) -> Endpoint {
     let Conditions {
         ready,
         serving,
@@ -106,9 +108,21 @@ fn endpoint(addr: IpAddr, given: &objects::Endpoint) -> Endpoint {
         ready: ready.unwrap_or(true),
         serving: serving.unwrap_or(true),
         terminating: terminating.unwrap_or(false),
+        weight: weights.of(addr),
         for_zones: names(for_zones.as_deref()),
         for_nodes: names(for_nodes.as_deref()),
     }
+}
+
+/// The weights of the endpoints, as far as they can be read.
+fn weights(object: &objects::EndpointSlice, remarks: &mut Remarks) -> Weights {
+    let annotations = object.metadata.annotations.as_ref();
+    let text = annotations.and_then(|annotations| annotations.weights.as_deref());
+    let (weights, fault) = text.map(Weights::parse).unwrap_or_default();
+    if let Some(reason) = fault {
+        remarks.note(annotations::field(annotations::WEIGHTS), &reason);
+    }
+    weights
 }
 
 fn names(list: Option<&[Named]>) -> Vec<String> {
