@@ -8,10 +8,10 @@ use std::{
 use ipnet::IpNet;
 use lb_userspace::{
     control::{ByFamily, HealthCheck},
-    model::{Endpoint, EndpointSlice, ObjectName, Service, ServicePort, TrafficPolicy},
+    model::{Algorithm, Endpoint, EndpointSlice, ObjectName, Service, ServicePort, TrafficPolicy},
 };
 
-use super::{Frontends, Here, Key, Leads, Objects, PortName};
+use super::{Frontends, Here, Key, Leads, Objects, PortName, common_divisor};
 
 /// The slices of each Service, by its namespace and name.
 pub(super) type Slices<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>;
@@ -62,6 +62,7 @@ fn wishes(slices: &[&EndpointSlice], here: &Here, service: &Service) -> Vec<(Key
         if let Some(first) = ports.first() {
             let mut row = leads(here, service, first, &[], &[], false);
             row.cluster_ip = true;
+            row.hashed = false;
             wishes.push(((*cluster_ip, 0, 0), row));
         }
         for port in &ports {
@@ -144,10 +145,14 @@ fn leads(
     outside: &[(SocketAddr, Endpoint)],
     elsewhere: bool,
 ) -> Leads {
+    let hashed = service.algorithm == Some(Algorithm::Maglev);
     let backends = |list: &[(SocketAddr, Endpoint)]| {
         let local = |endpoint: &Endpoint| endpoint.node.as_deref() == Some(&*here.name);
+        let weight = |endpoint: &Endpoint| u32::from(endpoint.weight.number());
+        let unit = common_divisor(list.iter().map(|(_, endpoint)| weight(endpoint)));
+        let share = |endpoint| if hashed { 0 } else { weight(endpoint) / unit };
         list.iter()
-            .map(|(socket, endpoint)| (*socket, local(endpoint), endpoint.terminating))
+            .map(|(socket, e)| (*socket, local(e), e.terminating, share(e)))
             .collect()
     };
     Leads {
@@ -158,6 +163,7 @@ fn leads(
         local_inside: false,
         local_outside: false,
         open_to: None,
+        hashed,
         affinity: service.affinity.unwrap_or(0),
         inside: backends(inside),
         outside: backends(outside),

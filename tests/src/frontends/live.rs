@@ -46,7 +46,7 @@ pub fn keeping(objects: &Objects, here: &Here) -> BTreeSet<Endpoint> {
 pub fn listed(frontends: &Frontends) -> BTreeSet<Endpoint> {
     let lists = frontends.values().flat_map(|leads| {
         let backends = leads.inside.iter().chain(&leads.outside);
-        backends.map(|(socket, local, _)| (leads.port.clone(), *socket, *local))
+        backends.map(|(socket, local, ..)| (leads.port.clone(), *socket, *local))
     });
     lists.collect()
 }

@@ -65,10 +65,22 @@ impl Here {
 pub type Key = (IpAddr, u16, u8);
 /// Namespace, Service, port, protocol.
 pub type PortName = (String, String, String, u8);
-/// Backends: address, local, terminating.
-pub type Backends = BTreeSet<(SocketAddr, bool, bool)>;
+/// Backends: address, local, terminating, and how often it is met beside the others, in lowest
+/// terms; 0 where hashes decide, of which the table's own tests tell.
+pub type Backends = BTreeSet<(SocketAddr, bool, bool, u32)>;
 /// All frontends.
 pub type Frontends = BTreeMap<Key, Leads>;
+
+/// The greatest number that divides all of these; 1 of none.
+fn common_divisor(numbers: impl Iterator<Item = u32>) -> u32 {
+    let gcd = |mut a: u32, mut b: u32| {
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    numbers.fold(0, gcd).max(1)
+}
 
 /// Where a frontend leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +103,8 @@ pub struct Leads {
     pub local_outside: bool,
     /// Networks it is open to; none if it is to all.
     pub open_to: Option<BTreeSet<IpNet>>,
+    /// Whether a flow's hash decides, instead of chance.
+    pub hashed: bool,
     /// Seconds a client is remembered.
     pub affinity: u32,
     /// Backends for clients inside.

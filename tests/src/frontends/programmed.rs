@@ -13,7 +13,7 @@ use lb_common::{
 };
 use lb_userspace::maps::{Dump, Family, FamilyDump};
 
-use super::{Backends, Frontends, Key, Leads, PortName};
+use super::{Backends, Frontends, Key, Leads, PortName, common_divisor};
 
 /// The rows that frontends lead to.
 pub(super) trait Rows<A> {
@@ -72,9 +72,10 @@ pub(super) fn follow<A: Family>(
         local_inside: has(frontend::LOCAL_INSIDE),
         local_outside: has(frontend::LOCAL_OUTSIDE),
         open_to: open_to.transpose()?,
+        hashed: has(frontend::HASHED),
         affinity: affinity.timeout(),
-        inside: backends(rows, service, inside)?,
-        outside: backends(rows, service, outside)?,
+        inside: backends(rows, frontend, inside)?,
+        outside: backends(rows, frontend, outside)?,
     })
 }
 
@@ -91,15 +92,23 @@ pub(super) fn told(name: &ServiceName) -> PortName {
     (namespace, name, port, *proto)
 }
 
-fn backends<A: Family>(rows: &impl Rows<A>, service: u32, slots: Slots) -> Result<Backends> {
-    let found = (slots.offset..slots.offset + slots.count)
-        .map(|index| resolve(service, &rows.backend(rows.slot(index)?)?))
-        .collect::<Result<Backends>>()?;
+fn backends<A: Family>(rows: &impl Rows<A>, frontend: &Frontend, slots: Slots) -> Result<Backends> {
+    let mut counts = BTreeMap::<_, u32>::new();
+    for index in slots.offset..slots.offset + slots.count {
+        let found = resolve(frontend.service, &rows.backend(rows.slot(index)?)?)?;
+        *counts.entry(found).or_default() += 1;
+    }
+    let hashed = frontend.flags & frontend::HASHED != 0;
+    let unit = common_divisor(counts.values().copied());
     ensure!(
-        found.len() == slots.count as usize,
-        "a backend stands in two slots of {slots:?}: {found:?}"
+        hashed || unit == 1,
+        "each backend of {slots:?} stands in {unit} slots without need: {counts:?}"
     );
-    Ok(found)
+    let share = |count| if hashed { 0 } else { count };
+    let counts = counts.into_iter();
+    Ok(counts
+        .map(|((socket, local, terminating), count)| (socket, local, terminating, share(count)))
+        .collect())
 }
 
 fn resolve<A: Family>(service: u32, found: &Backend<A>) -> Result<(SocketAddr, bool, bool)> {

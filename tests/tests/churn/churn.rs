@@ -58,6 +58,7 @@ pub(crate) fn churn<M: LbMaps>(maps: M, steps: usize, seed: u64, faults: Faults)
     let mut settings = Settings::new(NODE);
     settings.node_port_addresses = [NodePortAddress::All].into_iter().collect();
     settings.grace = GRACE;
+    settings.maglev_table_size = 251.try_into().unwrap();
     let watched = Watched::new(maps, now, GRACE);
     let mut churn = Churn {
         controller: Controller::new(Faulty::new(watched), settings.clone()),

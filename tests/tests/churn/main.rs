@@ -21,7 +21,7 @@ use lb_userspace::maps::{
 
 const FAMILY: FamilyCapacities = FamilyCapacities {
     frontends: 512,
-    slots: 1024,
+    slots: 1 << 14,
     backends: 1024,
     source_ranges: 1024,
 };

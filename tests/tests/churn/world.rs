@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use lb_userspace::{
     control::NodePortAddresses,
     model::{
-        Batch, Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName, Protocol, Service,
-        ServicePort, ServiceType, TrafficPolicy, Weight,
+        Algorithm, Batch, Change, Endpoint, EndpointPort, EndpointSlice, Node, ObjectName,
+        Protocol, Service, ServicePort, ServiceType, TrafficPolicy, Weight,
     },
 };
 use tests::{
@@ -152,7 +152,7 @@ impl World {
             Some(service) if !random.one_in(4) => service.clone(),
             _ => new_service(name.clone(), random),
         };
-        match random.below(8) {
+        match random.below(9) {
             0 => service.internal_policy = policy(random),
             1 => service.external_policy = policy(random),
             2 => {
@@ -166,6 +166,7 @@ impl World {
             4 => service.affinity = random.pick(&[None, Some(60), Some(10_800)]),
             5 => service.source_ranges = source_ranges(random),
             6 => service.health_check_node_port = random.pick(&[0, 0, 31_000, 31_001]),
+            7 => service.algorithm = random.pick(ALGORITHMS),
             _ => service.ports = ports(random),
         }
         Change::Service(name, Some(service))
@@ -230,6 +231,10 @@ fn slice_name(random: &mut Random) -> (ObjectName, bool) {
     )
 }
 
+/// Tables are large, and followed slot by slot: a few are enough.
+const ALGORITHMS: &[Option<Algorithm>] =
+    &[None, None, Some(Algorithm::Random), Some(Algorithm::Maglev)];
+
 /// Zones and nodes that endpoints of a slice are for.
 type Hints = (&'static [&'static str], &'static [&'static str]);
 const HINTS: &[Hints] = &[
@@ -283,7 +288,7 @@ fn endpoint(v6: bool, (zones, nodes): Hints, random: &mut Random) -> Endpoint {
         },
         serving: !random.one_in(4),
         terminating,
-        weight: Weight::ONE,
+        weight: Weight::try_from(random.pick(&[1, 1, 1, 2, 6])).unwrap(),
         for_zones: hints(zones, random),
         for_nodes: hints(nodes, random),
     }

@@ -104,18 +104,18 @@ proptest! {
 #[test]
 fn a_table_is_the_same_wherever_it_is_made() {
     let indices = [1, 2, 3];
-    let here = indices.map(|number| share(number, 1));
+    let own = indices.map(|number| share(number, 1));
     // Another node gave the same endpoints other indices, and other ones are local to it.
-    let there = here.map(|share| Share {
+    let others = own.map(|share| Share {
         index: share.index + 70,
         ..share
     });
-    let table_here = table(&here, size(251));
-    let table_there = table(&there, size(251));
-    assert!(table_here.iter().map(|index| index + 70).eq(table_there));
+    let here = table(&own, size(251));
+    let elsewhere = table(&others, size(251));
+    assert!(here.iter().map(|index| index + 70).eq(elsewhere));
     // Changed, nodes of two versions would lead one flow to two backends.
     let first = [1, 3, 1, 2, 2, 2, 3, 1, 2, 2, 2, 2, 3, 3, 1, 2];
-    assert_eq!(table_here[..first.len()], first);
+    assert_eq!(here[..first.len()], first);
 }
 
 #[test]
