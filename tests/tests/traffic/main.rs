@@ -3,6 +3,7 @@
 
 mod change;
 mod explain;
+mod hashed;
 mod life;
 mod paths;
 mod refusals;
@@ -140,6 +141,7 @@ fn main() -> ExitCode {
         list.extend(refusals::checks(name));
         list.push(Check::new(format!("{name}::clean_wire"), clean_wire));
         list.extend(change::checks(name));
+        list.extend(hashed::checks(name));
         list.extend(explain::checks(name));
         list.extend(life::checks(name));
         checks.group(list, || World::start(links), |world| world.cluster.logs());
