@@ -19,10 +19,10 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     Error,
     convert::{
-        algorithm, backend_ref, counted, family_config, host_port, mac, named, protocol, range,
-        seconds,
+        algorithm, backend_ref, choice, counted, family_config, host_port, mac, named, protocol,
+        range, seconds,
     },
-    endpoints::Endpoints,
+    endpoints::{Endpoints, Lists},
     interfaces::Interfaces,
     pinned::{MapFamily, PinnedMaps, Use},
     snapshot::{
@@ -129,11 +129,14 @@ impl<'a> Collector<'a> {
         service::Backend<A>: Pod,
     {
         let rows = self.frontend_rows::<A>()?;
-        let endpoints = Endpoints::<A>::open(self.maps)?;
-        let mut frontends = rows
+        let ranges = rows
+            .values()
+            .flat_map(|value| [value.inside, value.outside]);
+        let lists = Endpoints::<A>::open(self.maps)?.lists(ranges)?;
+        let mut frontends: Vec<_> = rows
             .iter()
-            .map(|(key, value)| self.frontend(key, value, &endpoints))
-            .collect::<Result<Vec<_>, Error>>()?;
+            .map(|(key, value)| self.frontend(key, value, &lists))
+            .collect();
         frontends.sort_unstable_by(|a, b| (a.at, &a.protocol).cmp(&(b.at, &b.protocol)));
         Ok(frontends)
     }
@@ -142,14 +145,11 @@ impl<'a> Collector<'a> {
         &self,
         key: &FrontendKey<A>,
         value: &service::Frontend,
-        endpoints: &Endpoints<A>,
-    ) -> Result<Frontend, Error>
-    where
-        service::Backend<A>: Pod,
-    {
+        lists: &Lists,
+    ) -> Frontend {
         let whole_address = *key == FrontendKey::whole_address(key.addr);
-        let choice = |slots, drop| endpoints.choice(slots, value.flags & drop != 0);
-        Ok(Frontend {
+        let choice = |slots, drop| choice(slots, value.flags & drop != 0, lists);
+        Frontend {
             at: host_port(key.addr, key.port),
             protocol: protocol(key.proto),
             whole_address,
@@ -158,9 +158,9 @@ impl<'a> Collector<'a> {
                 .then(|| self.service_name(value.service))
                 .flatten(),
             algorithm: algorithm(value.flags),
-            inside: choice(value.inside, frontend::DROP_INSIDE)?,
-            outside: choice(value.outside, frontend::DROP_OUTSIDE)?,
-        })
+            inside: choice(value.inside, frontend::DROP_INSIDE),
+            outside: choice(value.outside, frontend::DROP_OUTSIDE),
+        }
     }
 
     pub(super) fn slots(&self, family: Option<Family>) -> Result<Vec<Slot>, Error> {

@@ -8,7 +8,10 @@ use lb_common::{
     service::{self, ServiceName, Slots, backend, frontend, text},
 };
 
-use super::snapshot::{BackendRef, Family, FamilyConfig, HostPort, Service};
+use super::{
+    endpoints::Lists,
+    snapshot::{BackendRef, Choice, Family, FamilyConfig, HostPort, Service, WithoutBackends},
+};
 use crate::model::{Algorithm, Protocol};
 
 pub(super) fn host_port<A: Addr>(addr: A, port: Port) -> HostPort {
@@ -24,6 +27,20 @@ pub(super) fn protocol(number: u8) -> String {
         (_, Some(protocol)) => protocol.to_string(),
         (0, None) => "ANY".to_owned(),
         (number, None) => number.to_string(),
+    }
+}
+
+/// Where clients are led by this range of slots, or, if it is empty, what becomes of them.
+pub(super) fn choice(slots: Slots, drop: bool, lists: &Lists) -> Choice {
+    Choice {
+        first_slot: slots.offset,
+        slot_count: slots.count,
+        without_backends: if drop {
+            WithoutBackends::Drop
+        } else {
+            WithoutBackends::Reject
+        },
+        backends: lists.get(&slots).cloned().unwrap_or_default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Slots and the backends they point to.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use aya::Pod;
 use lb_common::service::{self, Slots};
@@ -9,8 +9,11 @@ use super::{
     Error,
     convert::{backend_ref, range},
     pinned::{Entries, MapFamily, PinnedMaps},
-    snapshot::{BackendRef, Choice, WithoutBackends},
+    snapshot::BackendRef,
 };
+
+/// The backends of each range of slots, once each.
+pub(super) type Lists = HashMap<Slots, Vec<BackendRef>>;
 
 /// The slots and backends of one family.
 pub(super) struct Endpoints<A>
@@ -32,17 +35,14 @@ where
         })
     }
 
-    pub(super) fn choice(&self, slots: Slots, drop: bool) -> Result<Choice, Error> {
-        Ok(Choice {
-            first_slot: slots.offset,
-            slot_count: slots.count,
-            without_backends: if drop {
-                WithoutBackends::Drop
-            } else {
-                WithoutBackends::Reject
-            },
-            backends: self.distinct(slots)?,
-        })
+    /// The lists that these ranges are, each read once: all frontends of a Service have the same, and
+    /// a range may have thousands of slots.
+    pub(super) fn lists(&self, ranges: impl Iterator<Item = Slots>) -> Result<Lists, Error> {
+        let ranges: HashSet<_> = ranges.collect();
+        let ranges = ranges.into_iter();
+        ranges
+            .map(|slots| Ok((slots, self.distinct(slots)?)))
+            .collect()
     }
 
     /// The backends in these slots, once each, in the order of their first slots.
