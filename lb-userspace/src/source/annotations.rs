@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use clap::ValueEnum as _;
+
 use super::check;
 use crate::model::{Algorithm, Weight};
 
@@ -17,10 +19,11 @@ pub(super) fn field(annotation: &str) -> String {
 
 /// The value of [`ALGORITHM`].
 pub(super) fn algorithm(text: &str) -> Result<Algorithm, String> {
-    let all = [Algorithm::Random, Algorithm::Maglev];
-    let mut all = all.into_iter();
-    all.find(|algorithm| algorithm.name() == text.trim())
-        .ok_or_else(|| format!("{text:?} is not one of random, maglev"))
+    Algorithm::from_str(text.trim(), false).map_err(|_| {
+        let all = Algorithm::value_variants().iter();
+        let names: Vec<_> = all.map(|algorithm| algorithm.name()).collect();
+        format!("{text:?} is not one of {}", names.join(", "))
+    })
 }
 
 /// The value of [`WEIGHTS`]: parts separated by commas, each `ADDRESS=WEIGHT`, or a weight alone for
