@@ -1,7 +1,7 @@
 //! Clients that open connections, keep them, and judge every answer.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
@@ -49,8 +49,10 @@ pub(crate) struct Client {
     pub(crate) random: Random,
     /// What it keeps open.
     pub(crate) flows: Vec<Flow>,
-    /// Ports its datagrams came from, and where they went.
-    used: VecDeque<(Key, u16)>,
+    /// Where its datagrams went, and from which ports.
+    used: BTreeSet<(Key, u16)>,
+    /// The latest of those whose flows are closed.
+    closed: VecDeque<(Key, u16)>,
     /// Whom a node led it to for a Service port, and when it asked.
     servers: BTreeMap<(usize, PortId, IpAddr), (SocketAddr, Instant)>,
 }
@@ -80,7 +82,8 @@ impl Client {
             addresses,
             random,
             flows: Vec::new(),
-            used: VecDeque::new(),
+            used: BTreeSet::new(),
+            closed: VecDeque::new(),
             servers: BTreeMap::new(),
         }
     }
@@ -217,19 +220,19 @@ impl Client {
         }
     }
 
-    /// Where datagrams come from, and whether others to the frontend came from there before.
-    /// Connections come from anywhere.
+    /// Where datagrams come from, and whether others to the frontend came from there before: those may
+    /// have left a row, which leads where they were led. Connections come from anywhere.
     fn source_port(&mut self, shared: &Shared, key: &Key) -> (u16, bool) {
         if protocol(key) == Protocol::Tcp || matches!(self.place, Place::Process(_)) {
             return (0, false);
         }
-        let used = self.used.iter().position(|(used, _)| used == key);
-        if let Some(used) = used.filter(|_| self.random.one_in(3))
-            && let Some((_, port)) = self.used.remove(used)
-        {
-            return (port, true);
-        }
-        (shared.port(), false)
+        let closed = self.closed.iter().position(|(closed, _)| closed == key);
+        let closed = closed.filter(|_| self.random.one_in(3));
+        let port = match closed.and_then(|closed| self.closed.remove(closed)) {
+            Some((_, port)) => port,
+            None => shared.port(),
+        };
+        (port, !self.used.insert((*key, port)))
     }
 
     /// Takes down what must not be.
@@ -248,9 +251,9 @@ impl Client {
         if protocol(&key) == Protocol::Udp
             && let Ok(local) = conversation.local()
         {
-            self.used.push_back((key, local.port()));
-            if self.used.len() > MOST {
-                self.used.pop_front();
+            self.closed.push_back((key, local.port()));
+            if self.closed.len() > MOST {
+                self.closed.pop_front();
             }
         }
     }
