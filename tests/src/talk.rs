@@ -209,7 +209,9 @@ fn connected(
     set_socket_timeout(&descriptor, Timeout::Send, Some(patience))?;
     set_socket_timeout(&descriptor, Timeout::Recv, Some(patience))?;
     if from.port() != 0 || !from.ip().is_unspecified() {
-        set_socket_reuseaddr(&descriptor, true)?;
+        // Past connections that wait may share the port. Datagram sockets that do, live ones too, would
+        // take each other's answers.
+        set_socket_reuseaddr(&descriptor, kind == SocketType::STREAM)?;
         bind(&descriptor, &from)?;
     }
     connect(&descriptor, &to).map_err(timed_out)?;
@@ -277,4 +279,23 @@ fn noise(count: usize) -> Vec<u8> {
         (state >> 24) as u8
     };
     (0..count).map(|_| next()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_flows_of_datagrams_never_share_a_port() {
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let to = server.local_addr().unwrap();
+        let from = |port| SocketAddr::new(to.ip(), port);
+        let first = open(Protocol::Udp, to, from(0), PATIENCE).unwrap();
+        let Socket::Udp(first) = first.socket else {
+            panic!("not a socket for datagrams");
+        };
+        let taken = from(first.local_addr().unwrap().port());
+        let second = open(Protocol::Udp, to, taken, PATIENCE);
+        assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
 }
