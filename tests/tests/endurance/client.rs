@@ -177,7 +177,9 @@ impl Client {
         Ok(server.is_some())
     }
 
-    /// Has affinity lead where it led before, and remembers where it does.
+    /// Has affinity lead where it led before, and remembers where it does. What is asked while a
+    /// frontend passes from one Service to another may be led by either, and says nothing of the
+    /// Service's other frontends.
     fn remember(
         &mut self,
         history: &History,
@@ -188,6 +190,10 @@ impl Client {
             return Ok(());
         };
         let who = (asked.way.node, port.clone(), asked.way.client);
+        if !history.is_certain(asked) {
+            self.servers.remove(&who);
+            return Ok(());
+        }
         let before = self.servers.insert(who, (server, asked.from));
         if let Some((before, since)) = before
             && before != server

@@ -92,7 +92,7 @@ impl History {
     /// Judges the first question of a flow that none was like before.
     pub(crate) fn judge_new(&self, asked: &Asked) -> Result<(), String> {
         let window = self.window(asked.from, asked.to);
-        if self.is_certain(asked, &window) {
+        if self.is_certain(asked) {
             exactly(self.leads(asked.way.node, &asked.key, *window.end()), asked)
         } else {
             self.roughly(asked, &window)
@@ -107,7 +107,7 @@ impl History {
         last: Option<(SocketAddr, Instant)>,
     ) -> Result<(), String> {
         let window = self.window(asked.from, asked.to);
-        if !self.is_certain(asked, &window) {
+        if !self.is_certain(asked) {
             return self.roughly(asked, &window);
         }
         let leads = self.leads(asked.way.node, &asked.key, *window.end());
@@ -150,8 +150,9 @@ impl History {
     }
 
     /// Whether it can be told where the frontend led: all the while there.
-    fn is_certain(&self, asked: &Asked, window: &Window) -> bool {
-        window.start() == window.end() || !self.claimants(&asked.key, window).changed
+    pub(crate) fn is_certain(&self, asked: &Asked) -> bool {
+        let window = self.window(asked.from, asked.to);
+        window.start() == window.end() || !self.claimants(&asked.key, &window).changed
     }
 
     /// While things change: no server but those of the Services that have to do with it.
