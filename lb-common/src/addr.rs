@@ -20,6 +20,8 @@ pub trait Addr: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     const IS_V6: bool;
     /// The words, in network byte order.
     fn words(&self) -> &[u32];
+    /// The address whose words these are, in network byte order, by their number.
+    fn from_words(word: impl Fn(usize) -> u32) -> Self;
     /// This family's view of `ip`; none if it is of the other family.
     fn from_ip(ip: IpAddr) -> Option<Self>;
     /// The address as the standard library has it.
@@ -32,6 +34,11 @@ impl Addr for V4 {
     #[inline(always)]
     fn words(&self) -> &[u32] {
         self
+    }
+
+    #[inline(always)]
+    fn from_words(word: impl Fn(usize) -> u32) -> Self {
+        [word(0)]
     }
 
     fn from_ip(ip: IpAddr) -> Option<Self> {
@@ -52,6 +59,11 @@ impl Addr for V6 {
     #[inline(always)]
     fn words(&self) -> &[u32] {
         self
+    }
+
+    #[inline(always)]
+    fn from_words(word: impl Fn(usize) -> u32) -> Self {
+        [word(0), word(1), word(2), word(3)]
     }
 
     fn from_ip(ip: IpAddr) -> Option<Self> {

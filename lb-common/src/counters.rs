@@ -54,7 +54,8 @@ macro_rules! reasons {
 reasons! {
     /// Passed: neither IPv4 nor IPv6.
     NotIp = "pass-not-ip",
-    /// Passed: neither TCP nor UDP nor SCTP, and not for a cluster IP.
+    /// Passed: neither TCP nor UDP nor SCTP, nor an ICMP error that quotes any of them, and not for a
+    /// cluster IP.
     OtherProtocol = "pass-other-protocol",
     /// Passed: headers cut short, or lengths that contradict each other.
     Malformed = "pass-malformed",

@@ -84,7 +84,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     if !is_settled(datagram, flow, tables, now) {
         return None;
     }
-    Some(match hop::known(hook, datagram, flow, tables, now)? {
+    Some(match hop::known(hook, datagram.ttl, flow, tables, now)? {
         Ok(fate) => finish::<A, P, T, true>(pkt, datagram, flow, tables, fate),
         Err(fate) => fate,
     })

@@ -7,31 +7,26 @@ use lb_common::{
     flow::{Flow, Hop, Route},
 };
 
-use crate::{Fib, FibQuery, Hook, Reach, Tables, parse::Datagram, verdict::Fate};
+use crate::{Fib, FibQuery, Hook, Reach, Tables, verdict::Fate};
 
-/// What becomes of a packet of this flow, with the flow's hop made fresh if it needs one. `Err` is
-/// a fate that leaves the packet as it is.
+/// What becomes of a packet that goes the way of this flow, with the flow's hop made fresh if it needs
+/// one; given its TTL and the flow's protocol. `Err` is a fate that leaves the packet as it is.
 #[inline(always)]
 pub(crate) fn destination<A: Addr, T: Tables<A>>(
     hook: Hook,
-    datagram: &Datagram<A>,
+    (ttl, proto): (u8, u8),
     flow: &mut Flow<A>,
     tables: &T,
     now: Tick,
 ) -> Result<Fate, Fate> {
-    if let Some(fate) = known(hook, datagram, flow, tables, now) {
+    if let Some(fate) = known(hook, ttl, flow, tables, now) {
         return fate;
     }
-    if datagram.ttl <= 1 {
+    if ttl <= 1 {
         tables.count(Reason::TimeToLive);
         return Err(Fate::DROP);
     }
-    let query = FibQuery {
-        src: flow.src,
-        dst: flow.dst,
-        proto: datagram.key.proto,
-    };
-    if !resolve(flow, &query, tables, epoch(tables), now) {
+    if !resolve(flow, proto, tables, epoch(tables), now) {
         tables.count(Reason::NoRoute);
         return Err(Fate::DROP);
     }
@@ -42,7 +37,7 @@ pub(crate) fn destination<A: Addr, T: Tables<A>>(
 #[inline(always)]
 pub(crate) fn known<A: Addr, T: Tables<A>>(
     hook: Hook,
-    datagram: &Datagram<A>,
+    ttl: u8,
     flow: &Flow<A>,
     tables: &T,
     now: Tick,
@@ -51,7 +46,7 @@ pub(crate) fn known<A: Addr, T: Tables<A>>(
         Route::Stack => Some(Ok(Fate::DELIVER)),
         Route::Hairpin => Some(Ok(Fate::REFLECT)),
         Route::Forward => {
-            let known = datagram.ttl > 1 && is_fresh(&flow.hop, epoch(tables), now);
+            let known = ttl > 1 && is_fresh(&flow.hop, epoch(tables), now);
             known.then(|| by_way_of(hook, flow, tables))
         }
     }
@@ -90,12 +85,17 @@ fn by_way_of<A: Addr, T: Tables<A>>(hook: Hook, flow: &Flow<A>, tables: &T) -> R
 #[inline(never)]
 fn resolve<A: Addr, T: Tables<A>>(
     flow: &mut Flow<A>,
-    query: &FibQuery<A>,
+    proto: u8,
     tables: &T,
     epoch: u32,
     now: Tick,
 ) -> bool {
-    adopt(flow, &tables.fib(query), tables, epoch, now)
+    let query = FibQuery {
+        src: flow.src,
+        dst: flow.dst,
+        proto,
+    };
+    adopt(flow, &tables.fib(&query), tables, epoch, now)
 }
 
 /// Takes a FIB's answer for a flow's hop. False if it names none.

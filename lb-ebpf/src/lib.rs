@@ -15,6 +15,7 @@ mod choice;
 mod crc32c;
 mod fast;
 mod hop;
+mod icmp;
 mod open;
 mod packet;
 mod parse;

@@ -11,7 +11,7 @@ use lb_common::{
     proto,
 };
 
-use crate::Packet;
+use crate::{Packet, icmp};
 
 /// Length of an Ethernet header without tag.
 pub(crate) const ETHERNET: usize = 14;
@@ -59,8 +59,8 @@ pub(crate) enum Network {
     Ipv6(usize),
 }
 
-/// A TCP segment, UDP datagram or SCTP packet; or another packet, without ports, that somebody waits
-/// for an answer to.
+/// A TCP segment, UDP datagram or SCTP packet; or another packet, without ports: one that somebody
+/// waits for an answer to, or an ICMP error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Datagram<A> {
@@ -72,8 +72,8 @@ pub struct Datagram<A> {
     pub(crate) length: u16,
     /// TTL or hop limit.
     pub(crate) ttl: u8,
-    /// Flags of a TCP segment. An SCTP packet that asks for an association is a SYN; zero for all
-    /// others.
+    /// Flags of a TCP segment. An SCTP packet that asks for an association is a SYN, an ICMP error a
+    /// reset; zero for all others.
     pub(crate) tcp_flags: u8,
     zero: u32,
 }
@@ -105,6 +105,12 @@ impl<A: Addr> Datagram<A> {
     #[inline(always)]
     pub(crate) fn asks(&self) -> bool {
         self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+    }
+
+    /// Whether it is an ICMP error, of whichever family.
+    #[inline(always)]
+    pub(crate) fn is_error(&self) -> bool {
+        !has_ports(self.key.proto) && self.tcp_flags == tcp_flag::RST
     }
 }
 
@@ -311,7 +317,7 @@ fn ports<P: Packet, const USUAL: bool>(
         }
         _ if USUAL => Err(Reason::OtherProtocol),
         proto::SCTP => sctp_ports(pkt, l4),
-        _ => awaits_answer(pkt, transport).map(|()| (Port::default(), Port::default(), 0)),
+        _ => icmp::flags(pkt, transport).map(|flags| (Port::default(), Port::default(), flags)),
     }
 }
 
@@ -326,30 +332,6 @@ fn sctp_ports<P: Packet>(pkt: &P, l4: usize) -> Result<(Port, Port, u8), Reason>
     Ok((Port::from_word(sport), Port::from_word(dport), flags))
 }
 
-/// Whether the sender of a packet without ports is to be told if nobody is there. ICMP has errors,
-/// which are never answered, and much that is a network's own affair: of it only pings are.
-#[inline(always)]
-fn awaits_answer<P: Packet>(pkt: &P, transport: Transport) -> Result<(), Reason> {
-    const ECHO: u16 = 8;
-    const ECHO6: u16 = 128;
-    let Transport { l4, length, proto } = transport;
-    let kind = pkt
-        .bytes::<QUOTE>(l4)
-        .map_or(0, |bytes| u16::from_be(P::load16(bytes, 0)) >> 8);
-    let awaits = match proto {
-        // Not a protocol, but what a whole address is kept under.
-        0 => false,
-        proto::ICMP => kind == ECHO,
-        proto::ICMPV6 => kind == ECHO6,
-        _ => true,
-    };
-    if awaits && length >= QUOTE {
-        Ok(())
-    } else {
-        Err(Reason::OtherProtocol)
-    }
-}
-
 /// The datagram of an IPv4 packet whose transport header is at the given place.
 #[inline(always)]
 pub(crate) fn datagram4<P: Packet, const USUAL: bool>(
@@ -360,8 +342,8 @@ pub(crate) fn datagram4<P: Packet, const USUAL: bool>(
     direction: Direction,
 ) -> Result<Datagram<V4>, Reason> {
     let (sport, dport, tcp_flags) = ports::<P, USUAL>(pkt, transport)?;
-    let src = (words::<P, _, _>(header, 12), sport);
-    let dst = (words::<P, _, _>(header, 16), dport);
+    let src = (address::<_, P, _>(header, 12), sport);
+    let dst = (address::<_, P, _>(header, 16), dport);
     Ok(Datagram {
         key: FlowKey::new(direction, transport.proto, src, dst),
         l3,
@@ -386,8 +368,8 @@ pub(crate) fn datagram6<P: Packet, const USUAL: bool>(
         return Err(Reason::Malformed);
     }
     let (sport, dport, tcp_flags) = ports::<P, USUAL>(pkt, transport)?;
-    let src = (words::<P, _, _>(header, 8), sport);
-    let dst = (words::<P, _, _>(header, 24), dport);
+    let src = (address::<_, P, _>(header, 8), sport);
+    let dst = (address::<_, P, _>(header, 24), dport);
     Ok(Datagram {
         key: FlowKey::new(direction, transport.proto, src, dst),
         l3,
@@ -428,12 +410,8 @@ pub(crate) fn ipv6_datagram<P: Packet>(
     datagram6::<P, false>(pkt, l3, header, transport, direction)
 }
 
-/// An address as words.
+/// The address at this place of a header.
 #[inline(always)]
-fn words<P: Packet, const N: usize, const W: usize>(header: &[u8; N], at: usize) -> [u32; W] {
-    let mut words = [0; W];
-    for (i, word) in words.iter_mut().enumerate() {
-        *word = P::load32(header, at + i * 4);
-    }
-    words
+pub(crate) fn address<A: Addr, P: Packet, const N: usize>(header: &[u8; N], at: usize) -> A {
+    A::from_words(|i| P::load32(header, at + i * 4))
 }

@@ -10,7 +10,7 @@ use lb_common::{
 use crate::{
     Flows, Hook, Packet, Tables, Verdict,
     choice::{self, Claim},
-    hop,
+    hop, icmp,
     open::{self, Opening},
     parse::{self, Datagram, Network},
     rewrite, rows,
@@ -70,6 +70,9 @@ fn settle_datagram<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     let datagram = tables.forget(parsed);
     if parse::has_ports(datagram.key.proto) {
         return Ok(translate(hook, pkt, datagram, flows, tables));
+    }
+    if datagram.is_error() {
+        return Ok(icmp::translate(hook, pkt, datagram, flows, tables));
     }
     if hook.direction == Direction::Egress {
         return Err(Reason::OtherProtocol);
@@ -192,7 +195,8 @@ fn follow<A: Addr, P: Packet, T: Tables<A>>(
     now: Tick,
 ) -> Fate {
     tables.follow(flow);
-    match hop::destination(hook, datagram, flow, tables, now) {
+    let going = (datagram.ttl, datagram.key.proto);
+    match hop::destination(hook, going, flow, tables, now) {
         Ok(fate) => finish::<A, P, T, false>(pkt, datagram, flow, tables, fate),
         Err(fate) => fate,
     }
@@ -208,7 +212,20 @@ pub(crate) fn finish<A: Addr, P: Packet, T: Tables<A>, const USUAL: bool>(
     fate: Fate,
 ) -> Fate {
     let length = pkt.len();
-    if rewrite::rewrite::<A, P, USUAL>(pkt, datagram, flow, fate.act).is_none() {
+    let rewritten = rewrite::rewrite::<A, P, USUAL>(pkt, datagram, flow, fate.act);
+    conclude(rewritten, length, flow, tables, fate)
+}
+
+/// Counts a packet of a flow that was this long and is rewritten.
+#[inline(always)]
+pub(crate) fn conclude<A: Addr, T: Tables<A>>(
+    rewritten: Option<()>,
+    length: usize,
+    flow: &Flow<A>,
+    tables: &T,
+    fate: Fate,
+) -> Fate {
+    if rewritten.is_none() {
         // The headers were read a moment ago: they are there.
         tables.count(Reason::Malformed);
         return Fate::DROP;

@@ -6,12 +6,11 @@ use lb_common::{Addr, V4, V6, counters::Reason, flow::Direction, proto};
 
 use crate::{
     Packet, Sum, Tables, Verdict,
+    icmp::HEADER as ICMP,
     parse::{self, Datagram, IPV4, IPV6, Network, QUOTE, TCP, tcp_flag},
     rewrite,
 };
 
-/// Length of an ICMP or ICMPv6 error's own header.
-const ICMP: usize = 8;
 /// TTL and hop limit of what this node sends.
 const TTL: u8 = 64;
 
@@ -48,7 +47,7 @@ where
 #[inline(always)]
 fn answer<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Result<Verdict, Reason> {
     // Nobody is answered whose address cannot be a sender's, nor what everybody on the link has
-    // received (RFC 1122, 3.2.2; RFC 4443, 2.4), and no reset by a reset (RFC 9293, 3.10.7.1).
+    // received, nor an error (RFC 1122, 3.2.2; RFC 4443, 2.4), nor a reset (RFC 9293, 3.10.7.1).
     if !is_unicast(&datagram.key.src)
         || is_group_frame(pkt)
         || datagram.tcp_flags & tcp_flag::RST != 0
@@ -101,7 +100,7 @@ fn reset<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Option<()> 
         let next = sequence.wrapping_add(payload).wrapping_add(control);
         (0, next.to_be(), tcp_flag::RST | tcp_flag::ACK)
     };
-    let partial = pkt.checksum_is_partial(rewrite::transport_checksum(datagram).offset);
+    let partial = pkt.checksum_is_partial(checksum_offset(datagram));
     let l4 = network_header(pkt, datagram, proto::TCP, TCP)?;
     // Built in place: the stack is small.
     let header = pkt.bytes_mut::<TCP>(l4)?;
@@ -123,6 +122,12 @@ fn reset<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Option<()> 
     Some(())
 }
 
+/// Where the checksum of a TCP or UDP packet is.
+#[inline(always)]
+fn checksum_offset<A: Addr>(datagram: &Datagram<A>) -> usize {
+    rewrite::transport_checksum::<A>(datagram.key.proto, datagram.l4()).offset
+}
+
 /// An ICMP port unreachable that quotes the packet: destination unreachable, port unreachable
 /// (RFC 792; RFC 4443, 3.1).
 #[inline(always)]
@@ -131,8 +136,8 @@ fn unreachable<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Optio
     let icmp = datagram.l3() + ip;
     let length = ICMP + ip + QUOTE;
     // An SCTP checksum left to hardware needs no care: it is left only for a link that has none.
-    let partial = datagram.key.proto == proto::UDP
-        && pkt.checksum_is_partial(rewrite::transport_checksum(datagram).offset);
+    let partial =
+        datagram.key.proto == proto::UDP && pkt.checksum_is_partial(checksum_offset(datagram));
     // Hardware will write where options or extensions have the checksum now: into the quote.
     if partial && datagram.l4() != icmp {
         return None;

@@ -26,22 +26,46 @@ pub(crate) fn rewrite<A: Addr, P: Packet, const USUAL: bool>(
     flow: &Flow<A>,
     act: Act,
 ) -> Option<()> {
-    match act {
-        Act::Transmit => write_macs(pkt, flow.hop.macs)?,
-        Act::Reflect => exchange_macs(pkt)?,
-        Act::Pass | Act::Deliver | Act::Resolve | Act::Reject | Act::Drop => {}
-    }
-    // What the stack routes is aged by the stack.
-    let aged = flow.route() == Route::Forward;
-    if A::IS_V6 {
-        ipv6(pkt, datagram.l3(), flow, aged)?;
-    } else {
-        ipv4(pkt, datagram.l3(), flow, aged)?;
-    }
+    frame(pkt, flow, act)?;
+    let ends = (&flow.src, &flow.dst);
+    network(pkt, datagram.l3(), ends, flow.addr_delta, ages(flow))?;
     if !USUAL && datagram.key.proto == proto::SCTP {
         sctp(pkt, datagram, flow.sport, flow.dport)
     } else {
         tcp_or_udp(pkt, datagram, flow)
+    }
+}
+
+/// Writes the MACs a packet of a flow leaves with, where `act` sends it out.
+#[inline(always)]
+pub(crate) fn frame<A: Addr, P: Packet>(pkt: &mut P, flow: &Flow<A>, act: Act) -> Option<()> {
+    match act {
+        Act::Transmit => write_macs(pkt, flow.hop.macs),
+        Act::Reflect => exchange_macs(pkt),
+        Act::Pass | Act::Deliver | Act::Resolve | Act::Reject | Act::Drop => Some(()),
+    }
+}
+
+/// Whether a packet of a flow is aged here: what the stack routes is aged by the stack.
+#[inline(always)]
+pub(crate) fn ages<A: Addr>(flow: &Flow<A>) -> bool {
+    flow.route() == Route::Forward
+}
+
+/// Writes source and destination into the IP header at `l3`, which adds `delta` to a checksum, and
+/// takes one off its TTL or hop limit if it is `aged`.
+#[inline(always)]
+pub(crate) fn network<A: Addr, P: Packet>(
+    pkt: &mut P,
+    l3: usize,
+    ends: (&A, &A),
+    delta: u16,
+    aged: bool,
+) -> Option<()> {
+    if A::IS_V6 {
+        ipv6(pkt, l3, ends, aged)
+    } else {
+        ipv4(pkt, l3, ends, delta, aged)
     }
 }
 
@@ -53,7 +77,7 @@ fn tcp_or_udp<A: Addr, P: Packet>(
     flow: &Flow<A>,
 ) -> Option<()> {
     ports(pkt, datagram.l4(), flow.sport, flow.dport)?;
-    let mut at = transport_checksum(datagram);
+    let mut at = transport_checksum::<A>(datagram.key.proto, datagram.l4());
     if P::HARDWARE_CHECKSUMS {
         at.pseudo = pseudo_header(&datagram.key, datagram.key.proto, datagram.length).fold();
     }
@@ -86,12 +110,12 @@ fn sctp<A: Addr, P: Packet>(
     Some(())
 }
 
-/// Where a TCP or UDP checksum is.
+/// Where the checksum of a TCP or UDP header at `l4` is.
 #[inline(always)]
-pub(crate) fn transport_checksum<A: Addr>(datagram: &Datagram<A>) -> TransportChecksum {
-    let udp = datagram.key.proto == proto::UDP;
+pub(crate) const fn transport_checksum<A: Addr>(proto: u8, l4: usize) -> TransportChecksum {
+    let udp = proto == proto::UDP;
     TransportChecksum {
-        offset: datagram.l4() + if udp { 6 } else { 16 },
+        offset: l4 + if udp { 6 } else { 16 },
         zero_is_none: udp,
         ipv6: A::IS_V6,
         pseudo: 0,
@@ -130,33 +154,45 @@ pub(crate) fn exchange_macs<P: Packet>(pkt: &mut P) -> Option<()> {
 }
 
 #[inline(always)]
-fn ipv4<A: Addr, P: Packet>(pkt: &mut P, l3: usize, flow: &Flow<A>, aged: bool) -> Option<()> {
+fn ipv4<A: Addr, P: Packet>(
+    pkt: &mut P,
+    l3: usize,
+    (src, dst): (&A, &A),
+    delta: u16,
+    aged: bool,
+) -> Option<()> {
     let header = pkt.bytes_mut::<IPV4>(l3)?;
-    let mut sum = checksum::update(P::load16(header, 10), flow.addr_delta);
+    let mut sum = checksum::update(P::load16(header, 10), delta);
     if aged {
         header[8] -= 1;
         // One less in the high byte of the word that TTL and protocol share.
         sum = checksum::update(sum, !0x0100_u16.to_be());
     }
     P::store16(header, 10, sum);
-    put::<A, P, _>(header, 12, &flow.src);
-    put::<A, P, _>(header, 16, &flow.dst);
+    put::<A, P, _>(header, 12, src);
+    put::<A, P, _>(header, 16, dst);
     Some(())
 }
 
 #[inline(always)]
-fn ipv6<A: Addr, P: Packet>(pkt: &mut P, l3: usize, flow: &Flow<A>, aged: bool) -> Option<()> {
+fn ipv6<A: Addr, P: Packet>(
+    pkt: &mut P,
+    l3: usize,
+    (src, dst): (&A, &A),
+    aged: bool,
+) -> Option<()> {
     let header = pkt.bytes_mut::<IPV6>(l3)?;
     if aged {
         header[7] -= 1;
     }
-    put::<A, P, _>(header, 8, &flow.src);
-    put::<A, P, _>(header, 24, &flow.dst);
+    put::<A, P, _>(header, 8, src);
+    put::<A, P, _>(header, 24, dst);
     Some(())
 }
 
+/// Writes the ports a transport header at `l4` begins with.
 #[inline(always)]
-fn ports<P: Packet>(pkt: &mut P, l4: usize, sport: Port, dport: Port) -> Option<()> {
+pub(crate) fn ports<P: Packet>(pkt: &mut P, l4: usize, sport: Port, dport: Port) -> Option<()> {
     let ports = pkt.bytes_mut::<4>(l4)?;
     P::store16(ports, 0, sport.word());
     P::store16(ports, 2, dport.word());

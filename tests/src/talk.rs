@@ -7,17 +7,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use rustix::{
     fd::OwnedFd,
     net::{
         SocketType, bind, connect, ipproto, socket,
-        sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout},
+        sockopt::{Timeout, set_ipv6_unicast_hops, set_socket_reuseaddr, set_socket_timeout},
     },
 };
 
 use crate::{
-    crafted::family,
+    crafted::{family, raw},
     echo::{Answer, Protocol},
     netns::Netns,
     sctp::Association,
@@ -269,6 +270,54 @@ pub fn ping(netns: &Netns, to: IpAddr) -> io::Result<()> {
     // The kernel has identifier and checksum put in.
     socket.send(&[request, 0, 0, 0, 0, 0, 0, 1])?;
     socket.recv(&mut [0; 64]).map(drop).map_err(no_answer)
+}
+
+/// Sends a datagram that comes no further than so many hops, as tracing a route does: who says so, and
+/// to whom the datagram went that is quoted.
+pub fn trace(netns: &Netns, to: SocketAddr, hops: u8) -> Result<(IpAddr, SocketAddr)> {
+    let (protocol, expired) = match to {
+        SocketAddr::V4(_) => (ipproto::ICMP, 11),
+        SocketAddr::V6(_) => (ipproto::ICMPV6, 3),
+    };
+    let make = || -> io::Result<_> {
+        let socket = UdpSocket::bind((unspecified(to.ip()), 0))?;
+        Ok((UdpSocket::from(raw(to.ip(), protocol)?), socket))
+    };
+    let (errors, socket) = netns.run(make)??;
+    errors.set_read_timeout(Some(PATIENCE))?;
+    match to {
+        SocketAddr::V4(_) => socket.set_ttl(hops.into())?,
+        SocketAddr::V6(_) => set_ipv6_unicast_hops(&socket, Some(hops))?,
+    }
+    socket.send_to(b"who\n", to)?;
+    let mut bytes = vec![0; 1500];
+    loop {
+        let (length, from) = errors.recv_from(&mut bytes).map_err(no_answer)?;
+        // Of IPv4 the header comes too.
+        let header = match to {
+            SocketAddr::V4(_) => usize::from(bytes[0] & 0x0f) * 4,
+            SocketAddr::V6(_) => 0,
+        };
+        if let Some([kind, _, _, _, _, _, _, _, quote @ ..]) = bytes[..length].get(header..)
+            && *kind == expired
+        {
+            return Ok((from.ip(), destination(quote)?));
+        }
+    }
+}
+
+/// Where a UDP packet goes, from its IP header on.
+fn destination(packet: &[u8]) -> Result<SocketAddr> {
+    let packet = SlicedPacket::from_ip(packet)?;
+    let ip = match packet.net {
+        Some(NetSlice::Ipv4(ip)) => ip.header().destination_addr().into(),
+        Some(NetSlice::Ipv6(ip)) => ip.header().destination_addr().into(),
+        Some(NetSlice::Arp(_)) | None => bail!("no IP packet is quoted"),
+    };
+    match packet.transport {
+        Some(TransportSlice::Udp(udp)) => Ok(SocketAddr::new(ip, udp.destination_port())),
+        _ => bail!("no datagram is quoted"),
+    }
 }
 
 /// Bytes in which a shifted, lost or repeated piece shows (a linear congruential generator).

@@ -7,6 +7,7 @@ use proptest::{collection::vec, option, prelude::*, sample};
 use crate::support::{
     family::{Family, at},
     frame::{Frame, chunk, flag},
+    icmp::Error,
     layout::layouts,
     node::Node,
     packet::HostPacket,
@@ -79,6 +80,17 @@ fn frames() -> impl Strategy<Value = Frame> {
             };
             layout.apply(frame)
         })
+}
+
+/// A packet, or an ICMP error that quotes so much of it.
+fn arrivals() -> impl Strategy<Value = Vec<u8>> {
+    (frames(), option::weighted(0.3, 0..100_usize)).prop_map(|(frame, quotes)| {
+        let bytes = frame.build();
+        match quotes {
+            Some(quotes) => Error::new(frame.dst.ip(), quotes).about(&bytes),
+            None => bytes,
+        }
+    })
 }
 
 /// What goes wrong with packets.
@@ -184,11 +196,15 @@ fn assert_translated(before: &[u8], after: &[u8]) {
         (7, 8..40)
     };
     let width = if headers.proto == proto::SCTP { 4 } else { 2 };
+    let content = match headers.proto {
+        proto::ICMP | proto::ICMPV6 => headers.l4 + 8..headers.end,
+        _ => headers.l4..headers.l4 + 4,
+    };
     let may_change = |at: usize| {
         at < 12
             || at == headers.l3 + ttl
             || (headers.l3 + addresses.start..headers.l3 + addresses.end).contains(&at)
-            || (headers.l4..headers.l4 + 4).contains(&at)
+            || content.contains(&at)
             || (field..field + width).contains(&at)
     };
     assert_eq!(before.len(), after.len());
@@ -224,11 +240,11 @@ proptest! {
     /// One node sees packet after packet, so most meet flows of others before them.
     #[test]
     fn of_any_packet_nothing_is_misread(
-        arrivals in vec((sample::select(&HOOKS), frames(), damages()), 1..8),
+        arrivals in vec((sample::select(&HOOKS), arrivals(), damages()), 1..8),
     ) {
         let mut node = node();
-        for (hook, frame, damage) in arrivals {
-            check(&mut node, hook, &damage.apply(frame.build()));
+        for (hook, bytes, damage) in arrivals {
+            check(&mut node, hook, &damage.apply(bytes));
         }
     }
 

@@ -5,6 +5,7 @@ mod affinity;
 mod any_packet;
 mod choice;
 mod forwarding;
+mod icmp;
 mod layouts;
 mod lifetime;
 mod ports;

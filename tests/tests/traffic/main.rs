@@ -1,7 +1,8 @@
-//! Fairlead on a running topology, with real sockets: every path, refusals, changes, and agents
+//! Fairlead on a running topology, with real sockets: every path, refusals, errors, changes, and agents
 //! that come and go; once with XDP and once where only tc can be had.
 
 mod change;
+mod errors;
 mod explain;
 mod hashed;
 mod life;
@@ -139,6 +140,7 @@ fn main() -> ExitCode {
         let mut list = vec![Check::new(format!("{name}::mode"), mode(expected))];
         list.extend(paths::checks(name));
         list.extend(refusals::checks(name));
+        list.extend(errors::checks(name));
         list.push(Check::new(format!("{name}::clean_wire"), clean_wire));
         list.extend(change::checks(name));
         list.extend(hashed::checks(name));

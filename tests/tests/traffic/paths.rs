@@ -22,17 +22,17 @@ const fn target(v4: &'static str, v6: &'static str, port: u16) -> Target {
 }
 
 /// `only-pod-1` of `manifests/`: local to node-a.
-const POD_1_AT_NODE_A: Target = target("10.10.0.1", "fd00:10::1", 30081);
+pub(crate) const POD_1_AT_NODE_A: Target = target("10.10.0.1", "fd00:10::1", 30081);
 const POD_1_AT_NODE_B: Target = target("10.10.0.2", "fd00:10::2", 30081);
 const POD_1_EXTERNAL: Target = target("192.0.2.81", "2001:db8:1::81", 80);
 const POD_1_INGRESS: Target = target("198.51.100.81", "2001:db8:2::81", 80);
-const POD_1_CLUSTER: Target = target("10.96.1.81", "fd00:96::181", 80);
+pub(crate) const POD_1_CLUSTER: Target = target("10.96.1.81", "fd00:96::181", 80);
 /// `only-pod-3`: remote from node-a.
-const POD_3_AT_NODE_A: Target = target("10.10.0.1", "fd00:10::1", 30083);
+pub(crate) const POD_3_AT_NODE_A: Target = target("10.10.0.1", "fd00:10::1", 30083);
 const POD_3_AT_NODE_B: Target = target("10.10.0.2", "fd00:10::2", 30083);
 const POD_3_EXTERNAL: Target = target("192.0.2.83", "2001:db8:1::83", 80);
 const POD_3_INGRESS: Target = target("198.51.100.83", "2001:db8:2::83", 80);
-const POD_3_CLUSTER: Target = target("10.96.1.83", "fd00:96::183", 80);
+pub(crate) const POD_3_CLUSTER: Target = target("10.96.1.83", "fd00:96::183", 80);
 
 /// The client's address is kept but for a remote backend of outside traffic and for hairpin.
 #[rustfmt::skip]

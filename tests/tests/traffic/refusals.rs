@@ -52,7 +52,12 @@ fn unallocated(world: &mut World) -> Result<()> {
 }
 
 /// A refusal has to come long before a client would try again (1 s over TCP).
-fn refused(world: &World, from: &str, protocol: Protocol, to: std::net::SocketAddr) -> Result<()> {
+pub(crate) fn refused(
+    world: &World,
+    from: &str,
+    protocol: Protocol,
+    to: std::net::SocketAddr,
+) -> Result<()> {
     let start = Instant::now();
     let error = talk::ask(world.cluster.netns(from)?, protocol, to)
         .err()

@@ -4,6 +4,7 @@
 pub(crate) mod family;
 pub(crate) mod flows;
 pub(crate) mod frame;
+pub(crate) mod icmp;
 pub(crate) mod layout;
 pub(crate) mod node;
 pub(crate) mod packet;
