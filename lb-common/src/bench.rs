@@ -5,6 +5,9 @@ use crate::assert_layout;
 /// Bytes of headers that are laid anew for each packet.
 pub const HEAD: usize = 80;
 
+/// How many numbers the targets that choose by one make in a run.
+pub const CHOICES: u32 = 16;
+
 /// The packet that is measured. Each flow differs from it in one word of the client's address and
 /// one of the service's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -278,7 +278,7 @@ fn draw<'t, A: Addr, T: Tables<A>>(
 /// Each word of the 5-tuple is multiplied in, and the product's upper half folded onto the lower,
 /// since a multiplication carries upwards only (Knuth).
 #[inline(always)]
-pub(crate) fn hash<A: Addr>(flow: &FlowKey<A>) -> u32 {
+pub fn hash<A: Addr>(flow: &FlowKey<A>) -> u32 {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
     #[inline(always)]
     fn stir(state: u64) -> u64 {

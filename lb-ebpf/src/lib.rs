@@ -29,6 +29,7 @@ mod verdict;
 
 pub use allowance::take as take_allowance;
 pub use checksum::{Sum, update_checksum};
+pub use choice::hash as flow_hash;
 #[cfg(not(target_arch = "bpf"))]
 pub use crc32c::crc32c;
 pub use crc32c::sctp_checksum_change;

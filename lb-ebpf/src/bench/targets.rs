@@ -9,16 +9,18 @@ use aya_ebpf::{
         xdp_action::XDP_PASS,
     },
     btf_maps::{HashMap, LruHashMap},
-    helpers::generated::bpf_fib_lookup,
+    helpers::generated::{bpf_fib_lookup, bpf_get_prandom_u32},
     macros::{btf_map, classifier, xdp},
     programs::{TcContext, XdpContext},
 };
 use lb_common::{
     Addr, Port, V4, V6,
+    bench::CHOICES,
     flow::{Direction, Flow, FlowKey, Half, Route},
     maps::{FLOWS_MAX, FRONTENDS_MAX},
     service::{Frontend, FrontendKey},
 };
+use lb_ebpf::flow_hash;
 
 /// The production tables: the loader puts the ones of the measured programs in their place.
 #[btf_map]
@@ -44,9 +46,21 @@ fn nop_tc(_ctx: TcContext) -> i32 {
     TC_ACT_SHOT
 }
 
+/// Numbers that slots are drawn by.
+#[xdp]
+fn random(_ctx: XdpContext) -> u32 {
+    let mut number = 2;
+    for _ in 0..CHOICES {
+        // SAFETY: the helper takes nothing, and changes nothing of ours.
+        number |= unsafe { bpf_get_prandom_u32() };
+    }
+    number
+}
+
 macro_rules! family {
     ($addr:ty, $flows:ident, $frontends:ident, $ports:expr, $src:expr, $dst:expr, $af:expr,
-     $lookup:ident, $frontend:ident, $insert:ident, $fib:ident, $member:ident, $word:expr) => {
+     $lookup:ident, $frontend:ident, $insert:ident, $fib:ident, $hash:ident, $member:ident,
+     $word:expr) => {
         /// One lookup of a flow.
         #[xdp]
         fn $lookup(ctx: XdpContext) -> u32 {
@@ -104,6 +118,19 @@ macro_rules! family {
             let code = unsafe { bpf_fib_lookup(ctx, &mut params, 64, BPF_FIB_LOOKUP_SRC) };
             2 + code.unsigned_abs() as u32
         }
+
+        /// Numbers that Maglev slots follow from, each of the one before: a slot has to wait for its
+        /// own.
+        #[xdp]
+        fn $hash(ctx: XdpContext) -> u32 {
+            let Some(mut key) = key::<$addr, { $ports }, { $src }, { $dst }>(&ctx) else {
+                return 0;
+            };
+            for _ in 0..CHOICES {
+                key.sport = Port::from_word(flow_hash(&key) as u16);
+            }
+            u32::from(key.sport.word()) | 2
+        }
     };
 }
 
@@ -119,6 +146,7 @@ family!(
     frontend4,
     insert4,
     fib4,
+    hash4,
     ipv4_dst,
     |addr: V4| addr[0]
 );
@@ -134,6 +162,7 @@ family!(
     frontend6,
     insert6,
     fib6,
+    hash6,
     ipv6_dst,
     |addr: V6| addr
 );

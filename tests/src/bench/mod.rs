@@ -6,6 +6,7 @@
 //! before each run of the target (`lb-ebpf/src/bench`). Floor, primitive and path are timed in
 //! turn, round by round, on one CPU; a figure is the median over the rounds of the difference.
 
+mod choice;
 pub mod control_plane;
 mod extent;
 mod measure;

@@ -8,7 +8,7 @@ use lb_common::maps::programs;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::{
-    Extent, Family, Report, Row,
+    Extent, Family, Report, Row, choice,
     measure::{Carrier, median},
     packet::{Segment, Shape, segment, tuple},
     world::{self, Backends, World},
@@ -26,9 +26,9 @@ struct Load {
 }
 
 /// Rounds a figure is the median of.
-const ROUNDS: usize = 11;
+pub(super) const ROUNDS: usize = 11;
 /// Packets of an established flow's timing; every flow has its turn at least once.
-const PACKETS: u32 = 200_000;
+pub(super) const PACKETS: u32 = 200_000;
 /// Flows that are begun in one timing: all rounds together fill the table half.
 const NEW_PACKETS: u32 = 8_000;
 /// More flows than the table holds.
@@ -39,17 +39,17 @@ const SCALE: f64 = 1.15;
 
 /// A path under measurement.
 #[derive(Clone, Copy)]
-struct Case {
-    path: &'static str,
-    carrier: Carrier,
-    program: &'static str,
-    family: Family,
-    services: u32,
-    drawn: u32,
-    flows: u32,
-    shape: Shape,
+pub(super) struct Case {
+    pub(super) path: &'static str,
+    pub(super) carrier: Carrier,
+    pub(super) program: &'static str,
+    pub(super) family: Family,
+    pub(super) services: u32,
+    pub(super) drawn: u32,
+    pub(super) flows: u32,
+    pub(super) shape: Shape,
     /// How many times its primitives' price it may cost.
-    factor: f64,
+    pub(super) factor: f64,
 }
 
 /// A primitive that a path pays: its target, the packets that make its keys, and how often.
@@ -108,6 +108,10 @@ fn measure(
     }
     let mut world = World::load(bpffs)?;
     hold_scale(&mut rows);
+    for family in extent.families() {
+        progress(&format!("{}, choice by hash", family.name()));
+        rows.push(choice::hashed(&mut world, *family)?);
+    }
     let floor_ns = floor(&mut world)?;
     let lookup_ns = rows.first().map_or(f64::NAN, |row: &Row| row.primitives_ns);
     Ok(Report {
@@ -396,7 +400,7 @@ const fn lookup(family: Family) -> &'static str {
     }
 }
 
-fn row(case: &Case, gross: &[f64], above_floor: &[f64], primitives_ns: f64) -> Row {
+pub(super) fn row(case: &Case, gross: &[f64], above_floor: &[f64], primitives_ns: f64) -> Row {
     Row {
         path: case.path,
         hook: match case.carrier {
