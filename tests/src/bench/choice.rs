@@ -1,6 +1,6 @@
 //! What it costs to choose a backend by the flow's hash.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
 use lb_common::bench::CHOICES;
 
@@ -36,6 +36,9 @@ pub(super) fn hashed(world: &mut World, family: Family) -> Result<Row> {
     let targets = ["nop_xdp", case.program, "random"].map(|name| world.bench.primitive(name));
     let [nop, hash, random] = targets;
     let (nop, hash, random) = (nop?, hash?, random?);
+    world.bench.aim(case.carrier, &hash, &packet)?;
+    let made = world.bench.once(case.carrier, &packet)?.action;
+    ensure!(made != 0, "{}: it has not made a number", case.program);
     let (mut gross, mut above_floor, mut price) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let mut run = |target: &ProgramFd| {
