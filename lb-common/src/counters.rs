@@ -1,6 +1,6 @@
 //! What the programs count.
 
-use crate::{Tick, assert_layout};
+use crate::{Tick, assert_layout, maps::REASONS_MAX};
 
 /// Per service, on each CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +73,8 @@ reasons! {
     NoFullPath = "pass-no-full-path",
     /// Rejected: the service has no backend anywhere.
     NoBackend = "reject-no-backend",
+    /// Rejected: the backend of a TCP connection or SCTP association is gone for good.
+    BackendGone = "reject-backend-gone",
     /// Rejected: a cluster IP in use, but not with this port and protocol.
     NoSuchPort = "reject-no-such-port",
     /// Dropped: a cluster IP no Service has.
@@ -83,6 +85,9 @@ reasons! {
     SourceRange = "drop-source-range",
     /// Dropped: a TCP segment or SCTP packet in mid-stream of no known flow.
     NoFlow = "drop-without-flow",
+    /// Translated though the flow table took no row for the request: the next one finds the same backend
+    /// by its hash.
+    Stateless = "translate-without-row",
     /// Dropped: every probed port was taken.
     PortsExhausted = "drop-snat-ports-exhausted",
     /// Dropped: the flow table took no row.
@@ -100,6 +105,8 @@ reasons! {
     /// Dropped: a slot or backend index outside its map.
     Inconsistent = "drop-inconsistent-maps",
 }
+
+const _: () = assert!(Reason::ALL.len() <= REASONS_MAX as usize);
 
 #[cfg(test)]
 mod tests {

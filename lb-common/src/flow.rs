@@ -154,10 +154,66 @@ pub struct Flow<A> {
     pub link: u32,
     route: u8,
     half: u8,
-    zero: u16,
+    ends: [u8; 2],
 }
 
 assert_layout!(Flow<V4> = 64, Flow<V6> = 88);
+
+/// What is known of one end of a flow. Both rows of a flow know of both ends.
+pub mod end {
+    /// Nothing has come from it yet. Of the backend only: it is the client that begins a flow.
+    pub const AWAITED: u8 = 1 << 0;
+    /// It has sent its last (TCP FIN; SCTP SHUTDOWN and what completes it).
+    pub const CLOSED: u8 = 1 << 1;
+    /// It has broken off (TCP RST, SCTP ABORT).
+    pub const RESET: u8 = 1 << 2;
+    /// The other end is gone for good, and it is to be told so. Of the client only.
+    pub const ABANDONED: u8 = 1 << 3;
+}
+
+/// How far a flow has got, as its ends tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// The backend has not answered.
+    Opening,
+    /// It has, and neither end has closed.
+    Established,
+    /// One end has closed.
+    Closing,
+    /// Both have.
+    Closed,
+    /// One has broken off, or the backend is gone.
+    Reset,
+}
+
+impl Stage {
+    /// Every stage, in order.
+    pub const ALL: [Self; 5] = [
+        Self::Opening,
+        Self::Established,
+        Self::Closing,
+        Self::Closed,
+        Self::Reset,
+    ];
+
+    /// The name people see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Established => "established",
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+        }
+    }
+
+    /// Whether nothing more is to come: a client that begins anew from the same port begins another
+    /// flow.
+    #[inline(always)]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Closed | Self::Reset)
+    }
+}
 
 impl<A: Addr> Flow<A> {
     /// A row that rewrites a packet of `key` to the given source and destination.
@@ -185,7 +241,36 @@ impl<A: Addr> Flow<A> {
             link: 0,
             route: route as u8,
             half: half as u8,
-            zero: 0,
+            ends: [0; 2],
+        }
+    }
+
+    /// What is known of the end that sends this half: flags of [`end`].
+    #[inline(always)]
+    pub const fn end(&self, of: Half) -> u8 {
+        self.ends[of as usize]
+    }
+
+    /// Changes what is known of an end.
+    #[inline(always)]
+    pub const fn set_end(&mut self, of: Half, end: u8) {
+        self.ends[of as usize] = end;
+    }
+
+    /// How far the flow has got.
+    #[inline(always)]
+    pub const fn stage(&self) -> Stage {
+        let [client, backend] = self.ends;
+        if (client | backend) & (end::RESET | end::ABANDONED) != 0 {
+            Stage::Reset
+        } else if client & backend & end::CLOSED != 0 {
+            Stage::Closed
+        } else if (client | backend) & end::CLOSED != 0 {
+            Stage::Closing
+        } else if backend & end::AWAITED != 0 {
+            Stage::Opening
+        } else {
+            Stage::Established
         }
     }
 
@@ -215,6 +300,26 @@ impl<A: Addr> Flow<A> {
         } else {
             Half::Reply
         }
+    }
+}
+
+impl<A: Addr> FlowKey<A> {
+    /// The key of a flow's other row, given the row of this one. What the stack routes comes back on
+    /// its way out toward the client, everything else where it enters; requests always enter.
+    #[inline(always)]
+    pub const fn mate(&self, row: &Flow<A>) -> Self {
+        let direction = match (row.half(), row.route()) {
+            (Half::Request, Route::Stack) => Direction::Egress,
+            (Half::Request, Route::Forward | Route::Hairpin) | (Half::Reply, _) => {
+                Direction::Ingress
+            }
+        };
+        Self::new(
+            direction,
+            self.proto,
+            (row.dst, row.dport),
+            (row.src, row.sport),
+        )
     }
 }
 

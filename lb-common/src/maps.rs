@@ -2,7 +2,7 @@
 
 /// Version of all layouts in this crate; part of the pin directory's name, so programs and maps
 /// of another version are never mixed.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// `FrontendKey<V4>` → `Frontend`, hash.
 pub const FRONTENDS4: &str = "FRONTENDS4";
@@ -108,6 +108,8 @@ pub const AFFINITY_MAX: u32 = 1 << 17;
 pub const SOURCE_RANGES_MAX: u32 = 1 << 16;
 /// Most interfaces that can be known.
 pub const LINKS_MAX: u32 = 1 << 12;
+/// Reasons there is room for: more of them than there are, so that another one needs no new layout.
+pub const REASONS_MAX: u32 = 1 << 6;
 /// Bytes of `STATUS`.
 pub const STATUS_SIZE: u32 = 1 << 17;
 

@@ -8,7 +8,7 @@ use lb_common::{
 };
 
 use crate::{
-    Flows, Hook, Packet, Tables, Verdict, choice, hop,
+    Flows, Hook, Packet, Tables, Verdict, choice, hop, life,
     parse::{self, Datagram, ETHERNET, IPV4, Network},
     pipeline::{finish, keeps_backend},
     rows::{self, is_due},
@@ -90,8 +90,8 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     })
 }
 
-/// Whether nothing about a flow is to be looked after: its backend stands, and it was seen within
-/// a second.
+/// Whether nothing about a flow is to be looked after: its backend stands, it was seen within a second,
+/// and the packet tells nothing of it.
 #[inline(always)]
 fn is_settled<A: Addr, T: Tables<A>>(
     datagram: &Datagram<A>,
@@ -99,7 +99,7 @@ fn is_settled<A: Addr, T: Tables<A>>(
     tables: &T,
     now: Tick,
 ) -> bool {
-    !is_due(flow, now) && keeps_backend(datagram, flow, tables)
+    !is_due(flow, now) && !life::is_turn(datagram, flow) && keeps_backend(datagram, flow, tables)
 }
 
 /// A packet of no flow: passed if no service can have its address, and no row is in the way of what

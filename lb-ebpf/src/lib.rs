@@ -16,6 +16,7 @@ mod crc32c;
 mod fast;
 mod hop;
 mod icmp;
+mod life;
 mod open;
 mod packet;
 mod parse;

@@ -4,14 +4,16 @@ use lb_common::{
     Addr,
     config::link,
     counters::Reason,
-    flow::{Flow, FlowKey, Half, Route},
-    service::{Frontend, backend},
+    flow::{Flow, FlowKey, Half, Route, end},
+    service::{Frontend, backend, frontend},
 };
 
 use crate::{
     FibQuery, Flows, Hook, Reach, Side, Tables,
     choice::{self, Chosen, Client, Refusal},
-    hop, rows,
+    hop,
+    parse::Datagram,
+    rows::{self, Origin},
 };
 
 /// What came of opening a flow. Each outcome but `Opened` has been counted.
@@ -27,22 +29,39 @@ pub(crate) enum Opening {
     Rejected,
 }
 
-/// Opens a flow for a packet that has none, if it is one that begins any.
+/// Opens a flow for a packet that has none, if it is one that may have one.
 ///
 /// In two steps out of line: they are called from both copies of the pipeline's steps, and the
 /// stack of each is free again when the other runs and when the packet is rewritten.
 #[inline(always)]
 pub(crate) fn open<A: Addr, F: Flows<A>, T: Tables<A>>(
     hook: Hook,
-    key: &FlowKey<A>,
-    begins: bool,
+    datagram: &Datagram<A>,
     frontend: &Frontend,
     flows: &mut F,
     tables: &T,
 ) -> Opening {
-    match lead(hook, key, begins, frontend, flows, tables) {
-        Opening::Opened => record(key, flows, tables),
+    let key = &datagram.key;
+    let origin = origin(datagram, frontend);
+    match lead(hook, key, origin, frontend, flows, tables) {
+        Opening::Opened => record(key, origin, flows, tables),
         refused => refused,
+    }
+}
+
+/// How a packet comes to have no flow.
+///
+/// A frontend whose slots are chosen by hash leads a flow where it led it before: so one whose row was
+/// evicted is found again. Where affinity chose, the hash says nothing.
+#[inline(always)]
+fn origin<A: Addr>(datagram: &Datagram<A>, frontend: &Frontend) -> Origin {
+    let by_hash = frontend.flags & frontend::HASHED != 0 && frontend.affinity.timeout() == 0;
+    match (datagram.opens(), by_hash) {
+        (true, false) => Origin::Begun,
+        (true, true) => Origin::BegunByHash,
+        // No client begins with what answers a SYN.
+        (false, true) if !datagram.answers() => Origin::Found,
+        (false, _) => Origin::Unknown,
     }
 }
 
@@ -51,15 +70,21 @@ pub(crate) fn open<A: Addr, F: Flows<A>, T: Tables<A>>(
 fn lead<A: Addr, F: Flows<A>, T: Tables<A>>(
     hook: Hook,
     key: &FlowKey<A>,
-    begins: bool,
+    origin: Origin,
     frontend: &Frontend,
     flows: &mut F,
     tables: &T,
 ) -> Opening {
     let client = Client::seen(key, hook.side, tables);
-    let led = admit(&client, begins, frontend, tables)
+    let led = admit(&client, origin, frontend, tables)
         .and_then(|()| rows::request(flows))
-        .and_then(|flow| choose(hook, key, &client, frontend, tables, flow));
+        .and_then(|flow| choose(hook, key, &client, frontend, tables, flow))
+        .and_then(|()| rows::request(flows))
+        .map(|flow| {
+            if origin != Origin::Found {
+                flow.set_end(Half::Reply, end::AWAITED);
+            }
+        });
     conclude(led, tables)
 }
 
@@ -67,10 +92,11 @@ fn lead<A: Addr, F: Flows<A>, T: Tables<A>>(
 #[inline(never)]
 fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
     key: &FlowKey<A>,
+    origin: Origin,
     flows: &mut F,
     tables: &T,
 ) -> Opening {
-    conclude(rows::record(key, flows, tables), tables)
+    conclude(rows::record(key, origin, flows, tables), tables)
 }
 
 #[inline(always)]
@@ -81,19 +107,18 @@ fn conclude<A: Addr, T: Tables<A>>(step: Result<(), Refusal>, tables: &T) -> Ope
     }
 }
 
-/// Whether a frontend takes new flows of this client, and the packet begins one.
+/// Whether a frontend takes this client, and it is known where the flow leads or may begin to.
 #[inline(always)]
 fn admit<A: Addr, T: Tables<A>>(
     client: &Client<'_, A>,
-    begins: bool,
+    origin: Origin,
     frontend: &Frontend,
     tables: &T,
 ) -> Result<(), Refusal> {
     choice::admit(client, frontend, tables)?;
-    if begins {
-        Ok(())
-    } else {
-        Err(Refusal::Drop(Reason::NoFlow))
+    match origin {
+        Origin::Begun | Origin::BegunByHash | Origin::Found => Ok(()),
+        Origin::Unknown => Err(Refusal::Drop(Reason::NoFlow)),
     }
 }
 

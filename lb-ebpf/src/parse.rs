@@ -26,8 +26,14 @@ pub(crate) const TCP: usize = 20;
 pub(crate) const UDP: usize = 8;
 /// Length of SCTP's common header, and of the first chunk's own.
 pub(crate) const SCTP: usize = 16;
-/// The chunk that asks for an association (RFC 9260, 3.3.2).
-const SCTP_INIT: u16 = 1;
+/// Types of SCTP chunks that begin or end an association (RFC 9260, 3.2).
+mod chunk {
+    pub(super) const INIT: u16 = 1;
+    pub(super) const ABORT: u16 = 6;
+    pub(super) const SHUTDOWN: u16 = 7;
+    pub(super) const SHUTDOWN_ACK: u16 = 8;
+    pub(super) const SHUTDOWN_COMPLETE: u16 = 14;
+}
 /// Bytes of an offending transport header that an ICMP error quotes: ports, and enough for the
 /// sender to find its socket (RFC 792).
 pub(crate) const QUOTE: usize = 8;
@@ -47,6 +53,7 @@ mod ethertype {
 
 /// TCP flags.
 pub(crate) mod tcp_flag {
+    pub(crate) const FIN: u8 = 0x01;
     pub(crate) const SYN: u8 = 0x02;
     pub(crate) const RST: u8 = 0x04;
     pub(crate) const ACK: u8 = 0x10;
@@ -72,8 +79,8 @@ pub struct Datagram<A> {
     pub(crate) length: u16,
     /// TTL or hop limit.
     pub(crate) ttl: u8,
-    /// Flags of a TCP segment. An SCTP packet that asks for an association is a SYN, an ICMP error a
-    /// reset; zero for all others.
+    /// Flags of a TCP segment. An SCTP packet has those of the segment that does the same, an ICMP
+    /// error those of a reset; zero for all others.
     pub(crate) tcp_flags: u8,
     zero: u32,
 }
@@ -105,6 +112,19 @@ impl<A: Addr> Datagram<A> {
     #[inline(always)]
     pub(crate) fn asks(&self) -> bool {
         self.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+    }
+
+    /// Whether it is a TCP segment that answers what [asks](Self::asks) for a connection.
+    #[inline(always)]
+    pub(crate) fn answers(&self) -> bool {
+        let both = tcp_flag::SYN | tcp_flag::ACK;
+        self.tcp_flags & both == both
+    }
+
+    /// Whether it begins or ends something, or says that it is over.
+    #[inline(always)]
+    pub(crate) fn is_turning(&self) -> bool {
+        self.tcp_flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0
     }
 
     /// Whether it is an ICMP error, of whichever family.
@@ -321,14 +341,19 @@ fn ports<P: Packet, const USUAL: bool>(
     }
 }
 
-/// The ports of an SCTP packet, and whether it asks for an association: such a chunk is alone.
+/// The ports of an SCTP packet, and the flags of a TCP segment that does what its first chunk does. INIT
+/// and SHUTDOWN COMPLETE are alone, ABORT comes last and after nothing that is answered (RFC 9260, 6.10).
 #[inline(always)]
 fn sctp_ports<P: Packet>(pkt: &P, l4: usize) -> Result<(Port, Port, u8), Reason> {
     let sctp = pkt.bytes::<SCTP>(l4).ok_or(Reason::Malformed)?;
     let (sport, dport) = (P::load16(sctp, 0), P::load16(sctp, 2));
-    // The chunk's type is followed by its flags, of which this one has none.
-    let init = u16::from_be(P::load16(sctp, 12)) >> 8 == SCTP_INIT;
-    let flags = if init { tcp_flag::SYN } else { 0 };
+    // The chunk's type is followed by its flags.
+    let flags = match u16::from_be(P::load16(sctp, 12)) >> 8 {
+        chunk::INIT => tcp_flag::SYN,
+        chunk::ABORT => tcp_flag::RST,
+        chunk::SHUTDOWN | chunk::SHUTDOWN_ACK | chunk::SHUTDOWN_COMPLETE => tcp_flag::FIN,
+        _ => 0,
+    };
     Ok((Port::from_word(sport), Port::from_word(dport), flags))
 }
 

@@ -10,7 +10,7 @@ use lb_common::{
 use crate::{
     Flows, Hook, Packet, Tables, Verdict,
     choice::{self, Claim},
-    hop, icmp,
+    hop, icmp, life,
     open::{self, Opening},
     parse::{self, Datagram, Network},
     rewrite, rows,
@@ -96,14 +96,24 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     if let Some(flow) = flows.get(&datagram.key)
         && keeps_backend(datagram, flow, tables)
     {
+        if life::is_abandoned(datagram, flow) {
+            tables.count(Reason::BackendGone);
+            tables.count_reject(flow.service);
+            return Fate::REJECT;
+        }
         let now = tables.now();
-        let due = rows::is_due(flow, now);
+        let (is_due, told) = (rows::is_due(flow, now), life::told(datagram, flow));
+        let is_news = told != flow.end(flow.half());
         let fate = follow(hook, pkt, datagram, flow, tables, now);
-        if due {
+        if is_due {
             flow.seen = now;
-            if flow.half() == Half::Request {
-                rows::renew(&datagram.key, flows);
-            }
+        }
+        let is_renewed = is_due && flow.half() == Half::Request;
+        if is_news {
+            life::tell(&datagram.key, told, flows);
+        }
+        if is_renewed {
+            rows::renew(&datagram.key, flows);
         }
         return fate;
     }
@@ -112,10 +122,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         return Fate::PASS;
     }
     let opening = match claim(&datagram.key, tables) {
-        Claim::Frontend(frontend) => {
-            let begins = datagram.opens();
-            open::open(hook, &datagram.key, begins, frontend, flows, tables)
-        }
+        Claim::Frontend(frontend) => open::open(hook, datagram, frontend, flows, tables),
         Claim::ClusterIp => open::unclaimed(&datagram.key.dst, tables),
         Claim::Nobody => {
             // What XDP passes comes by tc.
@@ -152,7 +159,8 @@ fn claim<'t, A: Addr, T: Tables<A>>(key: &FlowKey<A>, tables: &'t T) -> Claim<'t
 }
 
 /// Whether a flow goes on to the backend it has. An established TCP connection always does, to
-/// drain; what begins anew needs a backend that is still there.
+/// drain; what begins anew needs a backend that is still there, and begins another flow if this one is
+/// over.
 #[inline(always)]
 pub(crate) fn keeps_backend<A: Addr, T: Tables<A>>(
     datagram: &Datagram<A>,
@@ -161,11 +169,12 @@ pub(crate) fn keeps_backend<A: Addr, T: Tables<A>>(
 ) -> bool {
     flow.half() == Half::Reply
         || !datagram.opens()
-        || tables.backend(flow.backend).is_some_and(|backend| {
-            backend.generation == flow.generation
-                && (backend.flags & backend::LOST_FRONTEND == 0
-                    || !has_passed_on(datagram, flow, tables))
-        })
+        || !flow.stage().is_over()
+            && tables.backend(flow.backend).is_some_and(|backend| {
+                backend.generation == flow.generation
+                    && (backend.flags & backend::LOST_FRONTEND == 0
+                        || !has_passed_on(datagram, flow, tables))
+            })
 }
 
 /// Whether what the client addresses is another service's by now. If it is nobody's, a flow that is

@@ -32,10 +32,32 @@ pub(crate) fn request<A: Addr, F: Flows<A>>(flows: &mut F) -> Result<&mut Flow<A
     }
 }
 
+/// How a flow comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Its first packet began it.
+    Begun,
+    /// The same, and where it leads follows from its packets alone: it is found again without a row.
+    BegunByHash,
+    /// It began earlier, and where it leads follows from its packets alone.
+    Found,
+    /// It began earlier, and nobody knows where it leads.
+    Unknown,
+}
+
+impl Origin {
+    /// Whether where it leads follows from its packets alone.
+    #[inline(always)]
+    const fn is_by_hash(self) -> bool {
+        matches!(self, Self::BegunByHash | Self::Found)
+    }
+}
+
 /// Inserts both rows of a new flow, whose request is staged.
 #[inline(always)]
 pub(crate) fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
     key: &FlowKey<A>,
+    origin: Origin,
     flows: &mut F,
     tables: &T,
 ) -> Result<(), Refusal> {
@@ -53,15 +75,33 @@ pub(crate) fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
         last: config.snat_last,
     };
     // Who is routed by the stack keeps address and port; all others appear as this node.
-    let keep = flow.route() == Route::Stack || ports.contains(key.sport);
-    reserve(key, keep, ports, flows, tables)?;
-    if flows.insert_staged(Half::Request, key, Entry::Any).is_err() {
-        let reply_key = reply_key(key, request(flows)?);
-        flows.remove(&reply_key);
-        return Err(Refusal::Drop(Reason::TableBusy));
+    let keeps = flow.route() == Route::Stack || ports.contains(key.sport);
+    reserve(key, (origin, keeps), ports, flows, tables)?;
+    if insert(Half::Request, key, Entry::Any, flows).is_err() {
+        if !(origin.is_by_hash() && keeps) {
+            let reply_key = key.mate(request(flows)?);
+            flows.remove(&reply_key);
+            return Err(Refusal::Drop(Reason::TableBusy));
+        }
+        tables.count(Reason::Stateless);
     }
     tables.count_flow(service);
     Ok(())
+}
+
+/// Inserts one of the staged rows. A table that is busy is asked twice: its lists of free rows are
+/// each CPU's own, and filled by what the first try evicts.
+#[inline(always)]
+fn insert<A: Addr, F: Flows<A>>(
+    half: Half,
+    key: &FlowKey<A>,
+    entry: Entry,
+    flows: &mut F,
+) -> Result<(), InsertError> {
+    match flows.insert_staged(half, key, entry) {
+        Err(InsertError::Busy) => flows.insert_staged(half, key, entry),
+        result => result,
+    }
 }
 
 /// The ports source translation may take.
@@ -85,18 +125,22 @@ impl PortRange {
 }
 
 /// Reserves the tuple the backend will answer, by inserting the reply's row: the client's own
-/// port if it may be kept and is free, else one of the range. The request's row gets the port.
+/// port if the flow keeps it and it is free, else one of the range. The request's row gets the port.
+/// What began earlier has the tuple it had then, or none: nobody knows the port that was drawn.
 #[inline(always)]
 fn reserve<A: Addr, F: Flows<A>, T: Tables<A>>(
     key: &FlowKey<A>,
-    keep: bool,
+    (origin, keeps): (Origin, bool),
     ports: PortRange,
     flows: &mut F,
     tables: &T,
 ) -> Result<(), Refusal> {
     for probe in 0..PROBES {
         let flow = request(flows)?;
-        if probe != 0 || !keep {
+        if probe != 0 || !keeps {
+            if origin == Origin::Found {
+                return Err(Refusal::Drop(Reason::NoFlow));
+            }
             flow.sport = ports.draw(tables.random());
         }
         flow.port_delta = Sum::new()
@@ -124,13 +168,15 @@ fn answer<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F) -> Result<(), I
     reply.backend = request.backend;
     reply.generation = request.generation;
     reply.seen = request.seen;
+    reply.set_end(Half::Request, request.end(Half::Request));
+    reply.set_end(Half::Reply, request.end(Half::Reply));
     // What the request's rewrite adds to a checksum, the reply's takes away.
     reply.addr_delta = !request.addr_delta;
     reply.port_delta = !request.port_delta;
-    let reply_key = reply_key(key, request);
-    match flows.insert_staged(Half::Reply, &reply_key, Entry::New) {
+    let reply_key = key.mate(request);
+    match insert(Half::Reply, &reply_key, Entry::New, flows) {
         Err(InsertError::Exists) if is_ours(key, &reply_key, flows) => {
-            flows.insert_staged(Half::Reply, &reply_key, Entry::Any)
+            insert(Half::Reply, &reply_key, Entry::Any, flows)
         }
         result => result,
     }
@@ -172,22 +218,6 @@ pub(crate) fn make_way<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F, no
     if let Some(unused) = in_the_way(key, flows, now) {
         flows.remove(&unused);
     }
-}
-
-/// The tuple a backend answers with: what the stack routes comes back on its way out toward the
-/// client, everything else where it enters.
-#[inline(always)]
-fn reply_key<A: Addr>(key: &FlowKey<A>, flow: &Flow<A>) -> FlowKey<A> {
-    let direction = match flow.route() {
-        Route::Stack => Direction::Egress,
-        Route::Forward | Route::Hairpin => Direction::Ingress,
-    };
-    FlowKey::new(
-        direction,
-        key.proto,
-        (flow.dst, flow.dport),
-        (flow.src, flow.sport),
-    )
 }
 
 /// Keeps the reply's row of a request in use: the table evicts what is not looked up, and a flow

@@ -9,11 +9,11 @@ use aya_ebpf::{
 use lb_common::{
     Jiffy, V4, V6,
     config::Config,
-    counters::{Allowance, Reason, ServiceCounters},
+    counters::{Allowance, ServiceCounters},
     flow::{Flow, FlowKey, Staged},
     maps::{
-        AFFINITY_MAX, BACKENDS_MAX, FLOWS_MAX, FRONTENDS_MAX, LINKS_MAX, SERVICES_MAX, SLOTS_MAX,
-        SOCKETS_MAX, SOURCE_RANGES_MAX, STATUS_SIZE, programs,
+        AFFINITY_MAX, BACKENDS_MAX, FLOWS_MAX, FRONTENDS_MAX, LINKS_MAX, REASONS_MAX, SERVICES_MAX,
+        SLOTS_MAX, SOCKETS_MAX, SOURCE_RANGES_MAX, STATUS_SIZE, programs,
     },
     service::{
         ABSENT_BITS, Backend, ClientKey, Frontend, FrontendKey, Remembered, ServiceName,
@@ -95,7 +95,7 @@ pub(crate) static LINKS: HashMap<u32, u32, { LINKS_MAX as usize }> = HashMap::ne
 pub(crate) static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, { SERVICES_MAX as usize }> =
     PerCpuArray::new();
 #[btf_map]
-pub(crate) static REASONS: PerCpuArray<u64, { Reason::ALL.len() }> = PerCpuArray::new();
+pub(crate) static REASONS: PerCpuArray<u64, { REASONS_MAX as usize }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static XDP_FULL: ProgramArray<1> = ProgramArray::new();
 #[btf_map]

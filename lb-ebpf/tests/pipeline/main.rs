@@ -7,6 +7,7 @@ mod choice;
 mod forwarding;
 mod icmp;
 mod layouts;
+mod life;
 mod lifetime;
 mod ports;
 mod reasons;

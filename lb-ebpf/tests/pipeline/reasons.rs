@@ -117,6 +117,16 @@ fn case(reason: Reason, family: Family) -> Case {
         Reason::NoBackend => whole.node(|node| {
             node.serve(service, proto::UDP, &[], &[]);
         }),
+        Reason::BackendGone => {
+            let segment = Frame::tcp(client(family), service, flag::ACK);
+            whole
+                .node(|node| {
+                    let syn = Frame::tcp(client(family), service, flag::SYN);
+                    node.see(Hook::XDP_EXTERNAL, &syn);
+                    node.abandon_flows();
+                })
+                .packet(&segment)
+        }
         Reason::NoSuchPort => whole.packet(&Frame::udp(client(family), at(service.ip(), 81))),
         Reason::Unallocated => whole.packet(&Frame::udp(client(family), at(family.service(2), 80))),
         Reason::NoLocalBackend => whole.node(|node| {
@@ -132,6 +142,12 @@ fn case(reason: Reason, family: Family) -> Case {
             config.snat_last = config.snat_first;
             let other = at(family.client(2), 4000);
             node.see(Hook::XDP_EXTERNAL, &Frame::udp(other, service));
+        }),
+        Reason::Stateless => whole.node(|node| {
+            let index = node.local(local(family));
+            node.serve(service, proto::UDP, &[index], &[index]);
+            node.flag(service, proto::UDP, frontend::HASHED);
+            node.flows.limit(1);
         }),
         Reason::TableBusy => whole.node(|node| node.flows.limit(0)),
         Reason::NoRoute => whole.node(|node| {
@@ -174,6 +190,7 @@ fn verdict(reason: Reason) -> Verdict {
         Some(("pass", _)) => Verdict::Pass,
         Some(("drop", _)) => Verdict::Drop,
         Some(("reject", _)) => Verdict::Reject,
+        Some(("translate", _)) => Verdict::Deliver,
         other => panic!("{other:?} is nothing that becomes of packets"),
     }
 }
@@ -196,7 +213,8 @@ fn each_reason_is_counted_for_what_its_name_says() {
             }
             assert_eq!(met, verdict(reason), "{reason:?}");
             assert_eq!(node.count(reason), counted + 1, "{reason:?}");
-            assert_eq!(packet, before, "{reason:?} leaves a packet alone");
+            let is_left_alone = packet == before;
+            assert_eq!(is_left_alone, met != Verdict::Deliver, "{reason:?}");
         }
     }
 }

@@ -57,6 +57,7 @@ fn an_established_flow_costs_one_lookup_and_no_write() {
             let mut node = node(family);
             node.see(HOOK, &Frame::first(protocol, client, service));
             let reply = Frame::next(protocol, backend(family), client);
+            node.see(Hook::TC_EXTERNAL_EGRESS, &reply);
             let packets = [
                 (HOOK, Frame::next(protocol, client, service)),
                 (Hook::TC_EXTERNAL_EGRESS, reply),

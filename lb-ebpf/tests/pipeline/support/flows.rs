@@ -17,6 +17,8 @@ pub(crate) struct HostFlows {
     pub(crate) lookups: u32,
     /// Rows written or removed.
     pub(crate) writes: u32,
+    /// New rows that are not taken before there are any again.
+    pub(crate) busy: u32,
     /// Whether the maps are broken.
     pub(crate) unstageable: bool,
 }
@@ -52,6 +54,7 @@ impl HostFlows {
             v6: Table::new(),
             lookups: 0,
             writes: 0,
+            busy: 0,
             unstageable: false,
         }
     }
@@ -114,12 +117,14 @@ impl<A: HasTable> Flows<A> for HostFlows {
         entry: Entry,
     ) -> Result<(), InsertError> {
         self.writes += 1;
+        let busy = self.busy > 0;
+        self.busy = self.busy.saturating_sub(1);
         let table = A::table(self);
         let row = match half {
             Half::Request => table.staged.request,
             Half::Reply => table.staged.reply,
         };
-        let full = table.rows.len() >= table.capacity;
+        let full = busy || table.rows.len() >= table.capacity;
         match (table.rows.entry(*key), entry) {
             (hash_map::Entry::Occupied(_), Entry::New) => return Err(InsertError::Exists),
             (hash_map::Entry::Occupied(mut old), Entry::Any) => drop(old.insert(row)),

@@ -45,6 +45,10 @@ pub(crate) enum Segment {
 pub(crate) mod chunk {
     pub(crate) const DATA: u8 = 0;
     pub(crate) const INIT: u8 = 1;
+    pub(crate) const ABORT: u8 = 6;
+    pub(crate) const SHUTDOWN: u8 = 7;
+    pub(crate) const SHUTDOWN_ACK: u8 = 8;
+    pub(crate) const SHUTDOWN_COMPLETE: u8 = 14;
 }
 
 /// TCP flags.

@@ -6,15 +6,16 @@ use std::{
 };
 
 use lb_common::{
-    V4, V6,
+    Addr, V4, V6,
     counters::{Reason, ServiceCounters},
+    flow::{Half, end},
     service::{Affinity, Backend, Frontend, FrontendKey, Slots, backend},
 };
 use lb_ebpf::{Hook, Verdict, fast, process, reject, unfinished};
 
 use super::{
     family::{Family, endpoint, words},
-    flows::HostFlows,
+    flows::{HostFlows, Table},
     packet::HostPacket,
     sockets::HostSockets,
     tables::{HasServices, HostTables, Way},
@@ -106,6 +107,12 @@ impl Node {
             Family::V4 => retire(&mut self.tables.v4.backends[index as usize]),
             Family::V6 => retire(&mut self.tables.v6.backends[index as usize]),
         }
+    }
+
+    /// Has every flow's client know that its backend is gone for good, as the agent does.
+    pub(crate) fn abandon_flows(&mut self) {
+        abandon(&mut self.flows.v4);
+        abandon(&mut self.flows.v6);
     }
 
     /// Adds or replaces a frontend with these backends for clients inside and outside; yields the
@@ -279,6 +286,13 @@ impl Node {
 fn key<A: HasServices>(addr: SocketAddr, protocol: u8) -> FrontendKey<A> {
     let (addr, port) = endpoint(addr);
     FrontendKey::new(addr, port, protocol)
+}
+
+fn abandon<A: Addr>(table: &mut Table<A>) {
+    let requests = table.rows.values_mut();
+    for row in requests.filter(|row| row.half() == Half::Request) {
+        row.set_end(Half::Request, row.end(Half::Request) | end::ABANDONED);
+    }
 }
 
 fn retire<A>(backend: &mut Backend<A>) {
