@@ -274,6 +274,13 @@ fn draw<'t, A: Addr, T: Tables<A>>(
     Ok(Chosen::of(index, backend))
 }
 
+/// Whether the slot of a flow through this frontend follows from its 5-tuple alone. Where there is
+/// affinity, that may have chosen.
+#[inline(always)]
+pub(crate) fn is_by_hash(frontend: &Frontend) -> bool {
+    frontend.flags & frontend::HASHED != 0 && frontend.affinity.timeout() == 0
+}
+
 /// The number of a flow: the same on every node and at every hook, and spread like a random one.
 /// Each word of the 5-tuple is multiplied in, and the product's upper half folded onto the lower,
 /// since a multiplication carries upwards only (Knuth).

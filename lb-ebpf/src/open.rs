@@ -5,7 +5,7 @@ use lb_common::{
     config::link,
     counters::Reason,
     flow::{Flow, FlowKey, Half, Route, end},
-    service::{Frontend, backend, frontend},
+    service::{Frontend, backend},
 };
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     choice::{self, Chosen, Client, Refusal},
     hop,
     parse::Datagram,
-    rows::{self, Origin},
+    rows,
 };
 
 /// What came of opening a flow. Each outcome but `Opened` has been counted.
@@ -41,27 +41,9 @@ pub(crate) fn open<A: Addr, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Opening {
-    let key = &datagram.key;
-    let origin = origin(datagram, frontend);
-    match lead(hook, key, origin, frontend, flows, tables) {
-        Opening::Opened => record(key, origin, flows, tables),
+    match lead(hook, datagram, frontend, flows, tables) {
+        Opening::Opened => record(datagram, frontend, flows, tables),
         refused => refused,
-    }
-}
-
-/// How a packet comes to have no flow.
-///
-/// A frontend whose slots are chosen by hash leads a flow where it led it before: so one whose row was
-/// evicted is found again. Where affinity chose, the hash says nothing.
-#[inline(always)]
-fn origin<A: Addr>(datagram: &Datagram<A>, frontend: &Frontend) -> Origin {
-    let by_hash = frontend.flags & frontend::HASHED != 0 && frontend.affinity.timeout() == 0;
-    match (datagram.opens(), by_hash) {
-        (true, false) => Origin::Begun,
-        (true, true) => Origin::BegunByHash,
-        // No client begins with what answers a SYN.
-        (false, true) if !datagram.answers() => Origin::Found,
-        (false, _) => Origin::Unknown,
     }
 }
 
@@ -69,34 +51,27 @@ fn origin<A: Addr>(datagram: &Datagram<A>, frontend: &Frontend) -> Origin {
 #[inline(never)]
 fn lead<A: Addr, F: Flows<A>, T: Tables<A>>(
     hook: Hook,
-    key: &FlowKey<A>,
-    origin: Origin,
+    datagram: &Datagram<A>,
     frontend: &Frontend,
     flows: &mut F,
     tables: &T,
 ) -> Opening {
-    let client = Client::seen(key, hook.side, tables);
-    let led = admit(&client, origin, frontend, tables)
+    let client = Client::seen(&datagram.key, hook.side, tables);
+    let led = admit(&client, datagram, frontend, tables)
         .and_then(|()| rows::request(flows))
-        .and_then(|flow| choose(hook, key, &client, frontend, tables, flow))
-        .and_then(|()| rows::request(flows))
-        .map(|flow| {
-            if origin != Origin::Found {
-                flow.set_end(Half::Reply, end::AWAITED);
-            }
-        });
+        .and_then(|flow| choose(hook, datagram, &client, frontend, tables, flow));
     conclude(led, tables)
 }
 
 /// Inserts both rows of a flow whose request is staged.
 #[inline(never)]
 fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
-    key: &FlowKey<A>,
-    origin: Origin,
+    datagram: &Datagram<A>,
+    frontend: &Frontend,
     flows: &mut F,
     tables: &T,
 ) -> Opening {
-    conclude(rows::record(key, origin, flows, tables), tables)
+    conclude(rows::record(datagram, frontend, flows, tables), tables)
 }
 
 #[inline(always)]
@@ -107,18 +82,20 @@ fn conclude<A: Addr, T: Tables<A>>(step: Result<(), Refusal>, tables: &T) -> Ope
     }
 }
 
-/// Whether a frontend takes this client, and it is known where the flow leads or may begin to.
+/// Whether a frontend takes this client, and the packet begins a flow or tells by its hash where the one
+/// it is of was led: a row that was evicted is made again. No client sends what answers a SYN.
 #[inline(always)]
 fn admit<A: Addr, T: Tables<A>>(
     client: &Client<'_, A>,
-    origin: Origin,
+    datagram: &Datagram<A>,
     frontend: &Frontend,
     tables: &T,
 ) -> Result<(), Refusal> {
     choice::admit(client, frontend, tables)?;
-    match origin {
-        Origin::Begun | Origin::BegunByHash | Origin::Found => Ok(()),
-        Origin::Unknown => Err(Refusal::Drop(Reason::NoFlow)),
+    if datagram.opens() || choice::is_by_hash(frontend) && !datagram.answers() {
+        Ok(())
+    } else {
+        Err(Refusal::Drop(Reason::NoFlow))
     }
 }
 
@@ -144,12 +121,13 @@ pub(crate) fn unclaimed<A: Addr, T: Tables<A>>(addr: &A, tables: &T) -> Opening 
 #[inline(always)]
 fn choose<A: Addr, T: Tables<A>>(
     hook: Hook,
-    key: &FlowKey<A>,
+    datagram: &Datagram<A>,
     client: &Client<'_, A>,
     frontend: &Frontend,
     tables: &T,
     flow: &mut Flow<A>,
 ) -> Result<(), Refusal> {
+    let key = &datagram.key;
     let Chosen {
         index,
         generation,
@@ -165,6 +143,8 @@ fn choose<A: Addr, T: Tables<A>>(
     flow.backend = index;
     flow.generation = generation;
     flow.seen = tables.now();
+    let awaited = if datagram.opens() { end::AWAITED } else { 0 };
+    flow.set_end(Half::Reply, awaited);
     // The interface says where replies come by, whatever side the client counts as.
     let elsewhere = match hook.side {
         Side::Inside if backend.addr == key.src => {

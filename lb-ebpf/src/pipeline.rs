@@ -102,17 +102,9 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
             return Fate::REJECT;
         }
         let now = tables.now();
-        let (is_due, told) = (rows::is_due(flow, now), life::told(datagram, flow));
-        let is_news = told != flow.end(flow.half());
+        let is_news = rows::is_due(flow, now) || life::is_turn(datagram, flow);
         let fate = follow(hook, pkt, datagram, flow, tables, now);
-        if is_due {
-            flow.seen = now;
-        }
-        let is_renewed = is_due && flow.half() == Half::Request;
-        if is_news {
-            life::tell(&datagram.key, told, flows);
-        }
-        if is_renewed {
+        if is_news && life::note(datagram, flows, tables) {
             rows::renew(&datagram.key, flows);
         }
         return fate;

@@ -4,11 +4,13 @@ use lb_common::{
     Addr, Port, Tick,
     counters::Reason,
     flow::{Direction, Flow, FlowKey, Half, Route, Staged},
+    service::Frontend,
 };
 
 use crate::{
     Entry, Flows, InsertError, Sum, Tables,
-    choice::{INCONSISTENT, Refusal, below},
+    choice::{self, INCONSISTENT, Refusal, below},
+    parse::Datagram,
 };
 
 /// Most ports that are tried for one flow.
@@ -32,35 +34,15 @@ pub(crate) fn request<A: Addr, F: Flows<A>>(flows: &mut F) -> Result<&mut Flow<A
     }
 }
 
-/// How a flow comes to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// Its first packet began it.
-    Begun,
-    /// The same, and where it leads follows from its packets alone: it is found again without a row.
-    BegunByHash,
-    /// It began earlier, and where it leads follows from its packets alone.
-    Found,
-    /// It began earlier, and nobody knows where it leads.
-    Unknown,
-}
-
-impl Origin {
-    /// Whether where it leads follows from its packets alone.
-    #[inline(always)]
-    const fn is_by_hash(self) -> bool {
-        matches!(self, Self::BegunByHash | Self::Found)
-    }
-}
-
 /// Inserts both rows of a new flow, whose request is staged.
 #[inline(always)]
 pub(crate) fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
-    key: &FlowKey<A>,
-    origin: Origin,
+    datagram: &Datagram<A>,
+    frontend: &Frontend,
     flows: &mut F,
     tables: &T,
 ) -> Result<(), Refusal> {
+    let key = &datagram.key;
     let config = tables.config().ok_or(INCONSISTENT)?;
     let flow = request(flows)?;
     let service = flow.service;
@@ -76,9 +58,9 @@ pub(crate) fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
     };
     // Who is routed by the stack keeps address and port; all others appear as this node.
     let keeps = flow.route() == Route::Stack || ports.contains(key.sport);
-    reserve(key, (origin, keeps), ports, flows, tables)?;
+    reserve(datagram, keeps, ports, flows, tables)?;
     if insert(Half::Request, key, Entry::Any, flows).is_err() {
-        if !(origin.is_by_hash() && keeps) {
+        if !(keeps && choice::is_by_hash(frontend)) {
             let reply_key = key.mate(request(flows)?);
             flows.remove(&reply_key);
             return Err(Refusal::Drop(Reason::TableBusy));
@@ -129,16 +111,17 @@ impl PortRange {
 /// What began earlier has the tuple it had then, or none: nobody knows the port that was drawn.
 #[inline(always)]
 fn reserve<A: Addr, F: Flows<A>, T: Tables<A>>(
-    key: &FlowKey<A>,
-    (origin, keeps): (Origin, bool),
+    datagram: &Datagram<A>,
+    keeps: bool,
     ports: PortRange,
     flows: &mut F,
     tables: &T,
 ) -> Result<(), Refusal> {
+    let key = &datagram.key;
     for probe in 0..PROBES {
         let flow = request(flows)?;
         if probe != 0 || !keeps {
-            if origin == Origin::Found {
+            if !datagram.opens() {
                 return Err(Refusal::Drop(Reason::NoFlow));
             }
             flow.sport = ports.draw(tables.random());
