@@ -59,7 +59,7 @@ reasons! {
     OtherProtocol = "pass-other-protocol",
     /// Passed: headers cut short, or lengths that contradict each other.
     Malformed = "pass-malformed",
-    /// Passed: a fragment (RFC 791, RFC 8200).
+    /// Passed: a fragment whose first was not translated, or of a protocol without ports.
     Fragment = "pass-fragment",
     /// Passed: tagged with a VLAN that is another interface's affair.
     Vlan = "pass-vlan",
@@ -88,6 +88,9 @@ reasons! {
     /// Translated though the flow table took no row for the request: the next one finds the same backend
     /// by its hash.
     Stateless = "translate-without-row",
+    /// Dropped: a fragment to a cluster IP of which the first has not come, or one of an SCTP packet whose
+    /// ports change: its checksum is over all of them.
+    LostFragment = "drop-fragment",
     /// Dropped: every probed port was taken.
     PortsExhausted = "drop-snat-ports-exhausted",
     /// Dropped: the flow table took no row.

@@ -323,6 +323,53 @@ impl<A: Addr> FlowKey<A> {
     }
 }
 
+/// The fragments of one packet, as they arrive at a hook: key of `FRAGMENTS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FragmentKey<A> {
+    /// Source address.
+    pub src: A,
+    /// Destination address.
+    pub dst: A,
+    /// Identification, as it is in the header; in IPv4, of 16 bits.
+    pub id: u32,
+    /// IP protocol number.
+    pub proto: u8,
+    direction: u8,
+    zero: u16,
+}
+
+assert_layout!(FragmentKey<V4> = 16, FragmentKey<V6> = 40);
+
+impl<A: Addr> FragmentKey<A> {
+    /// The key of fragments between these addresses and of this protocol; ports are left out.
+    #[inline(always)]
+    pub const fn new(key: &FlowKey<A>, id: u32) -> Self {
+        Self {
+            src: key.src,
+            dst: key.dst,
+            id,
+            proto: key.proto,
+            direction: key.direction,
+            zero: 0,
+        }
+    }
+}
+
+/// What a packet's first fragment has told the others: value of `FRAGMENTS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FirstFragment {
+    /// Source port.
+    pub sport: Port,
+    /// Destination port.
+    pub dport: Port,
+    /// When it was seen.
+    pub seen: Tick,
+}
+
+assert_layout!(FirstFragment = 8);
+
 /// Both rows of a flow that is being opened. They wait in a per-CPU map: two do not fit the BPF
 /// stack, which is 512 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

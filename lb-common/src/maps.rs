@@ -25,6 +25,10 @@ pub const BACKENDS6: &str = "BACKENDS6";
 pub const FLOWS4: &str = "FLOWS4";
 /// `FlowKey<V6>` → `Flow<V6>`, LRU hash.
 pub const FLOWS6: &str = "FLOWS6";
+/// `FragmentKey<V4>` → `FirstFragment`, LRU hash: ports of packets whose first fragment was translated.
+pub const FRAGMENTS4: &str = "FRAGMENTS4";
+/// `FragmentKey<V6>` → `FirstFragment`, LRU hash: ports of packets whose first fragment was translated.
+pub const FRAGMENTS6: &str = "FRAGMENTS6";
 /// 0 → `Staged<V4>`, per-CPU array of one: scratch of the programs.
 pub const STAGED4: &str = "STAGED4";
 /// 0 → `Staged<V6>`, per-CPU array of one: scratch of the programs.
@@ -61,7 +65,7 @@ pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
 pub const STATUS: &str = "STATUS";
 
 /// Every map of data that is pinned, in the order `lbctl maps dump` shows them.
-pub const ALL: [&str; 22] = [
+pub const ALL: [&str; 24] = [
     CONFIG,
     LINKS,
     FRONTENDS4,
@@ -79,6 +83,8 @@ pub const ALL: [&str; 22] = [
     AFFINITY6,
     FLOWS4,
     FLOWS6,
+    FRAGMENTS4,
+    FRAGMENTS6,
     SOCKETS4,
     SOCKETS6,
     SERVICE_COUNTERS,
@@ -97,6 +103,8 @@ pub const SLOTS_MAX: u32 = 1 << 20;
 pub const BACKENDS_MAX: u32 = 1 << 18;
 /// Default number of flow rows per family, two to a connection.
 pub const FLOWS_MAX: u32 = 1 << 19;
+/// Default number of fragmented packets per family whose ports are remembered.
+pub const FRAGMENTS_MAX: u32 = 1 << 14;
 /// Default number of rows of led sockets per family, one to a connection and two to a UDP socket
 /// that is not connected.
 pub const SOCKETS_MAX: u32 = 1 << 17;

@@ -16,7 +16,7 @@ use crate::{
     Flows, Hook, Packet, Sum, Tables, TransportChecksum,
     checksum::update_checksum,
     hop,
-    parse::{self, Datagram, IPV4, IPV6, QUOTE, Transport, tcp_flag},
+    parse::{self, Datagram, IPV4, IPV6, Part, QUOTE, Transport, tcp_flag},
     pipeline, rewrite,
     verdict::{Act, Fate},
 };
@@ -30,7 +30,9 @@ const CHECKSUM: usize = 2;
 /// is there, those of a reset if it is an ICMP error. All other ICMP is a network's own affair.
 #[inline(always)]
 pub(crate) fn flags<P: Packet>(pkt: &P, transport: Transport) -> Result<u8, Reason> {
-    let Transport { l4, length, proto } = transport;
+    let Transport {
+        l4, length, proto, ..
+    } = transport;
     let kind = pkt
         .bytes::<QUOTE>(l4)
         .map_or(0, |bytes| u16::from_be(P::load16(bytes, 0)) >> 8);
@@ -187,15 +189,14 @@ fn quoted_ipv6<A: Addr, P: Packet>(pkt: &P, l3: usize) -> Option<(A, A, usize, u
     if header[0] >> 4 != 6 {
         return None;
     }
-    let first = Transport {
-        l4: l3 + IPV6,
-        length: usize::from(u16::from_be(P::load16(header, 4))),
-        proto: header[6],
-    };
+    let length = usize::from(u16::from_be(P::load16(header, 4)));
+    let first = Transport::whole(l3 + IPV6, length, header[6]);
     let src = parse::address::<A, P, _>(header, 8);
     let dst = parse::address::<A, P, _>(header, 24);
-    let Transport { l4, proto, .. } = parse::extensions(pkt, first).ok()?;
-    Some((src, dst, l4, proto))
+    let Transport {
+        l4, proto, part, ..
+    } = parse::extensions(pkt, first).ok()?;
+    (part != Part::Later).then_some((src, dst, l4, proto))
 }
 
 /// Rewrites an error, MACs included where `act` sends it out. None if it is shorter than it was when

@@ -14,6 +14,7 @@ mod checksum;
 mod choice;
 mod crc32c;
 mod fast;
+mod fragment;
 mod hop;
 mod icmp;
 mod life;

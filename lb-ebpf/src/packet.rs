@@ -77,6 +77,10 @@ pub trait Packet: Sized {
     /// packet ends before it.
     fn adjust_checksum(&mut self, at: TransportChecksum, addr_delta: u16, port_delta: u16) -> bool;
 
+    /// Tells of a change by this difference that no checksum in the packet balances, where a sum over all
+    /// of it is kept beside it (`CHECKSUM_COMPLETE`).
+    fn unbalance(&mut self, _delta: u16) {}
+
     /// Says what [`sctp_checksum_change`] says.
     ///
     /// Through the packet because of the verifier: it walks every round of every call of a function,

@@ -7,7 +7,7 @@
 use lb_common::{
     Addr, Port, V4, V6,
     counters::Reason,
-    flow::{Direction, FlowKey},
+    flow::{Direction, FlowKey, FragmentKey},
     proto,
 };
 
@@ -73,8 +73,8 @@ pub(crate) enum Network {
 pub struct Datagram<A> {
     /// The tuple, in the form it is looked up by.
     pub(crate) key: FlowKey<A>,
-    l3: usize,
-    l4: usize,
+    l3: u16,
+    l4: u16,
     /// Bytes from the transport header on.
     pub(crate) length: u16,
     /// TTL or hop limit.
@@ -82,7 +82,34 @@ pub struct Datagram<A> {
     /// Flags of a TCP segment. An SCTP packet has those of the segment that does the same, an ICMP
     /// error those of a reset; zero for all others.
     pub(crate) tcp_flags: u8,
-    zero: u32,
+    /// Which of its fragments this is.
+    pub(crate) part: Part,
+    /// What all of them have as identification; zero if it is whole.
+    id: u32,
+}
+
+/// A whole packet, or one of its fragments (RFC 791; RFC 8200, 4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Part {
+    /// All of it.
+    Whole,
+    /// The fragment that begins with the transport header.
+    First,
+    /// Another one: it has no ports of its own.
+    Later,
+}
+
+impl Part {
+    /// The part at this offset, with or without more to follow.
+    #[inline(always)]
+    const fn at(offset: u16, more: bool) -> Self {
+        match (offset, more) {
+            (0, false) => Self::Whole,
+            (0, true) => Self::First,
+            (_, _) => Self::Later,
+        }
+    }
 }
 
 impl<A: Addr> Datagram<A> {
@@ -92,19 +119,25 @@ impl<A: Addr> Datagram<A> {
     /// Offset of the IP header.
     #[inline(always)]
     pub(crate) const fn l3(&self) -> usize {
-        self.l3 & Self::BOUND
+        self.l3 as usize & Self::BOUND
     }
 
     /// Offset of the transport header.
     #[inline(always)]
     pub(crate) const fn l4(&self) -> usize {
-        self.l4 & Self::BOUND
+        self.l4 as usize & Self::BOUND
     }
 
     /// Whether it may begin a flow: any UDP datagram, and what [asks](Self::asks) for one.
     #[inline(always)]
     pub(crate) fn opens(&self) -> bool {
-        self.key.proto == proto::UDP || self.asks()
+        self.key.proto == proto::UDP && self.part != Part::Later || self.asks()
+    }
+
+    /// What the ports of its fragments are remembered by.
+    #[inline(always)]
+    pub(crate) const fn fragment_key(&self) -> FragmentKey<A> {
+        FragmentKey::new(&self.key, self.id)
     }
 
     /// Whether it asks for a connection: a TCP segment with SYN and no ACK, or an SCTP packet that
@@ -141,6 +174,23 @@ pub(crate) struct Transport {
     /// Bytes from there to the end of the IP packet.
     pub(crate) length: usize,
     pub(crate) proto: u8,
+    /// Which fragment it begins, or is of.
+    pub(crate) part: Part,
+    pub(crate) id: u32,
+}
+
+impl Transport {
+    /// Of a packet that is whole, as far as is known.
+    #[inline(always)]
+    pub(crate) const fn whole(l4: usize, length: usize, proto: u8) -> Self {
+        Self {
+            l4,
+            length,
+            proto,
+            part: Part::Whole,
+            id: 0,
+        }
+    }
 }
 
 /// Reads the Ethernet header and its tag.
@@ -223,19 +273,25 @@ pub(crate) fn ipv4<P: Packet, const USUAL: bool>(
     if l3 + total_length > pkt.len() {
         return Err(Reason::Malformed);
     }
-    // More fragments follow, or this is not the first.
-    if P::load16(header, 6) & 0x3fff_u16.to_be() != 0 {
-        return Err(Reason::Fragment);
-    }
     let proto = header[9];
-    if total_length < header_length + transport_minimum::<USUAL>(proto)? {
+    let mut transport = Transport::whole(l3 + header_length, 0, proto);
+    let fragment = u16::from_be(P::load16(header, 6));
+    // More fragments follow, or this is not the first.
+    if fragment & 0x3fff != 0 {
+        if USUAL {
+            return Err(Reason::Fragment);
+        }
+        transport.part = Part::at(fragment & 0x1fff, fragment & 0x2000 != 0);
+        transport.id = P::load16(header, 4).into();
+    }
+    let minimum = match transport.part {
+        Part::Whole | Part::First => transport_minimum::<USUAL>(proto)?,
+        Part::Later => 0,
+    };
+    if total_length < header_length + minimum {
         return Err(Reason::Malformed);
     }
-    let transport = Transport {
-        l4: l3 + header_length,
-        length: total_length - header_length,
-        proto,
-    };
+    transport.length = total_length - header_length;
     Ok((header, transport))
 }
 
@@ -260,52 +316,49 @@ pub(crate) fn ipv6<P: Packet>(pkt: &P, l3: usize) -> Result<(&[u8; IPV6], Transp
     if header[0] >> 4 != 6 || l3 + IPV6 + payload_length > pkt.len() {
         return Err(Reason::Malformed);
     }
-    let transport = Transport {
-        l4: l3 + IPV6,
-        length: payload_length,
-        proto: header[6],
-    };
-    Ok((header, transport))
+    Ok((
+        header,
+        Transport::whole(l3 + IPV6, payload_length, header[6]),
+    ))
 }
 
 /// Steps over the extension headers that leave ports and destination readable.
 #[inline(always)]
-pub(crate) fn extensions(pkt: &impl Packet, first: Transport) -> Result<Transport, Reason> {
+pub(crate) fn extensions<P: Packet>(pkt: &P, first: Transport) -> Result<Transport, Reason> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
     const DESTINATION: u8 = 60;
-    let Transport {
-        mut l4,
-        mut length,
-        mut proto,
-    } = first;
+    let mut at = first;
     for _ in 0..MAX_EXTENSIONS {
-        match proto {
-            HOP_BY_HOP | DESTINATION => {}
+        let mut extension = 8;
+        let header = pkt.bytes::<8>(at.l4).ok_or(Reason::Malformed)?;
+        match at.proto {
+            HOP_BY_HOP | DESTINATION => extension += usize::from(header[1]) * 8,
             // With segments left, the destination is not the final one.
-            ROUTING => {
-                let segments = pkt.bytes::<4>(l4).ok_or(Reason::Malformed)?;
-                if segments[3] != 0 {
-                    return Err(Reason::HeaderChain);
-                }
+            ROUTING if header[3] != 0 => return Err(Reason::HeaderChain),
+            ROUTING => extension += usize::from(header[1]) * 8,
+            FRAGMENT if at.id == 0 => {
+                let field = u16::from_be(P::load16(header, 2));
+                at.part = Part::at(field >> 3, field & 1 != 0);
+                at.id = P::load32(header, 4);
             }
-            FRAGMENT => return Err(Reason::Fragment),
+            FRAGMENT => return Err(Reason::HeaderChain),
             _ => break,
         }
-        let header = pkt.bytes::<2>(l4).ok_or(Reason::Malformed)?;
-        proto = header[0];
-        let extension = (usize::from(header[1]) + 1) * 8;
-        length = length.checked_sub(extension).ok_or(Reason::Malformed)?;
-        l4 += extension;
-        if l4 > PACKET_MAX_L4 {
+        at.proto = header[0];
+        at.length = at.length.checked_sub(extension).ok_or(Reason::Malformed)?;
+        at.l4 += extension;
+        if at.l4 > PACKET_MAX_L4 {
             return Err(Reason::HeaderChain);
         }
+        if at.part == Part::Later {
+            return Ok(at);
+        }
     }
-    match proto {
-        HOP_BY_HOP | DESTINATION | ROUTING => Err(Reason::HeaderChain),
-        FRAGMENT => Err(Reason::Fragment),
-        _ => Ok(Transport { l4, length, proto }),
+    match at.proto {
+        HOP_BY_HOP | DESTINATION | ROUTING | FRAGMENT => Err(Reason::HeaderChain),
+        _ => Ok(at),
     }
 }
 
@@ -319,7 +372,12 @@ fn ports<P: Packet, const USUAL: bool>(
     pkt: &P,
     transport: Transport,
 ) -> Result<(Port, Port, u8), Reason> {
-    let Transport { l4, proto, .. } = transport;
+    let Transport {
+        l4, proto, part, ..
+    } = transport;
+    if !USUAL && part == Part::Later {
+        return Ok((Port::default(), Port::default(), 0));
+    }
     match proto {
         proto::TCP => {
             let tcp = pkt.bytes::<TCP>(l4).ok_or(Reason::Malformed)?;
@@ -371,12 +429,13 @@ pub(crate) fn datagram4<P: Packet, const USUAL: bool>(
     let dst = (address::<_, P, _>(header, 16), dport);
     Ok(Datagram {
         key: FlowKey::new(direction, transport.proto, src, dst),
-        l3,
-        l4: transport.l4,
+        l3: l3 as u16,
+        l4: transport.l4 as u16,
         length: transport.length as u16,
         ttl: header[8],
         tcp_flags,
-        zero: 0,
+        part: transport.part,
+        id: transport.id,
     })
 }
 
@@ -389,7 +448,11 @@ pub(crate) fn datagram6<P: Packet, const USUAL: bool>(
     transport: Transport,
     direction: Direction,
 ) -> Result<Datagram<V6>, Reason> {
-    if transport.length < transport_minimum::<USUAL>(transport.proto)? {
+    let minimum = match transport.part {
+        Part::Whole | Part::First => transport_minimum::<USUAL>(transport.proto)?,
+        Part::Later => 0,
+    };
+    if transport.length < minimum {
         return Err(Reason::Malformed);
     }
     let (sport, dport, tcp_flags) = ports::<P, USUAL>(pkt, transport)?;
@@ -397,13 +460,24 @@ pub(crate) fn datagram6<P: Packet, const USUAL: bool>(
     let dst = (address::<_, P, _>(header, 24), dport);
     Ok(Datagram {
         key: FlowKey::new(direction, transport.proto, src, dst),
-        l3,
-        l4: transport.l4,
+        l3: l3 as u16,
+        l4: transport.l4 as u16,
         length: transport.length as u16,
         ttl: header[7],
         tcp_flags,
-        zero: 0,
+        part: transport.part,
+        id: transport.id,
     })
+}
+
+/// Of what has no ports, fragments are left alone.
+#[inline(always)]
+fn translatable(transport: Transport) -> Result<(), Reason> {
+    if transport.part == Part::Whole || has_ports(transport.proto) {
+        Ok(())
+    } else {
+        Err(Reason::Fragment)
+    }
 }
 
 /// Whether services have the protocol.
@@ -420,6 +494,7 @@ pub(crate) fn ipv4_datagram<P: Packet>(
     direction: Direction,
 ) -> Result<Datagram<V4>, Reason> {
     let (header, transport) = ipv4::<P, false>(pkt, l3, ipv4_header_length(pkt, l3)?)?;
+    translatable(transport)?;
     datagram4::<P, false>(pkt, l3, header, transport, direction)
 }
 
@@ -432,6 +507,7 @@ pub(crate) fn ipv6_datagram<P: Packet>(
 ) -> Result<Datagram<V6>, Reason> {
     let (header, first) = ipv6(pkt, l3)?;
     let transport = extensions(pkt, first)?;
+    translatable(transport)?;
     datagram6::<P, false>(pkt, l3, header, transport, direction)
 }
 

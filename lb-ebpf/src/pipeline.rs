@@ -10,9 +10,9 @@ use lb_common::{
 use crate::{
     Flows, Hook, Packet, Tables, Verdict,
     choice::{self, Claim},
-    hop, icmp, life,
+    fragment, hop, icmp, life,
     open::{self, Opening},
-    parse::{self, Datagram, Network},
+    parse::{self, Datagram, Network, Part},
     rewrite, rows,
     verdict::Fate,
 };
@@ -49,12 +49,12 @@ where
 {
     match parse::network(pkt)? {
         Network::Ipv4(l3) => {
-            let datagram = parse::ipv4_datagram(pkt, l3, hook.direction)?;
-            settle_datagram(hook, pkt, &datagram, flows, tables)
+            let mut datagram = parse::ipv4_datagram(pkt, l3, hook.direction)?;
+            settle_datagram(hook, pkt, &mut datagram, flows, tables)
         }
         Network::Ipv6(l3) => {
-            let datagram = parse::ipv6_datagram(pkt, l3, hook.direction)?;
-            settle_datagram(hook, pkt, &datagram, flows, tables)
+            let mut datagram = parse::ipv6_datagram(pkt, l3, hook.direction)?;
+            settle_datagram(hook, pkt, &mut datagram, flows, tables)
         }
     }
 }
@@ -63,13 +63,22 @@ where
 fn settle_datagram<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     hook: Hook,
     pkt: &mut P,
-    parsed: &Datagram<A>,
+    parsed: &mut Datagram<A>,
     flows: &mut F,
     tables: &T,
 ) -> Result<Fate, Reason> {
+    if parsed.part == Part::Later
+        && let Err(act) = fragment::identify(parsed, tables)
+    {
+        return Ok(Fate::here(act));
+    }
     let datagram = tables.forget(parsed);
     if parse::has_ports(datagram.key.proto) {
-        return Ok(translate(hook, pkt, datagram, flows, tables));
+        let fate = translate(hook, pkt, datagram, flows, tables);
+        if fragment::is_followed(datagram, fate) {
+            fragment::remember(datagram, tables);
+        }
+        return Ok(fate);
     }
     if datagram.is_error() {
         return Ok(icmp::translate(hook, pkt, datagram, flows, tables));
@@ -196,6 +205,10 @@ fn follow<A: Addr, P: Packet, T: Tables<A>>(
     now: Tick,
 ) -> Fate {
     tables.follow(flow);
+    if fragment::is_unfit(datagram, flow) {
+        tables.count(Reason::LostFragment);
+        return Fate::DROP;
+    }
     let going = (datagram.ttl, datagram.key.proto);
     match hop::destination(hook, going, flow, tables, now) {
         Ok(fate) => finish::<A, P, T, false>(pkt, datagram, flow, tables, fate),

@@ -7,7 +7,7 @@ use lb_common::{Addr, V4, V6, counters::Reason, flow::Direction, proto};
 use crate::{
     Packet, Sum, Tables, Verdict,
     icmp::HEADER as ICMP,
-    parse::{self, Datagram, IPV4, IPV6, Network, QUOTE, TCP, tcp_flag},
+    parse::{self, Datagram, IPV4, IPV6, Network, Part, QUOTE, TCP, tcp_flag},
     rewrite,
 };
 
@@ -47,8 +47,10 @@ where
 #[inline(always)]
 fn answer<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Result<Verdict, Reason> {
     // Nobody is answered whose address cannot be a sender's, nor what everybody on the link has
-    // received, nor an error (RFC 1122, 3.2.2; RFC 4443, 2.4), nor a reset (RFC 9293, 3.10.7.1).
-    if !is_unicast(&datagram.key.src)
+    // received, nor an error, nor a fragment but the first (RFC 1122, 3.2.2; RFC 4443, 2.4), nor a
+    // reset (RFC 9293, 3.10.7.1).
+    if datagram.part == Part::Later
+        || !is_unicast(&datagram.key.src)
         || is_group_frame(pkt)
         || datagram.tcp_flags & tcp_flag::RST != 0
     {

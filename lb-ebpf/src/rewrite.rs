@@ -8,7 +8,7 @@ use lb_common::{
 
 use crate::{
     Packet, Sum, TransportChecksum, checksum,
-    parse::{Datagram, IPV4, IPV6},
+    parse::{Datagram, IPV4, IPV6, Part},
     verdict::Act,
 };
 
@@ -18,7 +18,8 @@ const SCTP_CHECKSUM: usize = 8;
 /// Rewrites a packet as its flow says, MACs included where `act` sends it out. None if the
 /// packet is shorter than it was when parsed.
 ///
-/// The checksum comes last: bringing it into line may move the bytes. `USUAL` packets are no SCTP.
+/// The checksum comes last: bringing it into line may move the bytes. `USUAL` packets are no SCTP and no
+/// fragments.
 #[inline(always)]
 pub(crate) fn rewrite<A: Addr, P: Packet, const USUAL: bool>(
     pkt: &mut P,
@@ -29,7 +30,13 @@ pub(crate) fn rewrite<A: Addr, P: Packet, const USUAL: bool>(
     frame(pkt, flow, act)?;
     let ends = (&flow.src, &flow.dst);
     network(pkt, datagram.l3(), ends, flow.addr_delta, ages(flow))?;
-    if !USUAL && datagram.key.proto == proto::SCTP {
+    if !USUAL && datagram.part == Part::Later {
+        // An IPv4 header's own checksum balances its addresses.
+        if A::IS_V6 {
+            pkt.unbalance(flow.addr_delta);
+        }
+        Some(())
+    } else if !USUAL && datagram.key.proto == proto::SCTP {
         sctp(pkt, datagram, flow.sport, flow.dport)
     } else {
         tcp_or_udp(pkt, datagram, flow)

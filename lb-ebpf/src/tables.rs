@@ -4,7 +4,7 @@ use lb_common::{
     Addr, Tick,
     config::{Config, FamilyConfig},
     counters::Reason,
-    flow::{Flow, FlowKey, Half, Macs, Staged},
+    flow::{FirstFragment, Flow, FlowKey, FragmentKey, Half, Macs, Staged},
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots},
     socket::{SocketKey, SocketPeer},
 };
@@ -119,6 +119,10 @@ pub trait Tables<A: Addr> {
     fn remembered(&self, key: &ClientKey<A>) -> Option<Remembered>;
     /// Remembers a client; if there is no room for it, its next flow chooses anew.
     fn remember(&self, key: &ClientKey<A>, memory: &Remembered);
+    /// What the first fragment of a packet has told.
+    fn first_fragment(&self, key: &FragmentKey<A>) -> Option<FirstFragment>;
+    /// Remembers it; if there is no room for it, the other fragments are lost.
+    fn remember_fragment(&self, key: &FragmentKey<A>, first: &FirstFragment);
     /// Facts about the node; none only if the maps are broken.
     fn config(&self) -> Option<&Config>;
     /// The part of [`Tables::config`] for this family.

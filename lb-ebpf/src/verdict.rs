@@ -108,8 +108,9 @@ impl Fate {
     pub(crate) const REJECT: Self = Self::here(Act::Reject);
     pub(crate) const DROP: Self = Self::here(Act::Drop);
 
+    /// A fate that names no interface.
     #[inline(always)]
-    const fn here(act: Act) -> Self {
+    pub(crate) const fn here(act: Act) -> Self {
         Self { act, ifindex: 0 }
     }
 

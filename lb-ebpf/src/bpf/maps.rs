@@ -10,10 +10,11 @@ use lb_common::{
     Jiffy, V4, V6,
     config::Config,
     counters::{Allowance, ServiceCounters},
-    flow::{Flow, FlowKey, Staged},
+    flow::{FirstFragment, Flow, FlowKey, FragmentKey, Staged},
     maps::{
-        AFFINITY_MAX, BACKENDS_MAX, FLOWS_MAX, FRONTENDS_MAX, LINKS_MAX, REASONS_MAX, SERVICES_MAX,
-        SLOTS_MAX, SOCKETS_MAX, SOURCE_RANGES_MAX, STATUS_SIZE, programs,
+        AFFINITY_MAX, BACKENDS_MAX, FLOWS_MAX, FRAGMENTS_MAX, FRONTENDS_MAX, LINKS_MAX,
+        REASONS_MAX, SERVICES_MAX, SLOTS_MAX, SOCKETS_MAX, SOURCE_RANGES_MAX, STATUS_SIZE,
+        programs,
     },
     service::{
         ABSENT_BITS, Backend, ClientKey, Frontend, FrontendKey, Remembered, ServiceName,
@@ -38,6 +39,7 @@ const NO_PREALLOC: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
 
 type Frontends<A> = HashMap<FrontendKey<A>, Frontend, { FRONTENDS_MAX as usize }, NO_PREALLOC>;
 type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, { FLOWS_MAX as usize }>;
+type Fragments<A> = LruHashMap<FragmentKey<A>, FirstFragment, { FRAGMENTS_MAX as usize }>;
 type Sockets<A> = LruHashMap<SocketKey<A>, SocketPeer<A>, { SOCKETS_MAX as usize }>;
 type Absent = Array<u64, { ABSENT_BITS as usize / 64 }, MMAPABLE>;
 type Slots = Array<u32, { SLOTS_MAX as usize }, MMAPABLE>;
@@ -65,6 +67,10 @@ pub(crate) static BACKENDS6: Backends<V6> = Backends::new();
 pub(crate) static FLOWS4: Flows<V4> = Flows::new();
 #[btf_map]
 pub(crate) static FLOWS6: Flows<V6> = Flows::new();
+#[btf_map]
+pub(crate) static FRAGMENTS4: Fragments<V4> = Fragments::new();
+#[btf_map]
+pub(crate) static FRAGMENTS6: Fragments<V6> = Fragments::new();
 #[btf_map]
 pub(crate) static STAGED4: PerCpuArray<Staged<V4>, 1> = PerCpuArray::new();
 #[btf_map]

@@ -15,7 +15,7 @@ use lb_common::{
     Addr, Tick, V4, V6,
     config::{Config, FamilyConfig},
     counters::{Reason, ServiceCounters},
-    flow::{Flow, FlowKey, Half, Macs, Staged},
+    flow::{FirstFragment, Flow, FlowKey, FragmentKey, Half, Macs, Staged},
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots, SourceRange},
 };
 use lb_ebpf::{Datagram, Entry, Fib, FibQuery, Flows, InsertError, Reach, Tables, take_allowance};
@@ -125,7 +125,7 @@ fn fib_params(family: u8, proto: u8, ifindex: u32) -> FibParams {
 
 macro_rules! family {
     ($addr:ty, $flows:ident, $staged:ident, $parsed:ident, $frontends:ident, $absent:ident, $slots:ident, $backends:ident,
-     $affinity:ident, $ranges:ident, $config:ident, $af:ident, $src:ident, $dst:ident, $to:expr, $from:expr) => {
+     $affinity:ident, $ranges:ident, $fragments:ident, $config:ident, $af:ident, $src:ident, $dst:ident, $to:expr, $from:expr) => {
         impl<const DRY: bool> Flows<$addr> for FlowTables<DRY> {
             #[inline(always)]
             fn get(&mut self, key: &FlowKey<$addr>) -> Option<&mut Flow<$addr>> {
@@ -272,6 +272,22 @@ macro_rules! family {
             }
 
             #[inline(always)]
+            fn first_fragment(&self, key: &FragmentKey<$addr>) -> Option<FirstFragment> {
+                // SAFETY: the row lives until the next grace period, which outlasts this program,
+                // and rows are replaced as a whole.
+                unsafe { maps::$fragments.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn remember_fragment(&self, key: &FragmentKey<$addr>, first: &FirstFragment) {
+                if DRY && dry_run::is_on() {
+                    return;
+                }
+                // What cannot be remembered is lost, as a packet may be.
+                let _ = maps::$fragments.insert(key, first, u64::from(BPF_ANY));
+            }
+
+            #[inline(always)]
             fn config(&self) -> Option<&Config> {
                 maps::CONFIG.get(0)
             }
@@ -404,6 +420,7 @@ family!(
     BACKENDS4,
     AFFINITY4,
     SOURCE_RANGES4,
+    FRAGMENTS4,
     v4,
     AF_INET,
     ipv4_src,
@@ -422,6 +439,7 @@ family!(
     BACKENDS6,
     AFFINITY6,
     SOURCE_RANGES6,
+    FRAGMENTS6,
     v6,
     AF_INET6,
     ipv6_src,

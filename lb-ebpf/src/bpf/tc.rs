@@ -120,6 +120,12 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
+    fn unbalance(&mut self, delta: u16) {
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_csum_update(self.skb, u32::from(delta)) };
+    }
+
+    #[inline(always)]
     fn checksum_is_partial(&mut self, offset: usize) -> bool {
         let Some(before) = self.bytes::<2>(offset).copied() else {
             return false;

@@ -5,6 +5,7 @@ mod affinity;
 mod any_packet;
 mod choice;
 mod forwarding;
+mod fragments;
 mod icmp;
 mod layouts;
 mod life;

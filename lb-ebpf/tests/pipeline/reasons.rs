@@ -13,6 +13,7 @@ use lb_ebpf::{Hook, Reach, Tables, Verdict};
 
 use crate::support::{
     family::{Family, at},
+    fragment,
     frame::{Frame, flag},
     layout::padding,
     node::Node,
@@ -97,10 +98,15 @@ fn case(reason: Reason, family: Family) -> Case {
             })
         }
         Reason::Malformed => whole.bytes(|bytes| bytes.truncate(30)),
-        Reason::Fragment => whole.bytes(|bytes| match family {
-            Family::V4 => bytes[14 + 6] = 0x20,
-            Family::V6 => bytes[14 + 6] = 44,
-        }),
+        Reason::Fragment => {
+            let elsewhere = Frame::udp(client(family), at(family.client(2), 80));
+            whole.packet(HostPacket::new(
+                fragment::split(&elsewhere.build(), 8)[1].clone(),
+            ))
+        }
+        Reason::LostFragment => whole.packet(HostPacket::new(
+            fragment::split(&datagram.build(), 8)[1].clone(),
+        )),
         Reason::Vlan => whole.packet(&Frame {
             tag: Some(5),
             ..datagram

@@ -3,6 +3,7 @@
 
 pub(crate) mod family;
 pub(crate) mod flows;
+pub(crate) mod fragment;
 pub(crate) mod frame;
 pub(crate) mod icmp;
 pub(crate) mod layout;

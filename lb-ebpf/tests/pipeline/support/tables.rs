@@ -10,7 +10,7 @@ use lb_common::{
     Addr, Tick, V4, V6,
     config::{CLUSTER_NETS_MAX, Config, FamilyConfig, Network, link},
     counters::{Allowance, Reason, ServiceCounters},
-    flow::Macs,
+    flow::{FirstFragment, FragmentKey, Macs},
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered},
     socket::Cookie,
 };
@@ -65,6 +65,7 @@ pub(crate) struct Services<A> {
     /// Source ranges of a service: address and mask.
     pub(crate) ranges: Vec<(u32, A, A)>,
     pub(crate) affinity: RefCell<HashMap<ClientKey<A>, Remembered>>,
+    pub(crate) fragments: RefCell<HashMap<FragmentKey<A>, FirstFragment>>,
 }
 
 impl<A> Default for Services<A> {
@@ -75,6 +76,7 @@ impl<A> Default for Services<A> {
             backends: Vec::new(),
             ranges: Vec::new(),
             affinity: RefCell::default(),
+            fragments: RefCell::default(),
         }
     }
 }
@@ -222,6 +224,15 @@ impl<A: HasServices> Tables<A> for HostTables {
         self.memories.update(|memories| memories + 1);
         let mut affinity = A::services(self).affinity.borrow_mut();
         affinity.insert(*key, *memory);
+    }
+
+    fn first_fragment(&self, key: &FragmentKey<A>) -> Option<FirstFragment> {
+        A::services(self).fragments.borrow().get(key).copied()
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey<A>, first: &FirstFragment) {
+        let mut fragments = A::services(self).fragments.borrow_mut();
+        fragments.insert(*key, *first);
     }
 
     fn config(&self) -> Option<&Config> {
