@@ -8,9 +8,10 @@ use std::{
 use lb_common::service::{Backend, Frontend, FrontendKey, ServiceName, Slots, backend, text};
 
 use super::{
+    departure::age,
     desired::{PortId, PortKey},
     pool::Pool,
-    realised::{Entry, Known, Port, Range, Realised, Term},
+    realised::{Entry, Former, Known, Port, Range, Realised, Term},
     select::Endpoint,
 };
 use crate::{
@@ -59,6 +60,7 @@ pub(super) fn adopt<A: Family>(
     }
     adopt_source_ranges(&mut realised, dump);
     realised.strays.backends = adopt_unlisted(&mut realised, dump);
+    adopt_former(&mut realised, dump);
     realised.strays.source_ranges = stray_source_ranges(&realised, dump).collect();
     realised
 }
@@ -96,6 +98,39 @@ fn adopt_unlisted<A: Family>(
         !port.is_some_and(|port| adopt_backend(port, backends, *index, backend))
     });
     strays
+}
+
+/// Takes over the backends that are gone: what was led to them and lives on, over TCP, and over UDP
+/// what an agent that ended at that moment has told nobody of. Dead, they have the generation after
+/// their last one, which nothing else has.
+fn adopt_former<A: Family>(realised: &mut Realised<A>, dump: &FamilyDump<A>) {
+    let Realised {
+        ports,
+        by_id,
+        departed,
+        ..
+    } = realised;
+    for (index, backend) in dump.backends.iter().filter(|(_, it)| !is_live(it)) {
+        let Some(id) = by_id.get(&backend.service) else {
+            continue;
+        };
+        let Some(port) = ports.get_mut(id) else {
+            continue;
+        };
+        let former = Former {
+            index: *index,
+            generation: backend.generation,
+        };
+        let at = (backend.addr, backend.port.number());
+        if id.port.protocol == Protocol::Udp {
+            departed.push(former.departed(id.port.protocol, port.id, at, false));
+            continue;
+        }
+        let known = port.former.entry(at).or_insert(former);
+        if age(former.generation, known.generation) > 0 {
+            *known = former;
+        }
+    }
 }
 
 /// Source ranges that no port has.
@@ -227,6 +262,7 @@ fn adopt_backend<A: Family>(
             generation: backend.generation,
             flags: backend.flags,
             certain: true,
+            pod_deleted: false,
         };
         port.backends.insert(endpoint, entry);
     }

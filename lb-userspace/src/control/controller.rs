@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -13,6 +14,7 @@ use super::{
     adopt::{adopt, identity},
     audit::audit,
     claims::Conflict,
+    departure::{Departures, Terminating},
     desired::plan,
     family::State,
     index::{Index, Touched},
@@ -22,7 +24,7 @@ use super::{
 };
 use crate::{
     maps::{Family, LbMaps, Op, ReadError},
-    model::{Batch, Node, ObjectName},
+    model::{Batch, Change, Node, ObjectName},
 };
 
 /// The time between attempts at what failed: doubled from the first to the second.
@@ -41,6 +43,7 @@ pub struct Controller<M> {
     v6: State<V6>,
     ids: Pool,
     stray_names: BTreeSet<u32>,
+    terminating: Terminating,
     /// Whether the first batch, which is complete, has come.
     synced: bool,
     retry: Retry,
@@ -66,6 +69,7 @@ impl<M: LbMaps> Controller<M> {
             v6: State::empty(capacities.v6),
             ids: Pool::new(1, capacities.services),
             stray_names: BTreeSet::new(),
+            terminating: Terminating::default(),
             synced: false,
             retry: Retry::default(),
             maps,
@@ -89,6 +93,10 @@ impl<M: LbMaps> Controller<M> {
         }
         self.v4.adopt(adopt(&dump.v4, v4, capacities.v4));
         self.v6.adopt(adopt(&dump.v6, v6, capacities.v6));
+        let v4 = self.v4.realised.terminating();
+        for (service, addr) in v4.chain(self.v6.realised.terminating()) {
+            self.terminating.insert(service, addr);
+        }
         Ok(())
     }
 
@@ -97,6 +105,9 @@ impl<M: LbMaps> Controller<M> {
     pub fn apply(&mut self, batch: Batch, now: Instant) -> Outcome {
         let mut touched = Touched::default();
         for change in batch.changes {
+            if let Change::Slice(_, Some(slice)) = &change {
+                self.terminating.see(slice);
+            }
             self.index.apply(change, &mut touched);
         }
         self.synced = true;
@@ -218,7 +229,7 @@ impl<M: LbMaps> Controller<M> {
     /// Follows the Node object and the node's addresses. Returns the Services that are concerned.
     fn look_at_node(&mut self) -> BTreeSet<ObjectName> {
         let node = NodeView::new(&self.settings, self.index.node(), &self.own_addresses);
-        let old = std::mem::replace(&mut self.node, node);
+        let old = mem::replace(&mut self.node, node);
         if old == self.node {
             return BTreeSet::new();
         }
@@ -236,11 +247,15 @@ impl<M: LbMaps> Controller<M> {
             health_checks,
             v4,
             v6,
+            terminating,
             ..
         } = self;
         for name in services {
             let service = index.service(name);
             let slices = index.slices(name);
+            let deleted = terminating.look(name, slices.clone());
+            v4.realised.follow_pods(name, &deleted, slices.clone());
+            v6.realised.follow_pods(name, &deleted, slices.clone());
             v4.replan(name, service.map(|service| plan(service, &slices, node)));
             v6.replan(name, service.map(|service| plan(service, &slices, node)));
             match service.map_or(0, |service| service.health_check_node_port) {
@@ -277,7 +292,12 @@ impl<M: LbMaps> Controller<M> {
         let (operations, failures) = (writer.operations, writer.failures);
         let operations = operations + self.remove_stray_names();
         self.retry.next(self.unfinished(), now);
+        let departures = Departures {
+            v4: mem::take(&mut self.v4.realised.departed),
+            v6: mem::take(&mut self.v6.realised.departed),
+        };
         Outcome {
+            departures,
             failures: failures + self.stray_names.len(),
             ..self.outcome(operations)
         }
@@ -285,7 +305,7 @@ impl<M: LbMaps> Controller<M> {
 
     fn remove_stray_names(&mut self) -> usize {
         let mut operations = 0;
-        for id in std::mem::take(&mut self.stray_names) {
+        for id in mem::take(&mut self.stray_names) {
             if self.has_id(id) {
                 continue;
             }

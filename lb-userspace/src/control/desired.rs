@@ -33,6 +33,14 @@ pub struct PortKey {
     pub protocol: Protocol,
 }
 
+impl PortKey {
+    /// The first in order that there can be.
+    pub(super) const FIRST: Self = Self {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+    };
+}
+
 /// A Service port: what a service id stands for, once per family.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortId {

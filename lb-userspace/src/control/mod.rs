@@ -9,6 +9,7 @@ mod adopt;
 mod audit;
 mod claims;
 mod controller;
+mod departure;
 pub mod desired;
 mod family;
 pub mod index;
@@ -26,6 +27,7 @@ use std::{net::IpAddr, time::Duration};
 
 pub use claims::Conflict;
 pub use controller::Controller;
+pub use departure::{Departed, Departures};
 pub use maglev::TableSize;
 pub use node_ports::{NodePortAddress, NodePortAddresses};
 pub use spread::Spread;
@@ -84,6 +86,8 @@ pub struct Outcome {
     /// Whether that is so although there was room for it in the maps: where there is none, neither
     /// a new agent nor another node would do better.
     pub failing: ByFamily<bool>,
+    /// The backends that are gone since somebody was told last.
+    pub departures: Departures,
     /// All that is not as the objects ask, one line each, as it stands. The source's own problems
     /// are not repeated.
     pub problems: Vec<String>,

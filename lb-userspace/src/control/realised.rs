@@ -10,8 +10,11 @@ use lb_common::{
     service::{Backend, Frontend, FrontendKey, Slots, backend, frontend},
 };
 
-use super::{desired::PortId, pool::Pool, select::Endpoint};
-use crate::maps::{FamilyCapacities, Network};
+use super::{departure::Departed, desired::PortId, pool::Pool, select::Endpoint};
+use crate::{
+    maps::{FamilyCapacities, Network},
+    model::Protocol,
+};
 
 /// The realised state of a family.
 ///
@@ -35,6 +38,8 @@ pub(super) struct Realised<A> {
     pub(super) generation: u32,
     /// Entries found in the maps that belong to no port.
     pub(super) strays: Strays<A>,
+    /// Backends that are gone, until somebody is told.
+    pub(super) departed: Vec<Departed<A>>,
 }
 
 /// A service port's share of the maps.
@@ -47,6 +52,8 @@ pub(super) struct Port<A> {
     /// Its backends. An index belongs to one port: an endpoint that leaves a Service loses its
     /// flows of that Service at once, whoever else has it.
     pub(super) backends: BTreeMap<Endpoint<A>, Entry>,
+    /// Backends it had, whose pods may live and have connections, by address and port.
+    pub(super) former: BTreeMap<(A, u16), Former>,
     /// Its slots.
     pub(super) ranges: Vec<Range>,
     /// Frontends that may lead to it.
@@ -80,6 +87,17 @@ pub(super) struct Entry {
     pub(super) flags: u16,
     /// Whether the map surely holds that.
     pub(super) certain: bool,
+    /// Whether its pod is deleted, as far as the objects tell.
+    pub(super) pod_deleted: bool,
+}
+
+/// A backend index that is not in use any more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Former {
+    /// The index.
+    pub(super) index: u32,
+    /// The last generation it had for the endpoint.
+    pub(super) generation: u32,
 }
 
 /// A range of slots in use.
@@ -146,6 +164,11 @@ impl Known {
 }
 
 impl Entry {
+    /// Whether its endpoint is on its way out.
+    pub(super) const fn is_terminating(&self) -> bool {
+        self.flags & backend::TERMINATING != 0
+    }
+
     /// The entry of an endpoint of this service that has this index.
     pub(super) const fn backend<A: Copy>(
         &self,
@@ -160,6 +183,53 @@ impl Entry {
             service,
         }
     }
+
+    /// That backend, once it is gone.
+    pub(super) const fn departed<A: Copy>(
+        &self,
+        protocol: Protocol,
+        service: u32,
+        endpoint: &Endpoint<A>,
+    ) -> Departed<A> {
+        Departed {
+            protocol,
+            addr: endpoint.addr,
+            port: endpoint.port,
+            service,
+            backend: self.index,
+            generation: self.generation,
+            pod_deleted: self.pod_deleted,
+        }
+    }
+}
+
+impl Former {
+    /// What is remembered of a backend that is gone.
+    pub(super) const fn of<A>(backend: &Departed<A>) -> Self {
+        Self {
+            index: backend.backend,
+            generation: backend.generation,
+        }
+    }
+
+    /// That backend.
+    pub(super) const fn departed<A: Copy>(
+        self,
+        protocol: Protocol,
+        service: u32,
+        (addr, port): (A, u16),
+        pod_deleted: bool,
+    ) -> Departed<A> {
+        Departed {
+            protocol,
+            addr,
+            port,
+            service,
+            backend: self.index,
+            generation: self.generation,
+            pod_deleted,
+        }
+    }
 }
 
 /// The flags that say which lists a backend is in.
@@ -171,6 +241,7 @@ impl<A> Port<A> {
             id,
             named: false,
             backends: BTreeMap::new(),
+            former: BTreeMap::new(),
             ranges: Vec::new(),
             keys: BTreeSet::new(),
             source_ranges: BTreeMap::new(),
@@ -204,6 +275,7 @@ impl<A: Ord> Realised<A> {
             source_ranges: 0,
             generation: 0,
             strays: Strays::default(),
+            departed: Vec::new(),
         }
     }
 

@@ -5,6 +5,8 @@ mod algorithm;
 #[cfg(test)]
 mod changes;
 #[cfg(test)]
+mod departures;
+#[cfg(test)]
 mod examples;
 #[cfg(test)]
 mod golden;

@@ -206,6 +206,7 @@ fn put_backends<A: Family, M: LbMaps>(
                     generation: next(generation),
                     flags: 0,
                     certain: false,
+                    pod_deleted: false,
                 })
             }
         };

@@ -1,6 +1,6 @@
 //! Steps that remove.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use lb_common::service::{FrontendKey, Slots, frontend};
 
@@ -11,12 +11,14 @@ use super::{
 };
 use crate::{
     control::{
+        departure::Departed,
         desired::PortId,
         family::Desired,
-        realised::{Entry, IN_LISTS, Port, Range, Realised, next},
+        realised::{Entry, Former, IN_LISTS, Port, Range, Realised, next},
         select::Endpoint,
     },
     maps::{Family, FamilyOp, LbMaps, Op, WriteError},
+    model::Protocol,
 };
 
 /// Slot ranges that frontends lead to: offset, count and a flag of the list.
@@ -100,7 +102,8 @@ fn release_parts<A: Family, M: LbMaps>(
     let won = desired.plan(id).map(|plan| Won::of(desired, plan));
     let referenced = realised.referenced(port);
     release_ranges(realised, port, &referenced, writer);
-    let backends = release_backends(realised, port, won.as_ref(), &referenced, writer);
+    let protocol = id.port.protocol;
+    let backends = release_backends(realised, protocol, port, won.as_ref(), &referenced, writer);
     let source_ranges = release_source_ranges(realised, port, won.as_ref(), writer);
     Ok(backends.and(source_ranges)?)
 }
@@ -124,6 +127,7 @@ fn release_ranges<A: Family, M: LbMaps>(
 /// out of the lists that no frontend leads to.
 fn release_backends<A: Family, M: LbMaps>(
     realised: &mut Realised<A>,
+    protocol: Protocol,
     port: &mut Port<A>,
     won: Option<&Won<'_, A>>,
     referenced: &Referenced,
@@ -132,7 +136,10 @@ fn release_backends<A: Family, M: LbMaps>(
     let needed = needed(port, won, referenced);
     let mut result = Ok(());
     let service = port.id;
-    port.backends.retain(|endpoint, entry| {
+    let Port {
+        backends, former, ..
+    } = port;
+    backends.retain(|endpoint, entry| {
         let needed = needed.get(&entry.index);
         let done = match needed {
             // No longer in any list but these.
@@ -140,7 +147,14 @@ fn release_backends<A: Family, M: LbMaps>(
                 let flags = entry.flags & (!IN_LISTS | *lists);
                 put_backend(service, endpoint, entry, flags, writer)
             }
-            None => kill(service, endpoint, entry, realised, writer),
+            None => {
+                let departed = entry.departed(protocol, service, endpoint);
+                let killed = kill(service, endpoint, entry, realised, writer);
+                if killed.is_ok() {
+                    depart(departed, former, &mut realised.departed);
+                }
+                killed
+            }
         };
         let keep = needed.is_some() || done.is_err();
         result = std::mem::replace(&mut result, Ok(())).and(done);
@@ -194,6 +208,22 @@ fn kill<A: Family, M: LbMaps>(
     writer.apply(&A::op(FamilyOp::PutBackend(entry.index, dead)))?;
     realised.backends.retire_one(entry.index, writer.due);
     Ok(())
+}
+
+/// Tells of a backend that is gone, and remembers it for as long as its pod may have connections:
+/// over UDP there is nothing that outlives it.
+fn depart<A: Family>(
+    backend: Departed<A>,
+    former: &mut BTreeMap<(A, u16), Former>,
+    told: &mut Vec<Departed<A>>,
+) {
+    let at = (backend.addr, backend.port);
+    if backend.pod_deleted {
+        former.remove(&at);
+    } else if backend.protocol != Protocol::Udp {
+        former.insert(at, Former::of(&backend));
+    }
+    told.push(backend);
 }
 
 /// Takes back the source ranges a port does not ask for: those of frontends that are open to all
