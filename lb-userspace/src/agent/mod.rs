@@ -24,6 +24,7 @@ mod logging;
 mod monitor;
 #[cfg(test)]
 mod namespace;
+mod netlink;
 mod netns;
 mod node;
 mod options;

@@ -202,7 +202,7 @@ impl Node {
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         let attach = self.retry.map(|(due, _)| due);
         let write = self.controller.unfinished().then(|| now + WRITE_RETRY);
-        [self.epoch.due(), attach, write]
+        [self.epoch.due(), attach, write, self.sockets.due(now)]
             .into_iter()
             .flatten()
             .min()
@@ -223,6 +223,10 @@ impl Node {
         if self.retry.is_some_and(|(due, _)| due <= now) {
             self.attach(now);
         }
+        if let Some(destroyed) = self.sockets.poll(now) {
+            self.servers.sockets_destroyed(&destroyed);
+        }
+        self.problems.set(Area::Sockets, self.sockets.problems());
     }
 
     /// Looks after the maps now and then: repairs what someone else changed in them, warns before
@@ -309,6 +313,7 @@ impl Node {
             self.servers.applied(&pass, Moment::now());
             self.tell_load_balancers(&outcome);
         }
+        self.sockets.departed(outcome.departures, Instant::now());
         let lines = outcome.problems.into_iter().collect();
         self.problems.set(Area::Services, lines);
     }
@@ -346,9 +351,7 @@ impl Node {
             .collect();
         self.attacher.reconcile(&wanted);
         self.sockets.reconcile(self.attacher.programs());
-        let problem = self.sockets.problem().cloned();
-        self.problems
-            .set(Area::Sockets, problem.into_iter().collect());
+        self.problems.set(Area::Sockets, self.sockets.problems());
         let failed = self.attacher.has_failed() || self.sockets.has_failed();
         self.retry = failed.then(|| {
             let pause = self.retry.map_or(Duration::from_secs(1), |(due, pause)| {

@@ -1,11 +1,16 @@
 //! Puts the programs of sockets on a cgroup, for the processes in it and below it, and keeps them
 //! there. As with interfaces, the pins are the state.
 
+mod destroy;
+mod diag;
+
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use aya::{
@@ -21,6 +26,9 @@ use rustix::fs::statfs;
 use thiserror::Error;
 use tracing::{debug, info};
 
+use destroy::Destroyer;
+pub(super) use destroy::Report as Destroyed;
+
 use super::{
     links::{self, Place},
     netns,
@@ -28,6 +36,7 @@ use super::{
     socket_options::{SocketLb, SocketOptions},
 };
 use crate::{
+    control::Departures,
     pins::Pins,
     status::{SocketMode, Sockets as Account},
 };
@@ -89,12 +98,16 @@ pub(super) struct Sockets {
     netns: Result<Cookie, SocketError>,
     attached: bool,
     problem: Option<String>,
+    destroyer: Destroyer,
+    undestroyed: Option<String>,
 }
 
 impl Sockets {
     /// Attached to nothing yet.
     pub(super) fn new(pins: Pins, options: &SocketOptions) -> Self {
         Self {
+            destroyer: Destroyer::new(pins.clone()),
+            undestroyed: None,
             pins,
             wanted: options.socket_lb,
             cgroup: options.cgroup.clone(),
@@ -134,9 +147,34 @@ impl Sockets {
         self.problem.is_some()
     }
 
-    /// What is wrong.
-    pub(super) const fn problem(&self) -> Option<&String> {
-        self.problem.as_ref()
+    /// What is wrong, one line each.
+    pub(super) fn problems(&self) -> BTreeSet<String> {
+        let problems = [&self.problem, &self.undestroyed];
+        problems.into_iter().flatten().cloned().collect()
+    }
+
+    /// These backends are gone: sockets that were led to them are to be destroyed.
+    pub(super) fn departed(&mut self, departures: Departures, now: Instant) {
+        match self.wanted {
+            SocketLb::Host => self.destroyer.departed(departures, now),
+            SocketLb::Off => {}
+        }
+    }
+
+    /// When [`Self::poll`] has something to do.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        self.destroyer.due(now)
+    }
+
+    /// Does what is due. Returns the sockets that were destroyed, once.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<Destroyed> {
+        let destroyed = self.destroyer.poll(now)?;
+        self.undestroyed = destroyed.as_ref().err().map(|error| {
+            format!(
+                "sockets: those that were led to deleted backends stay: {error}; their processes                  have to notice by themselves"
+            )
+        });
+        destroyed.ok()
     }
 
     /// What is attached, for the status.

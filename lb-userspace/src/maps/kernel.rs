@@ -244,14 +244,17 @@ fn load_addr<A: Addr>(map: &MappedArray, index: u32) -> A {
     A::from_ip(ip).unwrap_or_default()
 }
 
+/// A pinned map is of another kind.
+pub(super) fn shape(map: &'static str, source: MapError) -> KernelError {
+    let source = io_error(source);
+    KernelError::Shape { map, source }
+}
+
 fn open_hash<K: Pod, V: Pod>(
     pins: &Pins,
     map: &'static str,
 ) -> Result<(HashMap<MapData, K, V>, u32), KernelError> {
-    let shape = |source: MapError| KernelError::Shape {
-        map,
-        source: io_error(source),
-    };
+    let shape = |source| shape(map, source);
     let data = pins.open(map)?;
     let entries = data.info().map_err(shape)?.max_entries();
     let hash = HashMap::try_from(Map::HashMap(data)).map_err(shape)?;
@@ -262,10 +265,7 @@ fn open_trie<K: Pod, V: Pod>(
     pins: &Pins,
     map: &'static str,
 ) -> Result<(LpmTrie<MapData, K, V>, u32), KernelError> {
-    let shape = |source: MapError| KernelError::Shape {
-        map,
-        source: io_error(source),
-    };
+    let shape = |source| shape(map, source);
     let data = pins.open(map)?;
     let entries = data.info().map_err(shape)?.max_entries();
     let trie = LpmTrie::try_from(Map::LpmTrie(data)).map_err(shape)?;

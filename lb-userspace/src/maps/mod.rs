@@ -9,6 +9,7 @@ mod faulty;
 mod kernel;
 mod memory;
 mod mmap;
+mod sockets;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,6 +26,7 @@ use rustix::io::Errno;
 pub use faulty::{Fault, Faulty};
 pub use kernel::{Kernel, KernelError};
 pub use memory::Memory;
+pub use sockets::led_sockets;
 
 /// An address family: ties a type parameter to the maps of that family.
 pub trait Family: Addr {
@@ -40,6 +42,8 @@ pub trait Family: Addr {
     const BACKENDS: &'static str;
     /// Name of its map of source ranges.
     const SOURCE_RANGES: &'static str;
+    /// Name of its map of led sockets.
+    const SOCKETS: &'static str;
 
     /// The operation on the maps of this family.
     fn op(op: FamilyOp<Self>) -> Op;
@@ -54,6 +58,7 @@ impl Family for V4 {
     const SLOTS: &'static str = maps::SLOTS4;
     const BACKENDS: &'static str = maps::BACKENDS4;
     const SOURCE_RANGES: &'static str = maps::SOURCE_RANGES4;
+    const SOCKETS: &'static str = maps::SOCKETS4;
 
     fn op(op: FamilyOp<Self>) -> Op {
         Op::V4(op)
@@ -71,6 +76,7 @@ impl Family for V6 {
     const SLOTS: &'static str = maps::SLOTS6;
     const BACKENDS: &'static str = maps::BACKENDS6;
     const SOURCE_RANGES: &'static str = maps::SOURCE_RANGES6;
+    const SOCKETS: &'static str = maps::SOCKETS6;
 
     fn op(op: FamilyOp<Self>) -> Op {
         Op::V6(op)

@@ -19,9 +19,9 @@ use tests::{
 use crate::World;
 
 /// How soon a changed manifest has to have taken effect, on a busy machine.
-const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(5);
 /// `web` of the examples: a backend in every pod.
-const WEB: Target = Target {
+pub(crate) const WEB: Target = Target {
     v4: "10.96.0.10",
     v6: "fd00:96::10",
     port: 80,
@@ -84,7 +84,7 @@ fn backend_leaves(world: &mut World) -> Result<()> {
     let manifest = world.cluster.source.read("pod-3.yaml")?;
     for family in Family::BOTH {
         let to = WEB.of(family)?;
-        let mut tcp = connected_to(world, "pod-3", to)?;
+        let mut tcp = conversation_with(world, "node-a", Protocol::Tcp, "pod-3", to)?;
         let udp = loose_to(world, "pod-3", to)?;
         world.cluster.source.remove("pod-3.yaml")?;
         let asked = Instant::now();
@@ -99,16 +99,24 @@ fn backend_leaves(world: &mut World) -> Result<()> {
             ensure!(answer.server != "pod-3", "a new connection went to pod-3");
         }
         world.cluster.source.write("pod-3.yaml", &manifest)?;
-        eventually(SOON, || connected_to(world, "pod-3", to))?;
+        eventually(SOON, || {
+            conversation_with(world, "node-a", Protocol::Tcp, "pod-3", to)
+        })?;
     }
     Ok(())
 }
 
-/// A connection to the given backend of a service: chance decides, so try until it does.
-fn connected_to(world: &World, pod: &str, to: SocketAddr) -> Result<Conversation> {
+/// A flow to the given backend of a service: chance decides, so try until it does.
+pub(crate) fn conversation_with(
+    world: &World,
+    from: &str,
+    protocol: Protocol,
+    pod: &str,
+    to: SocketAddr,
+) -> Result<Conversation> {
     // Two thirds to the 40th power is less than one in ten million.
     for _ in 0..40 {
-        let mut flow = world.open("node-a", Protocol::Tcp, to)?;
+        let mut flow = world.open(from, protocol, to)?;
         if flow.ask()?.server == pod {
             return Ok(flow);
         }

@@ -2,6 +2,7 @@
 //! and what they are refused, with real sockets of a process in the node's network namespace.
 
 mod change;
+mod destroyed;
 mod paths;
 mod refusals;
 
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
     list.extend(paths::checks());
     list.extend(refusals::checks());
     list.extend(change::checks());
+    list.extend(destroyed::checks());
     checks.group(list, World::start, |world| world.cluster.logs());
     checks.finish()
 }

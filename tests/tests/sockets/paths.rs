@@ -36,7 +36,7 @@ const PATHS: [Path; 9] = [
 
 /// How a process's socket is made for an address.
 #[derive(Clone, Copy, Debug)]
-enum Socket {
+pub(crate) enum Socket {
     V4,
     V6,
     /// An IPv6 socket for an IPv4 address.
@@ -44,9 +44,9 @@ enum Socket {
 }
 
 impl Socket {
-    const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
+    pub(crate) const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
 
-    fn family(self) -> Family {
+    pub(crate) fn family(self) -> Family {
         match self {
             Self::V4 | Self::Mapped => Family::V4,
             Self::V6 => Family::V6,
@@ -54,7 +54,7 @@ impl Socket {
     }
 
     /// What the process names to reach `to`.
-    fn address(self, to: SocketAddr) -> SocketAddr {
+    pub(crate) fn address(self, to: SocketAddr) -> SocketAddr {
         match (self, to.ip()) {
             (Self::Mapped, IpAddr::V4(ip)) => {
                 SocketAddr::new(ip.to_ipv6_mapped().into(), to.port())

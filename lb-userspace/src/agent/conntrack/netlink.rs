@@ -10,13 +10,14 @@ use netlink_packet_netfilter::{
 use rtnetlink::packet_core::NLM_F_CREATE;
 use rtnetlink::{
     packet_core::{
-        NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-        NetlinkPayload, Nla as _,
+        NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+        Nla as _,
     },
-    sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_NETFILTER},
+    sys::protocols::NETLINK_NETFILTER,
 };
 
 use super::Entry;
+use crate::agent::netlink::Asker;
 
 /// `CTA_ID` and `CTA_ZONE` of `linux/netfilter/nfnetlink_conntrack.h`.
 const CTA_ID: u16 = 12;
@@ -41,22 +42,13 @@ impl Family {
     }
 }
 
-/// A socket to ask by.
-pub(super) struct Conntrack {
-    socket: Socket,
-    sequence: u32,
-}
+/// Who asks for entries.
+pub(super) struct Conntrack(Asker);
 
 impl Conntrack {
     /// In the network namespace of this thread.
     pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.connect(&NetlinkAddress::new(0, 0))?;
-        Ok(Self {
-            socket,
-            sequence: 0,
-        })
+        Asker::open(NETLINK_NETFILTER).map(Self)
     }
 
     /// Goes through the UDP entries of a family. Returns whether those were all: if the table
@@ -72,7 +64,7 @@ impl Conntrack {
             ConntrackMessage::Get(Vec::new()),
         )?;
         let mut list = List::default();
-        self.answers(|message| list.add(message, &mut take))?;
+        self.0.answers(|message| list.add(message, &mut take))?;
         Ok(list.is_complete())
     }
 
@@ -83,7 +75,7 @@ impl Conntrack {
             NLM_F_REQUEST | NLM_F_ACK,
             ConntrackMessage::Delete(handle),
         )?;
-        self.answers(|_| {})
+        self.0.answers::<NetfilterMessage>(|_| {})
     }
 
     /// Adds an entry.
@@ -91,49 +83,12 @@ impl Conntrack {
     pub(super) fn add(&mut self, family: Family, entry: Vec<ConntrackAttribute>) -> io::Result<()> {
         let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE;
         self.send(family, flags, ConntrackMessage::New(entry))?;
-        self.answers(|_| {})
+        self.0.answers::<NetfilterMessage>(|_| {})
     }
 
     fn send(&mut self, family: Family, flags: u16, message: ConntrackMessage) -> io::Result<()> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = self.sequence;
-        let message = NetfilterMessage::new(NetfilterHeader::new(family.number(), 0, 0), message);
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map(drop)
-    }
-
-    /// Takes answers up to the last one, which may be an error.
-    fn answers(
-        &mut self,
-        mut take: impl FnMut(NetlinkMessage<NetfilterMessage>),
-    ) -> io::Result<()> {
-        loop {
-            let (bytes, _) = self.socket.recv_from_full()?;
-            let mut rest = bytes.as_slice();
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-                // Messages begin at multiples of four bytes.
-                let length = (message.header.length as usize).next_multiple_of(4);
-                rest = rest.get(length..).unwrap_or_default();
-                if message.header.sequence_number != self.sequence {
-                    continue;
-                }
-                if let NetlinkPayload::Error(error) = &message.payload {
-                    return error.code.map_or(Ok(()), |_| Err(error.to_io()));
-                }
-                let last = matches!(message.payload, NetlinkPayload::Done(_));
-                take(message);
-                if last {
-                    return Ok(());
-                }
-            }
-        }
+        let header = NetfilterHeader::new(family.number(), 0, 0);
+        self.0.send(flags, NetfilterMessage::new(header, message))
     }
 }
 

@@ -43,6 +43,7 @@ use self::{
     sites::{HealthSite, MetricsSite},
 };
 use crate::{
+    agent::sockets::Destroyed,
     control::{ByFamily, HealthCheck, NoLocalEndpoints, Usage},
     model::{Batch, Change, ObjectName},
     pins::Pins,
@@ -260,6 +261,11 @@ impl Servers {
         };
         let registered = &self.shared.metrics.registered;
         registered.conntrack(family, duration, deleted);
+    }
+
+    /// Sockets of processes were destroyed whose backends are gone.
+    pub(super) fn sockets_destroyed(&self, destroyed: &Destroyed) {
+        self.shared.metrics.registered.sockets_destroyed(destroyed);
     }
 
     /// The kernel has told of events.

@@ -134,6 +134,8 @@ definitions! {
         "Problems at the moment, as `lbctl status` lists them.";
     HEALTH_CHECKS: Gauge, "fairlead_health_check_servers" ["state"],
         "Health check ports of Services: open, or failed to open.";
+    SOCKETS_DESTROYED: Counter, "fairlead_sockets_destroyed_total" ["protocol"],
+        "Sockets of processes that were destroyed because the backend they were led to is gone.";
     KERNEL_EVENTS: Counter, "fairlead_kernel_events_total" [],
         "Events of links, addresses, neighbours, routes and rules that the kernel told of.";
 

@@ -15,7 +15,7 @@ use super::{
     triggers::Waiting,
 };
 use crate::{
-    agent::serve::moment::Moment,
+    agent::{serve::moment::Moment, sockets::Destroyed},
     control::{ByFamily, NoLocalEndpoints, Outcome},
     model::{Batch, Change},
 };
@@ -85,6 +85,7 @@ pub(in crate::agent::serve) struct Registered {
     failures: CounterVec,
     audits: CounterVec,
     repairs: CounterVec,
+    sockets_destroyed: CounterVec,
     kernel_events: CounterVec,
     healthcheck: GaugeVec,
     healthchecks: CounterVec,
@@ -118,6 +119,7 @@ impl Registered {
             failures: counter(all, &d::MAP_FAILURES)?,
             audits: counter(all, &d::AUDITS)?,
             repairs: counter(all, &d::AUDIT_REPAIRS)?,
+            sockets_destroyed: counter(all, &d::SOCKETS_DESTROYED)?,
             kernel_events: counter(all, &d::KERNEL_EVENTS)?,
             healthcheck: gauge(slis, &d::HEALTHCHECK)?,
             healthchecks: counter(slis, &d::HEALTHCHECKS)?,
@@ -146,6 +148,7 @@ impl Registered {
         for result in ["done", "failed"] {
             self.audits.with_label_values(&[result]).reset();
         }
+        self.sockets_destroyed(&Destroyed::default());
     }
 
     /// A batch has come and is about to be brought into force.
@@ -261,6 +264,15 @@ impl Registered {
         histogram.observe(duration.as_secs_f64());
         let counter = self.conntrack_deleted.with_label_values(&[family]);
         counter.inc_by(number(deleted as u64));
+    }
+
+    /// Sockets of processes were destroyed.
+    pub(in crate::agent::serve) fn sockets_destroyed(&self, destroyed: &Destroyed) {
+        let Destroyed { tcp, udp } = destroyed;
+        for (protocol, count) in [("TCP", tcp), ("UDP", udp)] {
+            let counter = self.sockets_destroyed.with_label_values(&[protocol]);
+            counter.inc_by(number(*count as u64));
+        }
     }
 
     /// The kernel has told of events.

@@ -19,7 +19,7 @@ use super::{
     text,
 };
 use crate::{
-    agent::serve::moment::Moment,
+    agent::{serve::moment::Moment, sockets::Destroyed},
     control::{ByFamily, NoLocalEndpoints, Usage},
     model::{Batch, Change, Endpoint, EndpointSlice, ObjectName, Weight},
     source::kubernetes::Requests,
@@ -59,6 +59,7 @@ fn everything() -> String {
     registered.probed(Probe::Livez, 503);
     registered.conntrack("IPv4", Duration::from_millis(3), 5);
     registered.audited(Some(1));
+    registered.sockets_destroyed(&Destroyed { tcp: 1, udp: 2 });
     registered.kernel_events(7);
     registered.pinged();
     let at = SystemTime::from(now.wall) + Duration::from_secs(1);
