@@ -161,7 +161,8 @@ assert_layout!(Flow<V4> = 64, Flow<V6> = 88);
 
 /// What is known of one end of a flow. Both rows of a flow know of both ends.
 pub mod end {
-    /// Nothing has come from it yet. Of the backend only: it is the client that begins a flow.
+    /// It has not agreed yet: nothing has come from the backend, or nothing but its request for a
+    /// connection from the client.
     pub const AWAITED: u8 = 1 << 0;
     /// It has sent its last (TCP FIN; SCTP SHUTDOWN and what completes it).
     pub const CLOSED: u8 = 1 << 1;
@@ -174,9 +175,9 @@ pub mod end {
 /// How far a flow has got, as its ends tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// The backend has not answered.
+    /// One end has not agreed.
     Opening,
-    /// It has, and neither end has closed.
+    /// Both have, and neither has closed.
     Established,
     /// One end has closed.
     Closing,
@@ -267,7 +268,7 @@ impl<A: Addr> Flow<A> {
             Stage::Closed
         } else if (client | backend) & end::CLOSED != 0 {
             Stage::Closing
-        } else if backend & end::AWAITED != 0 {
+        } else if (client | backend) & end::AWAITED != 0 {
             Stage::Opening
         } else {
             Stage::Established

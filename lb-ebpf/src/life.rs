@@ -57,7 +57,8 @@ pub(crate) fn note<A: Addr, F: Flows<A>, T: Tables<A>>(
             backend: row.backend,
             generation: row.generation,
         };
-        if mate.tell(told, flows) && known & end::AWAITED != 0 && told & end::RESET != 0 {
+        let is_refused = known & end::AWAITED != 0 && told & end::RESET != 0;
+        if mate.tell(told, flows) && half == Half::Reply && is_refused {
             flows.remove(&mate.key);
             flows.remove(&datagram.key);
         }
@@ -68,7 +69,10 @@ pub(crate) fn note<A: Addr, F: Flows<A>, T: Tables<A>>(
 /// What is known of the end a packet of this row comes from, once it has been seen.
 #[inline(always)]
 fn told<A: Addr>(datagram: &Datagram<A>, row: &Flow<A>) -> u8 {
-    let mut told = row.end(row.half()) & !end::AWAITED;
+    let mut told = row.end(row.half());
+    if !datagram.asks() {
+        told &= !end::AWAITED;
+    }
     if datagram.tcp_flags & tcp_flag::FIN != 0 {
         told |= end::CLOSED;
     }

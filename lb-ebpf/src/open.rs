@@ -143,8 +143,9 @@ fn choose<A: Addr, T: Tables<A>>(
     flow.backend = index;
     flow.generation = generation;
     flow.seen = tables.now();
-    let awaited = if datagram.opens() { end::AWAITED } else { 0 };
-    flow.set_end(Half::Reply, awaited);
+    let awaited = |is_awaited| if is_awaited { end::AWAITED } else { 0 };
+    flow.set_end(Half::Request, awaited(datagram.asks()));
+    flow.set_end(Half::Reply, awaited(datagram.opens()));
     // The interface says where replies come by, whatever side the client counts as.
     let elsewhere = match hook.side {
         Side::Inside if backend.addr == key.src => {

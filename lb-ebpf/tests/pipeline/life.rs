@@ -105,7 +105,8 @@ fn a_flow_s_packets_tell_how_far_it_has_got() {
             &[
                 (Client(SYN), Opening),
                 (Client(SYN), Opening),
-                (Backend(SYN | ACK), Established),
+                (Backend(SYN | ACK), Opening),
+                (Client(SYN), Opening),
                 (Client(ACK), Established),
                 (Client(FIN), Closing),
                 (Backend(ACK), Closing),
@@ -118,7 +119,7 @@ fn a_flow_s_packets_tell_how_far_it_has_got() {
             proto::TCP,
             &[
                 (Client(SYN), Opening),
-                (Backend(SYN | ACK), Established),
+                (Backend(SYN | ACK), Opening),
                 (Backend(FIN), Closing),
                 (Client(ACK), Closing),
                 (Client(FIN), Closed),
@@ -128,7 +129,7 @@ fn a_flow_s_packets_tell_how_far_it_has_got() {
             proto::TCP,
             &[
                 (Client(SYN), Opening),
-                (Backend(SYN | ACK), Established),
+                (Backend(SYN | ACK), Opening),
                 (Client(RST), Reset),
                 (Backend(ACK), Reset),
             ],
@@ -137,7 +138,8 @@ fn a_flow_s_packets_tell_how_far_it_has_got() {
             proto::TCP,
             &[
                 (Client(SYN), Opening),
-                (Backend(SYN | ACK), Established),
+                (Backend(SYN | ACK), Opening),
+                (Client(ACK), Established),
                 (Backend(RST), Reset),
                 (Client(ACK), Reset),
             ],
@@ -156,7 +158,8 @@ fn a_flow_s_packets_tell_how_far_it_has_got() {
             proto::SCTP,
             &[
                 (Client(chunk::INIT), Opening),
-                (Backend(chunk::DATA), Established),
+                (Backend(chunk::DATA), Opening),
+                (Client(chunk::DATA), Established),
                 (Client(chunk::SHUTDOWN), Closing),
                 (Backend(chunk::SHUTDOWN_ACK), Closed),
                 (Client(chunk::SHUTDOWN_COMPLETE), Closed),
@@ -166,7 +169,8 @@ fn a_flow_s_packets_tell_how_far_it_has_got() {
             proto::SCTP,
             &[
                 (Client(chunk::INIT), Opening),
-                (Backend(chunk::DATA), Established),
+                (Backend(chunk::DATA), Opening),
+                (Client(chunk::DATA), Established),
                 (Client(chunk::ABORT), Reset),
             ],
         ),

@@ -58,6 +58,7 @@ fn an_established_flow_costs_one_lookup_and_no_write() {
             node.see(HOOK, &Frame::first(protocol, client, service));
             let reply = Frame::next(protocol, backend(family), client);
             node.see(Hook::TC_EXTERNAL_EGRESS, &reply);
+            node.see(HOOK, &Frame::next(protocol, client, service));
             let packets = [
                 (HOOK, Frame::next(protocol, client, service)),
                 (Hook::TC_EXTERNAL_EGRESS, reply),

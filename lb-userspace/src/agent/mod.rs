@@ -39,6 +39,7 @@ mod sockets;
 mod source;
 mod sysctls;
 mod table;
+mod upkeep;
 mod values;
 
 use std::{

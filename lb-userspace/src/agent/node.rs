@@ -32,6 +32,7 @@ use super::{
     serve::{self, Listen, Moment, Pass, Servers},
     sockets::Sockets,
     table::{Effects, Table},
+    upkeep::{Upkeep, UpkeepError},
 };
 use crate::{
     control::{ByFamily, Controller, Outcome},
@@ -62,6 +63,7 @@ pub(super) struct Node {
     options: Options,
     attacher: Attacher,
     sockets: Sockets,
+    upkeep: Upkeep,
     dry_runs: DryRuns,
     controller: Controller<Kernel>,
     config: Array<MapData, Config>,
@@ -116,6 +118,8 @@ impl Node {
             attacher: Attacher::new(pins.clone(), programs, links),
             dry_runs: DryRuns::new(pins.clone()),
             sockets: Sockets::new(pins.clone(), &options.sockets),
+            upkeep: Upkeep::start(pins, options.lifetimes.clone())
+                .map_err(|error| RunError::Maps(error.into()))?,
             controller,
             config,
             written: None,
@@ -240,7 +244,9 @@ impl Node {
             self.take_dry_runs(ended);
         }
         self.clean_conntrack();
-        let usage = self.controller.usage(now);
+        self.take_sweeps();
+        let mut usage = self.controller.usage(now);
+        usage.extend(self.upkeep.usage().iter().cloned());
         let lines = usage.iter().filter_map(events::nearly_full).collect();
         self.problems.set(Area::Capacity, lines);
         self.problems.set(Area::Servers, self.servers.problems());
@@ -268,6 +274,18 @@ impl Node {
                 .map(|error| format!("connection tracking: {error}"));
             self.problems
                 .set(Area::Conntrack, line.into_iter().collect());
+        }
+    }
+
+    /// Tells what became of the rows of flows.
+    fn take_sweeps(&mut self) {
+        while let Some(sweep) = self.upkeep.poll() {
+            let problem = sweep.map(|sweep| self.servers.swept(&sweep)).err();
+            let line = problem.as_ref().map(ToString::to_string);
+            self.problems.set(Area::Flows, line.into_iter().collect());
+            if matches!(problem, Some(UpkeepError::Ended)) {
+                break;
+            }
         }
     }
 
@@ -313,6 +331,7 @@ impl Node {
             self.servers.applied(&pass, Moment::now());
             self.tell_load_balancers(&outcome);
         }
+        self.upkeep.departed(&outcome.departures);
         self.sockets.departed(outcome.departures, Instant::now());
         let lines = outcome.problems.into_iter().collect();
         self.problems.set(Area::Services, lines);

@@ -30,6 +30,7 @@ use super::{
     serve::{self, Bind},
     socket_options::SocketOptions,
     source::Source,
+    upkeep::Lifetimes,
 };
 use crate::{
     control::{NodePortAddresses, Settings, TableSize},
@@ -90,6 +91,8 @@ pub(super) struct Options {
     pub(super) algorithm: Algorithm,
     /// How many slots a Maglev table has.
     pub(super) maglev_table_size: TableSize,
+    /// How long flows may be unused.
+    pub(super) lifetimes: Lifetimes,
     /// Which sockets are led to services.
     pub(super) sockets: SocketOptions,
     /// Directory of what must survive a restart.

@@ -20,6 +20,8 @@ pub(super) enum Area {
     Services,
     /// Room in the maps.
     Capacity,
+    /// Rows of flows.
+    Flows,
     /// Interfaces.
     Interfaces,
     /// The hooks of sockets.
@@ -50,6 +52,7 @@ impl Area {
             Self::Source => "source",
             Self::Services => "services",
             Self::Capacity => "capacity",
+            Self::Flows => "flows",
             Self::Interfaces => "interfaces",
             Self::Sockets => "sockets",
             Self::DryRuns => "dry-runs",

@@ -306,6 +306,7 @@ impl<'a> Collector<'a> {
                 Route::Forward => "forward",
                 Route::Hairpin => "hairpin",
             },
+            stage: value.stage().name(),
             backend: value.backend,
             generation: value.generation,
             next_hop: (value.hop.ifindex != 0).then(|| self.next_hop(now, value.link, &value.hop)),

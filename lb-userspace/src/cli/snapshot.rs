@@ -325,6 +325,8 @@ pub(super) struct Flow {
     pub(super) service: Option<String>,
     pub(super) half: &'static str,
     pub(super) route: &'static str,
+    /// How far the flow has got.
+    pub(super) stage: &'static str,
     pub(super) backend: u32,
     pub(super) generation: u32,
     pub(super) next_hop: Option<NextHop>,

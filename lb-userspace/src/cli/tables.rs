@@ -218,7 +218,7 @@ fn services(rows: &[Service]) -> Vec<String> {
 }
 
 fn flows(rows: &[Flow], detail: Detail) -> Vec<String> {
-    const HEADER: [&str; 14] = [
+    const HEADER: [&str; 15] = [
         "DIRECTION",
         "PROTO",
         "SOURCE",
@@ -228,6 +228,7 @@ fn flows(rows: &[Flow], detail: Detail) -> Vec<String> {
         "SERVICE",
         "HALF",
         "ROUTE",
+        "STAGE",
         "NEXT-HOP",
         "IDLE",
         "BACKEND",
@@ -249,6 +250,7 @@ fn flows(rows: &[Flow], detail: Detail) -> Vec<String> {
                 service_name(flow.service.as_ref(), flow.service_id),
                 flow.half.to_owned(),
                 flow.route.to_owned(),
+                flow.stage.to_owned(),
                 or_dash(hop.map(next_hop).as_ref()),
                 format!("{}s", flow.idle_seconds),
                 format!("{} (generation {})", flow.backend, flow.generation),

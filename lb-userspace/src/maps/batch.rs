@@ -33,23 +33,53 @@ const PLACE: usize = 8;
 /// The entries of a hash or a trie, in no order. If somebody writes meanwhile, some may be missing,
 /// or there twice.
 pub(super) fn entries<K: Pod, V: Pod>(map: &MapData) -> io::Result<Vec<(K, V)>> {
+    let mut walk = Walk::new();
     let mut all = Vec::new();
-    let mut room = ENTRIES;
-    let mut place: Option<Vec<u8>> = None;
     loop {
-        let mut next = vec![0; size_of::<K>().max(PLACE)];
-        match some(map, room, place.as_deref(), &mut next) {
-            (entries, Ok(())) => {
-                all.extend(entries);
-                place = Some(next);
+        let (entries, is_last) = walk.next(map)?;
+        all.extend(entries);
+        if is_last {
+            return Ok(all);
+        }
+    }
+}
+
+/// A walk over all entries of a map, some thousands at a time.
+#[derive(Debug)]
+pub(super) struct Walk {
+    room: usize,
+    place: Option<Vec<u8>>,
+}
+
+impl Walk {
+    /// One that has yet to begin.
+    pub(super) const fn new() -> Self {
+        Self {
+            room: ENTRIES,
+            place: None,
+        }
+    }
+
+    /// The entries that follow, and whether they are the last ones: then the next walk begins.
+    pub(super) fn next<K: Pod, V: Pod>(
+        &mut self,
+        map: &MapData,
+    ) -> io::Result<(Vec<(K, V)>, bool)> {
+        loop {
+            let mut next = vec![0; size_of::<K>().max(PLACE)];
+            match some(map, self.room, self.place.as_deref(), &mut next) {
+                (entries, Ok(())) => {
+                    self.place = Some(next);
+                    return Ok((entries, false));
+                }
+                (entries, Err(Errno::NOENT)) => {
+                    self.place = None;
+                    return Ok((entries, true));
+                }
+                (_, Err(Errno::NOSPC)) => self.room *= 2,
+                (_, Err(Errno::INTR)) => {}
+                (_, Err(error)) => return Err(error.into()),
             }
-            (entries, Err(Errno::NOENT)) => {
-                all.extend(entries);
-                return Ok(all);
-            }
-            (_, Err(Errno::NOSPC)) => room *= 2,
-            (_, Err(Errno::INTR)) => {}
-            (_, Err(error)) => return Err(error.into()),
         }
     }
 }

@@ -301,14 +301,14 @@ fn dump_hash<K: Pod + Ord, V: Pod>(
     Ok(entries.into_iter().collect())
 }
 
-fn absent_is_gone(result: Result<(), MapError>) -> io::Result<()> {
+pub(super) fn absent_is_gone(result: Result<(), MapError>) -> io::Result<()> {
     match result.map_err(io_error) {
         Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(()),
         result => result,
     }
 }
 
-fn io_error(error: MapError) -> io::Error {
+pub(super) fn io_error(error: MapError) -> io::Error {
     match error {
         MapError::SyscallError(error) => error.io_error,
         MapError::KeyNotFound | MapError::ElementNotFound => Errno::NOENT.into(),

@@ -6,6 +6,7 @@
 mod absent;
 mod batch;
 mod faulty;
+mod flows;
 mod kernel;
 mod memory;
 mod mmap;
@@ -24,6 +25,7 @@ use lb_common::{
 use rustix::io::Errno;
 
 pub use faulty::{Fault, Faulty};
+pub use flows::{FlowRows, FlowTable, Slice};
 pub use kernel::{Kernel, KernelError};
 pub use memory::Memory;
 pub use sockets::led_sockets;
@@ -42,6 +44,8 @@ pub trait Family: Addr {
     const BACKENDS: &'static str;
     /// Name of its map of source ranges.
     const SOURCE_RANGES: &'static str;
+    /// Name of its flow table.
+    const FLOWS: &'static str;
     /// Name of its map of led sockets.
     const SOCKETS: &'static str;
 
@@ -58,6 +62,7 @@ impl Family for V4 {
     const SLOTS: &'static str = maps::SLOTS4;
     const BACKENDS: &'static str = maps::BACKENDS4;
     const SOURCE_RANGES: &'static str = maps::SOURCE_RANGES4;
+    const FLOWS: &'static str = maps::FLOWS4;
     const SOCKETS: &'static str = maps::SOCKETS4;
 
     fn op(op: FamilyOp<Self>) -> Op {
@@ -76,6 +81,7 @@ impl Family for V6 {
     const SLOTS: &'static str = maps::SLOTS6;
     const BACKENDS: &'static str = maps::BACKENDS6;
     const SOURCE_RANGES: &'static str = maps::SOURCE_RANGES6;
+    const FLOWS: &'static str = maps::FLOWS6;
     const SOCKETS: &'static str = maps::SOCKETS6;
 
     fn op(op: FamilyOp<Self>) -> Op {

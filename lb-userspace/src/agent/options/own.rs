@@ -94,6 +94,13 @@ pub(super) struct Own {
     #[arg(long, value_name = "SLOTS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) maglev_table_size: Option<TableSize>,
+    /// How long a flow may be unused, by protocol and how far it has got: tcp-opening [default: 2m],
+    /// tcp-established [24h], tcp-closing [1h], tcp-closed [2m], tcp-reset [10s], udp-opening [30s],
+    /// udp-established [2m], sctp-opening [1m], sctp-established [210s], sctp-closing [1m],
+    /// sctp-closed [10s], sctp-reset [10s]. Repeat it, or separate with commas.
+    #[arg(long, value_name = "STAGE=TIME", value_delimiter = ',')]
+    #[serde(rename = "flowTimeouts")]
+    pub(super) flow_timeout: Vec<String>,
     /// End at the start where the kernel's release is older than what is needed. false is for a
     /// kernel that has it in spite of its number [default: true].
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
@@ -125,6 +132,7 @@ impl Own {
             strict_source_ranges,
             algorithm,
             maglev_table_size,
+            flow_timeout,
             check_kernel,
             state_dir,
         } = self;
@@ -143,6 +151,7 @@ impl Own {
             strict_source_ranges: strict_source_ranges.or(file.strict_source_ranges),
             algorithm: algorithm.or(file.algorithm),
             maglev_table_size: maglev_table_size.or(file.maglev_table_size),
+            flow_timeout: or(flow_timeout, file.flow_timeout),
             check_kernel: check_kernel.or(file.check_kernel),
             state_dir: state_dir.or(file.state_dir),
         }

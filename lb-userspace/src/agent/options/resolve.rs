@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{
     BPFFS, Inside, Options, STATE,
     cli::RunArgs,
+    duration::Span,
     file::{self, File},
     flags::ProxyFlags,
     inapplicable,
@@ -25,6 +26,7 @@ use crate::{
         interface::{External, Selection},
         socket_options::SocketOptions,
         source::Source,
+        upkeep::{Lifetime, Lifetimes},
         values::{self, NodeName},
     },
     source::{kubernetes::Access, manifests::strict},
@@ -206,6 +208,7 @@ impl Parts<'_> {
             strict_source_ranges: own.strict_source_ranges.unwrap_or(false),
             algorithm: own.algorithm.unwrap_or_default(),
             maglev_table_size: own.maglev_table_size.unwrap_or_default(),
+            lifetimes: self.lifetimes()?,
             sockets: SocketOptions {
                 socket_lb: own.socket_lb.unwrap_or_default(),
                 cgroup: own.cgroup.clone(),
@@ -239,6 +242,21 @@ impl Parts<'_> {
         };
         let parsed = name.parse();
         parsed.map_err(|reason: String| format!("{what}: {name:?}: {reason}"))
+    }
+
+    /// `STAGE=TIME`, each of them.
+    fn lifetimes(&self) -> Result<Lifetimes, String> {
+        let given = |own: &Own| !own.flow_timeout.is_empty();
+        let name = self.names.own(given, "--flow-timeout", "flowTimeouts");
+        let told = self.own.flow_timeout.iter().map(|text| {
+            let (stage, time) = text
+                .split_once('=')
+                .ok_or_else(|| format!("{text:?} is not STAGE=TIME, such as udp-established=5m"))?;
+            Lifetime::new(stage, time.parse::<Span>()?.duration())
+        });
+        let told: Result<Vec<_>, String> = told.collect();
+        let told = told.map_err(|reason| format!("{name}: {reason}"))?;
+        Ok(Lifetimes::with(&told))
     }
 
     fn source(&self) -> Result<Source, String> {

@@ -87,6 +87,7 @@ fn shown(resolved: &Resolved) -> String {
         strict_source_ranges,
         algorithm,
         maglev_table_size,
+        lifetimes,
         sockets,
         state_dir,
         proxy,
@@ -101,7 +102,7 @@ fn shown(resolved: &Resolved) -> String {
          inside {inside:?}, masquerade all {masquerade_all}, external IPs {external_ips}\n\
          cluster IPs {cluster_ranges:?}\nnode ports {node_ports:?} on {node_port_addresses:?}, \
          strict ranges {strict_source_ranges}\n{algorithm:?}, tables of {maglev_table_size}\n\
-         {sockets:?}\n\
+         {lifetimes}\n{sockets:?}\n\
          health on {:?}, metrics on {:?}, OOM score {}\n{:?}\n",
         proxy.healthz_bind_address,
         proxy.metrics_bind_address,
@@ -142,7 +143,8 @@ fn lists_are_repeated_or_separated_with_commas() {
          --service-cluster-ip-range 10.96.0.0/16 --service-cluster-ip-range fd00:96::/112 \
          --service-node-port-range 20000+1000 --nodeport-addresses 192.0.2.0/24,2001:db8::1 \
          --socket-lb off --cgroup /c --localhost-nodeports false --strict-source-ranges \
-         --algorithm maglev --maglev-table-size 65521",
+         --algorithm maglev --maglev-table-size 65521 \
+         --flow-timeout tcp-established=2h,udp-opening=90s --flow-timeout sctp-reset=1s",
     );
     insta::assert_snapshot!(shown(&resolved.unwrap()));
 }
@@ -215,6 +217,13 @@ fn k03_wrong_values_are_refused_by_the_flags_name() {
         "--algorithm fair",
         "--maglev-table-size 1000",
         "--maglev-table-size many",
+        "--flow-timeout tcp-established",
+        "--flow-timeout tcp-open=1s",
+        "--flow-timeout udp-closed=1s",
+        "--flow-timeout udp-opening=soon",
+        "--flow-timeout udp-opening=0",
+        "--flow-timeout udp-opening=-5s",
+        "--flow-timeout tcp-established=100000h",
         "--localhost-nodeports=perhaps",
         "--log-level loud",
         "-v=loud",

@@ -43,7 +43,7 @@ use self::{
     sites::{HealthSite, MetricsSite},
 };
 use crate::{
-    agent::sockets::Destroyed,
+    agent::{sockets::Destroyed, upkeep::Sweep},
     control::{ByFamily, HealthCheck, NoLocalEndpoints, Usage},
     model::{Batch, Change, ObjectName},
     pins::Pins,
@@ -266,6 +266,14 @@ impl Servers {
     /// Sockets of processes were destroyed whose backends are gone.
     pub(super) fn sockets_destroyed(&self, destroyed: &Destroyed) {
         self.shared.metrics.registered.sockets_destroyed(destroyed);
+    }
+
+    /// All rows of flows were looked at.
+    pub(super) fn swept(&self, sweep: &Sweep) {
+        let Sweep { v4, v6 } = sweep;
+        let registered = &self.shared.metrics.registered;
+        registered.swept("IPv4", v4);
+        registered.swept("IPv6", v6);
     }
 
     /// The kernel has told of events.

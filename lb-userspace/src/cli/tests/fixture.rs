@@ -213,6 +213,7 @@ pub(super) fn flows() -> Vec<Flow> {
         service: Some("shop/web:http".to_owned()),
         half: "request",
         route: "forward",
+        stage: "established",
         backend: 2,
         generation: 42,
         next_hop: Some(NextHop {
@@ -234,6 +235,7 @@ pub(super) fn flows() -> Vec<Flow> {
         service_id: 2,
         half: "reply",
         route: "stack",
+        stage: "closing",
         backend: 0,
         generation: 40,
         next_hop: None,

@@ -136,6 +136,12 @@ definitions! {
         "Health check ports of Services: open, or failed to open.";
     SOCKETS_DESTROYED: Counter, "fairlead_sockets_destroyed_total" ["protocol"],
         "Sockets of processes that were destroyed because the backend they were led to is gone.";
+    FLOW_ROWS: Gauge, "fairlead_flow_rows" ["ip_family", "stage"],
+        "Rows of flows, two to each, by how far these have got, when they were last gone through.";
+    FLOWS_EXPIRED: Counter, "fairlead_flows_expired_total" ["ip_family", "stage"],
+        "Flows whose rows were removed because they had not been used for long, or were over and others needed the room.";
+    FLOWS_ABANDONED: Counter, "fairlead_flows_abandoned_total" ["ip_family"],
+        "Flows whose clients are told at their next packet that the pod is deleted.";
     KERNEL_EVENTS: Counter, "fairlead_kernel_events_total" [],
         "Events of links, addresses, neighbours, routes and rules that the kernel told of.";
 

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use lb_common::flow::Stage;
 use prometheus::{
     CounterVec, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, Result, core::Collector,
 };
@@ -15,7 +16,7 @@ use super::{
     triggers::Waiting,
 };
 use crate::{
-    agent::{serve::moment::Moment, sockets::Destroyed},
+    agent::{serve::moment::Moment, sockets::Destroyed, upkeep::Found},
     control::{ByFamily, NoLocalEndpoints, Outcome},
     model::{Batch, Change},
 };
@@ -86,6 +87,9 @@ pub(in crate::agent::serve) struct Registered {
     audits: CounterVec,
     repairs: CounterVec,
     sockets_destroyed: CounterVec,
+    flow_rows: GaugeVec,
+    flows_expired: CounterVec,
+    flows_abandoned: CounterVec,
     kernel_events: CounterVec,
     healthcheck: GaugeVec,
     healthchecks: CounterVec,
@@ -120,6 +124,9 @@ impl Registered {
             audits: counter(all, &d::AUDITS)?,
             repairs: counter(all, &d::AUDIT_REPAIRS)?,
             sockets_destroyed: counter(all, &d::SOCKETS_DESTROYED)?,
+            flow_rows: gauge(all, &d::FLOW_ROWS)?,
+            flows_expired: counter(all, &d::FLOWS_EXPIRED)?,
+            flows_abandoned: counter(all, &d::FLOWS_ABANDONED)?,
             kernel_events: counter(all, &d::KERNEL_EVENTS)?,
             healthcheck: gauge(slis, &d::HEALTHCHECK)?,
             healthchecks: counter(slis, &d::HEALTHCHECKS)?,
@@ -149,6 +156,9 @@ impl Registered {
             self.audits.with_label_values(&[result]).reset();
         }
         self.sockets_destroyed(&Destroyed::default());
+        for (family, ()) in ByFamily::both(()).named() {
+            self.swept(family, &Found::default());
+        }
     }
 
     /// A batch has come and is about to be brought into force.
@@ -273,6 +283,25 @@ impl Registered {
             let counter = self.sockets_destroyed.with_label_values(&[protocol]);
             counter.inc_by(number(*count as u64));
         }
+    }
+
+    /// All rows of a family's flows were looked at.
+    pub(in crate::agent::serve) fn swept(&self, family: &'static str, found: &Found) {
+        let Found {
+            rows,
+            expired,
+            abandoned,
+        } = found;
+        for (stage, (rows, expired)) in Stage::ALL.iter().zip(rows.iter().zip(expired)) {
+            let labels = [family, stage.name()];
+            self.flow_rows
+                .with_label_values(&labels)
+                .set((*rows).into());
+            let counter = self.flows_expired.with_label_values(&labels);
+            counter.inc_by((*expired).into());
+        }
+        let counter = self.flows_abandoned.with_label_values(&[family]);
+        counter.inc_by((*abandoned).into());
     }
 
     /// The kernel has told of events.

@@ -19,7 +19,7 @@ use super::{
     text,
 };
 use crate::{
-    agent::{serve::moment::Moment, sockets::Destroyed},
+    agent::{serve::moment::Moment, sockets::Destroyed, upkeep::Found},
     control::{ByFamily, NoLocalEndpoints, Usage},
     model::{Batch, Change, Endpoint, EndpointSlice, ObjectName, Weight},
     source::kubernetes::Requests,
@@ -60,6 +60,14 @@ fn everything() -> String {
     registered.conntrack("IPv4", Duration::from_millis(3), 5);
     registered.audited(Some(1));
     registered.sockets_destroyed(&Destroyed { tcp: 1, udp: 2 });
+    registered.swept(
+        "IPv4",
+        &Found {
+            rows: [1, 2, 3, 4, 5],
+            expired: [6, 7, 8, 9, 10],
+            abandoned: 11,
+        },
+    );
     registered.kernel_events(7);
     registered.pinged();
     let at = SystemTime::from(now.wall) + Duration::from_secs(1);
