@@ -331,20 +331,21 @@ pub(crate) fn extensions<P: Packet>(pkt: &P, first: Transport) -> Result<Transpo
     const DESTINATION: u8 = 60;
     let mut at = first;
     for _ in 0..MAX_EXTENSIONS {
+        if !matches!(at.proto, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
+            break;
+        }
         let mut extension = 8;
         let header = pkt.bytes::<8>(at.l4).ok_or(Reason::Malformed)?;
         match at.proto {
-            HOP_BY_HOP | DESTINATION => extension += usize::from(header[1]) * 8,
             // With segments left, the destination is not the final one.
             ROUTING if header[3] != 0 => return Err(Reason::HeaderChain),
-            ROUTING => extension += usize::from(header[1]) * 8,
-            FRAGMENT if at.id == 0 => {
+            HOP_BY_HOP | DESTINATION | ROUTING => extension += usize::from(header[1]) * 8,
+            _ if at.id == 0 => {
                 let field = u16::from_be(P::load16(header, 2));
                 at.part = Part::at(field >> 3, field & 1 != 0);
                 at.id = P::load32(header, 4);
             }
-            FRAGMENT => return Err(Reason::HeaderChain),
-            _ => break,
+            _ => return Err(Reason::HeaderChain),
         }
         at.proto = header[0];
         at.length = at.length.checked_sub(extension).ok_or(Reason::Malformed)?;

@@ -75,6 +75,7 @@ fn ways(case: &Case) -> &[Way] {
         | Event::Epoch
         | Event::Reroute(_)
         | Event::Age
+        | Event::Abandon
         | Event::Evict(_)
         | Event::Rows(_)
         | Event::Counts(..) => false,

@@ -12,7 +12,7 @@ use aya::{
 };
 use lb_common::{
     Addr, Port, Tick,
-    flow::{Flow, FlowKey, Half},
+    flow::{FirstFragment, Flow, FlowKey, FragmentKey, Half, end},
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, SourceRange},
 };
 
@@ -42,7 +42,10 @@ pub trait Rows {
     fn age(&mut self, moment: Tick) -> Result<()>;
     /// Removes the rows of one half of each flow, as the table does with rows long unused.
     fn evict(&mut self, half: Half) -> Result<()>;
-    /// Removes all frontends, source ranges, remembered clients and flows.
+    /// Has the clients of all flows be told that their backend is gone, as the agent does when a pod is
+    /// deleted.
+    fn abandon(&mut self) -> Result<()>;
+    /// Removes all frontends, source ranges, remembered clients, flows and fragments.
     fn clear(&mut self) -> Result<()>;
 }
 
@@ -54,6 +57,7 @@ where
     pub(super) slots: Array<MapData, u32>,
     pub(super) backends: Array<MapData, Backend<A>>,
     pub(super) flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
+    pub(super) fragments: HashMap<MapData, FragmentKey<A>, FirstFragment>,
     pub(super) affinity: HashMap<MapData, ClientKey<A>, Remembered>,
     pub(super) source_ranges: LpmTrie<MapData, SourceRange<A>, u32>,
 }
@@ -64,6 +68,7 @@ where
     Backend<A>: Pod,
     FlowKey<A>: Pod,
     Flow<A>: Pod,
+    FragmentKey<A>: Pod,
     ClientKey<A>: Pod,
     SourceRange<A>: Pod,
 {
@@ -120,12 +125,26 @@ where
         Ok(())
     }
 
+    fn abandon(&mut self) -> Result<()> {
+        for key in keys(&self.flows)? {
+            let mut flow = self.flows.get(&key, 0)?;
+            if flow.half() == Half::Request {
+                flow.set_end(Half::Request, flow.end(Half::Request) | end::ABANDONED);
+                self.flows.insert(&key, &flow, 0)?;
+            }
+        }
+        Ok(())
+    }
+
     fn clear(&mut self) -> Result<()> {
         for key in keys(&self.frontends)? {
             self.frontends.remove(&key)?;
         }
         for key in keys(&self.flows)? {
             self.flows.remove(&key)?;
+        }
+        for key in keys(&self.fragments)? {
+            self.fragments.remove(&key)?;
         }
         for key in keys(&self.affinity)? {
             self.affinity.remove(&key)?;
