@@ -101,6 +101,9 @@ impl Drop for Servers {
     }
 }
 
+/// A datagram that begins like this comes back as it is.
+pub(crate) const ECHO: &[u8] = b"echo ";
+
 struct Listening {
     tcp: Vec<std::net::TcpListener>,
     udp: Vec<std::net::UdpSocket>,
@@ -197,11 +200,16 @@ async fn converse(stream: TcpStream, server: &str, client: SocketAddr) -> Result
 }
 
 async fn datagrams(socket: UdpSocket, server: Arc<str>) {
-    let mut datagram = [0; 64];
+    let mut datagram = vec![0; 1 << 16];
     loop {
         // Errors are those of earlier answers (a client that is gone).
-        if let Ok((_, client)) = socket.recv_from(&mut datagram).await
-            && let Ok(own) = socket.local_addr()
+        let Ok((length, client)) = socket.recv_from(&mut datagram).await else {
+            continue;
+        };
+        let question = &datagram[..length];
+        if question.starts_with(ECHO) {
+            drop(socket.send_to(question, client).await);
+        } else if let Ok(own) = socket.local_addr()
             && let Ok(answer) = answer(&server, own.port(), client)
         {
             drop(socket.send_to(&answer, client).await);

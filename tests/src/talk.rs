@@ -19,7 +19,7 @@ use rustix::{
 
 use crate::{
     crafted::{family, raw},
-    echo::{Answer, Protocol},
+    echo::{Answer, ECHO, Protocol},
     netns::Netns,
     sctp::Association,
 };
@@ -79,6 +79,20 @@ impl Conversation {
             Socket::Sctp(association) => association.ask(b"who\n").map_err(no_answer)?,
         };
         Ok(serde_json::from_slice(&line)?)
+    }
+
+    /// Sends a UDP datagram of `count` bytes, and checks that the same came back.
+    pub fn echo(&mut self, count: usize) -> Result<()> {
+        let Socket::Udp(socket) = &self.socket else {
+            return Err(anyhow!("only datagrams are echoed"));
+        };
+        let mut sent = noise(count);
+        sent.splice(..ECHO.len(), ECHO.iter().copied());
+        socket.send(&sent)?;
+        let mut received = vec![0; count + 1];
+        let length = socket.recv(&mut received).map_err(no_answer)?;
+        ensure!(received[..length] == sent, "{length} other bytes came back");
+        Ok(())
     }
 
     /// Changes how long a step may take from here on.

@@ -4,6 +4,7 @@
 mod change;
 mod errors;
 mod explain;
+mod flows;
 mod hashed;
 mod life;
 mod paths;
@@ -144,6 +145,7 @@ fn main() -> ExitCode {
         list.push(Check::new(format!("{name}::clean_wire"), clean_wire));
         list.extend(change::checks(name));
         list.extend(hashed::checks(name));
+        list.extend(flows::checks(name));
         list.extend(explain::checks(name));
         list.extend(life::checks(name));
         checks.group(list, || World::start(links), |world| world.cluster.logs());

@@ -1,0 +1,178 @@
+//! What becomes of flows: long datagrams, those whose pod is deleted, those that are not used.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use tests::{
+    agent::{lbctl, metrics},
+    checks::Check,
+    cluster::{Target, eventually},
+    echo::Protocol,
+    talk::Conversation,
+    topology::Family,
+};
+
+use crate::{
+    Question, World,
+    paths::{POD_1_AT_NODE_A, POD_1_CLUSTER, POD_3_AT_NODE_A, POD_3_CLUSTER},
+};
+
+/// Each way a packet can take to a pod.
+#[rustfmt::skip]
+const WAYS: [(&str, &str, Target); 5] = [
+    ("node_port_local", "client", POD_1_AT_NODE_A),
+    ("node_port_remote", "client", POD_3_AT_NODE_A),
+    ("pod_to_cluster_ip_local", "pod-2", POD_1_CLUSTER),
+    ("pod_to_cluster_ip_remote", "pod-2", POD_3_CLUSTER),
+    ("pod_to_itself", "pod-1", POD_1_CLUSTER),
+];
+/// More than any link here takes in one piece.
+const LONG: usize = 30_000;
+/// `EMSGSIZE`
+const TOO_LONG: i32 = 90;
+/// How soon a changed manifest has to have taken effect, on a busy machine.
+const SOON: Duration = Duration::from_secs(5);
+
+pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
+    let mut checks = Vec::new();
+    for family in Family::BOTH {
+        for (name, from, to) in WAYS {
+            let name = format!("{group}::{name}::{family:?}::fragments").to_lowercase();
+            checks.push(Check::new(name, move |world: &mut World| {
+                let question = Question {
+                    from,
+                    protocol: Protocol::Udp,
+                    to: to.of(family)?,
+                };
+                fragments(world, question)
+            }));
+        }
+        let name = format!("{group}::{family:?}::clients_of_a_deleted_pod_are_reset");
+        checks.push(Check::new(name.to_lowercase(), move |world: &mut World| {
+            deleted(world, family)
+        }));
+    }
+    let name = format!("{group}::flows_that_are_not_used_go");
+    checks.push(Check::new(name, unused));
+    checks
+}
+
+/// A datagram that takes several packets, and its answer. Over IPv6 no router makes fragments smaller:
+/// where the pod's link takes less than the first one, the sender hears so, and the datagram is lost.
+fn fragments(world: &mut World, question: Question) -> Result<()> {
+    let mut flow = world.open(question)?;
+    if let Err(error) = flow.echo(LONG) {
+        let error = error.downcast::<io::Error>()?;
+        ensure!(
+            question.to.is_ipv6() && error.raw_os_error() == Some(TOO_LONG),
+            "{error}"
+        );
+    }
+    for count in [LONG, LONG + 1, 2 * LONG] {
+        let outcome = flow.echo(count);
+        outcome.with_context(|| format!("a datagram of {count} bytes"))?;
+    }
+    Ok(())
+}
+
+/// A pod terminates, which cuts nothing, and is deleted: its clients hear so at their next packet,
+/// though something still answers at its address.
+fn deleted(world: &mut World, family: Family) -> Result<()> {
+    let manifest = world.cluster.source.read("pod-3.yaml")?;
+    let mut flows = Vec::new();
+    for (from, to) in [("client", POD_3_AT_NODE_A), ("pod-2", POD_3_CLUSTER)] {
+        let mut flow = world.open(Question {
+            from,
+            protocol: Protocol::Tcp,
+            to: to.of(family)?,
+        })?;
+        flow.ask()?;
+        flows.push((from, flow));
+    }
+    let (head, metadata) = manifest
+        .split_once("metadata:\n")
+        .context("a pod without metadata")?;
+    let terminating =
+        format!("{head}metadata:\n  deletionTimestamp: 2026-01-01T00:00:00Z\n{metadata}");
+    world.cluster.source.write("pod-3.yaml", &terminating)?;
+    eventually(SOON, || is_terminating(world))?;
+    for (from, flow) in &mut flows {
+        flow.ask()
+            .with_context(|| format!("{from}, while it terminates"))?;
+    }
+    world.cluster.source.remove("pod-3.yaml")?;
+    let outcome = flows.iter_mut().try_for_each(|(from, flow)| {
+        is_reset(flow).with_context(|| format!("{from}, once it is deleted"))
+    });
+    world.cluster.source.write("pod-3.yaml", &manifest)?;
+    eventually(SOON, || {
+        world.ask(Question {
+            from: "client",
+            protocol: Protocol::Tcp,
+            to: POD_3_AT_NODE_A.of(family)?,
+        })
+    })?;
+    outcome
+}
+
+fn is_terminating(world: &World) -> Result<()> {
+    let node = world.cluster.topology.node("node-a")?;
+    let backends = lbctl(node, &["maps", "dump", "backends", "-o", "json"])?;
+    ensure!(backends.contains("\"terminating\": true"), "{backends}");
+    Ok(())
+}
+
+/// The connection is broken off at a packet, and not answered nor silent.
+fn is_reset(flow: &mut Conversation) -> Result<()> {
+    let asked = Instant::now();
+    loop {
+        match flow.ask() {
+            // It is not seen everywhere yet.
+            Ok(_) if asked.elapsed() < SOON => {}
+            Ok(answer) => bail!("{} still answers", answer.server),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Rows go after the time that is given, but for those of flows that are used.
+fn unused(world: &mut World) -> Result<()> {
+    const OPTIONS: [&str; 2] = ["--flow-timeout", "udp-established=1s,udp-opening=1s"];
+    world.cluster.agent("node-a")?.kill();
+    let mut agent = world.cluster.launch("node-a", &OPTIONS)?;
+    agent.wait_ready()?;
+    world.cluster.agents.insert("node-a", agent);
+    // Where the client's packets come from, as `lbctl` shows it.
+    let open = |protocol| -> Result<(Conversation, String)> {
+        let mut flow = world.open(Question {
+            from: "client",
+            protocol,
+            to: POD_1_AT_NODE_A.of(Family::V4)?,
+        })?;
+        flow.ask()?;
+        let at = flow.local()?.port().to_string();
+        Ok((flow, format!(":{at} ")))
+    };
+    let (_idle, idle) = open(Protocol::Udp)?;
+    let (mut busy, busy_at) = open(Protocol::Udp)?;
+    let (_tcp, tcp_at) = open(Protocol::Tcp)?;
+    let node = world.cluster.topology.node("node-a")?;
+    eventually(Duration::from_secs(20), || {
+        busy.ask()?;
+        let rows = lbctl(node, &["maps", "dump", "FLOWS4"])?;
+        ensure!(rows.contains(&busy_at) && rows.contains(&tcp_at), "{rows}");
+        ensure!(!rows.contains(&idle), "the idle flow is still there");
+        Ok(())
+    })?;
+    let expired = "fairlead_flows_expired_total{ip_family=\"IPv4\",stage=\"established\"}";
+    eventually(SOON, || {
+        let metrics = metrics(node)?;
+        let count = metrics.get(expired).context("there is no such metric")?;
+        ensure!(*count >= 1.0, "{count} flows expired");
+        Ok(())
+    })
+}
