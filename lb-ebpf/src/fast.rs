@@ -8,8 +8,10 @@ use lb_common::{
 };
 
 use crate::{
-    Flows, Hook, Packet, Tables, Verdict, choice, hop, life,
-    parse::{self, Datagram, ETHERNET, IPV4, Network},
+    Flows, Hook, Packet, Tables, Verdict, choice,
+    datagram::Datagram,
+    hop, life,
+    parse::{self, ETHERNET, IPV4, Network},
     pipeline::{finish, keeps_backend},
     rows::{self, is_due},
     verdict::Fate,

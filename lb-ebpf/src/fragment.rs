@@ -16,7 +16,7 @@ use lb_common::{
 use crate::{
     Tables,
     choice::{self, Claim},
-    parse::{Datagram, Part},
+    datagram::{Datagram, Part},
     verdict::{Act, Fate},
 };
 

@@ -15,8 +15,9 @@ use lb_common::{
 use crate::{
     Flows, Hook, Packet, Sum, Tables, TransportChecksum,
     checksum::update_checksum,
+    datagram::{Datagram, Part, Transport, tcp_flag},
     hop,
-    parse::{self, Datagram, IPV4, IPV6, Part, QUOTE, Transport, tcp_flag},
+    parse::{self, IPV4, IPV6, QUOTE},
     pipeline, rewrite,
     verdict::{Act, Fate},
 };

@@ -13,6 +13,7 @@ mod allowance;
 mod checksum;
 mod choice;
 mod crc32c;
+mod datagram;
 mod fast;
 mod fragment;
 mod hop;
@@ -35,9 +36,9 @@ pub use choice::hash as flow_hash;
 #[cfg(not(target_arch = "bpf"))]
 pub use crc32c::crc32c;
 pub use crc32c::sctp_checksum_change;
+pub use datagram::Datagram;
 pub use fast::{fast, unfinished};
 pub use packet::{Packet, TransportChecksum};
-pub use parse::Datagram;
 pub use pipeline::process;
 pub use reject::reject;
 pub use socket::{Answer, Call, Operation, Outcome, lead, lead_v6, service, service_v6};

@@ -15,7 +15,7 @@ use lb_common::{
 
 use crate::{
     Flows, Tables,
-    parse::{Datagram, tcp_flag},
+    datagram::{Datagram, tcp_flag},
     rows,
 };
 

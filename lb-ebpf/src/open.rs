@@ -11,9 +11,8 @@ use lb_common::{
 use crate::{
     FibQuery, Flows, Hook, Reach, Side, Tables,
     choice::{self, Chosen, Client, Refusal},
-    hop,
-    parse::Datagram,
-    rows,
+    datagram::Datagram,
+    hop, rows,
 };
 
 /// What came of opening a flow. Each outcome but `Opened` has been counted.

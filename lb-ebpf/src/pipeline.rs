@@ -10,9 +10,10 @@ use lb_common::{
 use crate::{
     Flows, Hook, Packet, Tables, Verdict,
     choice::{self, Claim},
+    datagram::{Datagram, Part},
     fragment, hop, icmp, life,
     open::{self, Opening},
-    parse::{self, Datagram, Network, Part},
+    parse::{self, Network},
     rewrite, rows,
     verdict::Fate,
 };

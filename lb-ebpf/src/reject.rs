@@ -6,8 +6,9 @@ use lb_common::{Addr, V4, V6, counters::Reason, flow::Direction, proto};
 
 use crate::{
     Packet, Sum, Tables, Verdict,
+    datagram::{Datagram, Part, tcp_flag},
     icmp::HEADER as ICMP,
-    parse::{self, Datagram, IPV4, IPV6, Network, Part, QUOTE, TCP, tcp_flag},
+    parse::{self, IPV4, IPV6, Network, QUOTE, TCP},
     rewrite,
 };
 

@@ -8,7 +8,8 @@ use lb_common::{
 
 use crate::{
     Packet, Sum, TransportChecksum, checksum,
-    parse::{Datagram, IPV4, IPV6, Part},
+    datagram::{Datagram, Part},
+    parse::{IPV4, IPV6},
     verdict::Act,
 };
 

@@ -10,7 +10,7 @@ use lb_common::{
 use crate::{
     Entry, Flows, InsertError, Sum, Tables,
     choice::{self, INCONSISTENT, Refusal, below},
-    parse::Datagram,
+    datagram::Datagram,
 };
 
 /// Most ports that are tried for one flow.
