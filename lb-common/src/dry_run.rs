@@ -135,7 +135,7 @@ impl Answer {
             0 => None,
             number => Some(*Reason::ALL.get(number as usize - 1)?),
         };
-        let route = [Route::Stack, Route::Forward, Route::Hairpin]
+        let route = Route::ALL
             .into_iter()
             .find(|route| *route as u32 == bits >> ROUTE_SHIFT & 0xf)?;
         let half = if bits >> HALF_SHIFT & 0xf == Half::Request as u32 {
@@ -199,7 +199,7 @@ mod tests {
             };
             assert_eq!(answer, Some(expected));
         }
-        for route in [Route::Stack, Route::Forward, Route::Hairpin] {
+        for route in Route::ALL {
             for half in [Half::Request, Half::Reply] {
                 let bits = Outcome::Forward.bits() | flow_bits(route, half);
                 let answer = Answer::read(&[bits, 7, 0, 0, 9]);

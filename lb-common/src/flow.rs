@@ -16,6 +16,17 @@ pub enum Direction {
     Egress = 1,
 }
 
+impl Direction {
+    /// The other one.
+    #[inline(always)]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Ingress => Self::Egress,
+            Self::Egress => Self::Ingress,
+        }
+    }
+}
+
 /// The 5-tuple of a packet as it arrives at a hook, and the hook's direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -78,6 +89,14 @@ pub enum Route {
     Forward = 1,
     /// Back out of the interface it came from: a pod that reached itself.
     Hairpin = 2,
+    /// Of this node's own stack: Fairlead sends the request to its next hop, which the stack could not
+    /// know, and the stack takes the reply.
+    Own = 3,
+}
+
+impl Route {
+    /// Every one, in the order of its number.
+    pub const ALL: [Self; 4] = [Self::Stack, Self::Forward, Self::Hairpin, Self::Own];
 }
 
 /// Which half of a connection a row translates.
@@ -282,8 +301,10 @@ impl<A: Addr> Flow<A> {
             Route::Stack
         } else if self.route == Route::Forward as u8 {
             Route::Forward
-        } else {
+        } else if self.route == Route::Hairpin as u8 {
             Route::Hairpin
+        } else {
+            Route::Own
         }
     }
 
@@ -306,14 +327,14 @@ impl<A: Addr> Flow<A> {
 
 impl<A: Addr> FlowKey<A> {
     /// The key of a flow's other row, given the row of this one. What the stack routes comes back on
-    /// its way out toward the client, everything else where it enters; requests always enter.
+    /// its way out toward the client, everything else where it enters; and only the node's own requests
+    /// are seen on their way out.
     #[inline(always)]
     pub const fn mate(&self, row: &Flow<A>) -> Self {
         let direction = match (row.half(), row.route()) {
-            (Half::Request, Route::Stack) => Direction::Egress,
-            (Half::Request, Route::Forward | Route::Hairpin) | (Half::Reply, _) => {
-                Direction::Ingress
-            }
+            (Half::Request, Route::Stack) | (Half::Reply, Route::Own) => Direction::Egress,
+            (Half::Request, Route::Forward | Route::Hairpin | Route::Own)
+            | (Half::Reply, Route::Stack | Route::Forward | Route::Hairpin) => Direction::Ingress,
         };
         Self::new(
             direction,

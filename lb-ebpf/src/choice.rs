@@ -129,6 +129,16 @@ impl<'c, A: Addr> Client<'c, A> {
         }
     }
 
+    /// This node, which begins the flow: it is inside (SEMANTICS C18).
+    #[inline(always)]
+    pub(crate) const fn own(flow: &'c FlowKey<A>) -> Self {
+        Self {
+            addr: &flow.src,
+            side: Side::Inside,
+            flow: Some(flow),
+        }
+    }
+
     #[inline(always)]
     fn slots(&self, frontend: &Frontend) -> Slots {
         match self.side {

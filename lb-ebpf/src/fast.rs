@@ -1,18 +1,13 @@
 //! The short way of nearly every packet: of a flow that needs no attention, or of none.
 
-use lb_common::{
-    Addr, Tick, V4, V6,
-    counters::Reason,
-    flow::{Direction, Flow},
-    service::FrontendKey,
-};
+use lb_common::{Addr, Tick, V4, V6, counters::Reason, flow::Flow, service::FrontendKey};
 
 use crate::{
     Flows, Hook, Packet, Tables, Verdict, choice,
     datagram::Datagram,
     hop, life,
     parse::{self, ETHERNET, IPV4, Network},
-    pipeline::{finish, keeps_backend},
+    pipeline::{finish, keeps_backend, may_open},
     rows::{self, is_due},
     verdict::Fate,
 };
@@ -80,7 +75,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     tables: &T,
 ) -> Option<Fate> {
     let Some(flow) = flows.get(&datagram.key) else {
-        return for_nobody(hook, datagram, flows, tables);
+        return for_nobody(hook, pkt, datagram, flows, tables);
     };
     let now = tables.now();
     if !is_settled(datagram, flow, tables, now) {
@@ -107,14 +102,15 @@ fn is_settled<A: Addr, T: Tables<A>>(
 /// A packet of no flow: passed if no service can have its address, and no row is in the way of what
 /// answers it.
 #[inline(always)]
-fn for_nobody<A: Addr, F: Flows<A>, T: Tables<A>>(
+fn for_nobody<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     hook: Hook,
+    pkt: &P,
     datagram: &Datagram<A>,
     flows: &mut F,
     tables: &T,
 ) -> Option<Fate> {
     let key = &datagram.key;
-    if hook.direction == Direction::Ingress {
+    if may_open(hook, pkt) {
         let frontend = FrontendKey::new(key.dst, key.dport, key.proto);
         if tables.may_have(&frontend) || choice::may_be_cluster_ip(&key.dst, tables) {
             return None;

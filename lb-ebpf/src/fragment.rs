@@ -85,7 +85,7 @@ pub(crate) fn is_unfit<A: Addr>(datagram: &Datagram<A>, flow: &Flow<A>) -> bool 
 pub(crate) fn is_followed<A: Addr>(datagram: &Datagram<A>, fate: Fate) -> bool {
     datagram.part == Part::First
         && match fate.act {
-            Act::Deliver | Act::Transmit | Act::Resolve | Act::Reflect => true,
+            Act::Deliver | Act::Transmit | Act::Resolve | Act::Enter | Act::Reflect => true,
             Act::Pass | Act::Reject | Act::Drop => false,
         }
 }

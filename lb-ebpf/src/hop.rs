@@ -4,10 +4,10 @@ use lb_common::{
     Addr, Tick,
     config::link,
     counters::Reason,
-    flow::{Flow, Hop, Route},
+    flow::{Flow, Half, Hop, Route},
 };
 
-use crate::{Fib, FibQuery, Hook, Reach, Tables, verdict::Fate};
+use crate::{Fib, FibQuery, Hook, Reach, Tables, rewrite, verdict::Fate};
 
 /// What becomes of a packet that goes the way of this flow, with the flow's hop made fresh if it needs
 /// one; given its TTL and the flow's protocol. `Err` is a fate that leaves the packet as it is.
@@ -22,7 +22,7 @@ pub(crate) fn destination<A: Addr, T: Tables<A>>(
     if let Some(fate) = known(hook, ttl, flow, tables, now) {
         return fate;
     }
-    if ttl <= 1 {
+    if is_spent(ttl, flow) {
         tables.count(Reason::TimeToLive);
         return Err(Fate::DROP);
     }
@@ -45,11 +45,30 @@ pub(crate) fn known<A: Addr, T: Tables<A>>(
     match flow.route() {
         Route::Stack => Some(Ok(Fate::DELIVER)),
         Route::Hairpin => Some(Ok(Fate::REFLECT)),
-        Route::Forward => {
-            let known = ttl > 1 && is_fresh(&flow.hop, epoch(tables), now);
+        Route::Own if flow.half() == Half::Reply => Some(Ok(home(hook, flow, tables))),
+        Route::Forward | Route::Own => {
+            let known = !is_spent(ttl, flow) && is_fresh(&flow.hop, epoch(tables), now);
             known.then(|| by_way_of(hook, flow, tables))
         }
     }
+}
+
+/// The way of a reply to this node's own stack. Its source becomes the service's address, which is routed
+/// by where the request went out: it enters there, or strict filters of reverse paths would refuse it.
+#[inline(always)]
+fn home<A: Addr, T: Tables<A>>(hook: Hook, flow: &Flow<A>, tables: &T) -> Fate {
+    let ifindex = flow.hop.ifindex;
+    if hook.xdp || ifindex == 0 || ifindex == tables.ifindex() {
+        Fate::DELIVER
+    } else {
+        Fate::enter(ifindex)
+    }
+}
+
+/// Whether a packet is at its end: what is sent on is aged, and what the node sends itself is not.
+#[inline(always)]
+fn is_spent<A: Addr>(ttl: u8, flow: &Flow<A>) -> bool {
+    ttl <= 1 && rewrite::ages(flow)
 }
 
 /// What a cached hop has to be of.

@@ -4,7 +4,7 @@ use lb_common::{
     Addr,
     config::link,
     counters::Reason,
-    flow::{Flow, FlowKey, Half, Route, end},
+    flow::{Direction, Flow, FlowKey, Half, Route, end},
     service::{Frontend, backend},
 };
 
@@ -55,7 +55,11 @@ fn lead<A: Addr, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Opening {
-    let client = Client::seen(&datagram.key, hook.side, tables);
+    let key = &datagram.key;
+    let client = match hook.direction {
+        Direction::Ingress => Client::seen(key, hook.side, tables),
+        Direction::Egress => Client::own(key),
+    };
     let led = admit(&client, datagram, frontend, tables)
         .and_then(|()| rows::request(flows))
         .and_then(|flow| choose(hook, datagram, &client, frontend, tables, flow));
@@ -145,6 +149,9 @@ fn choose<A: Addr, T: Tables<A>>(
     let awaited = |is_awaited| if is_awaited { end::AWAITED } else { 0 };
     flow.set_end(Half::Request, awaited(datagram.asks()));
     flow.set_end(Half::Reply, awaited(datagram.opens()));
+    if hook.direction == Direction::Egress {
+        return forward(hook, key, tables, flow);
+    }
     // The interface says where replies come by, whatever side the client counts as.
     let elsewhere = match hook.side {
         Side::Inside if backend.addr == key.src => {
@@ -161,7 +168,7 @@ fn choose<A: Addr, T: Tables<A>>(
     }
 }
 
-/// The way to a backend that is to see this node as its client.
+/// The way to a backend that is to see this node as its client, as it is or is not.
 #[inline(always)]
 fn forward<A: Addr, T: Tables<A>>(
     hook: Hook,
@@ -180,14 +187,18 @@ fn forward<A: Addr, T: Tables<A>>(
         return match answer.reach {
             // An endpoint that does not name its node may still run here, and one that has this
             // node's address can't be sent to in its name.
-            Reach::NotForwarded => Ok(()),
-            Reach::Unreachable | Reach::Neighbour | Reach::Route => {
+            Reach::NotForwarded if hook.direction == Direction::Ingress => Ok(()),
+            Reach::NotForwarded | Reach::Unreachable | Reach::Neighbour | Reach::Route => {
                 Err(Refusal::Drop(Reason::NoRoute))
             }
         };
     }
     if hook.xdp && flow.link & link::XDP_TARGET == 0 {
         return Err(Refusal::Pass(Reason::NeedsStack));
+    }
+    if hook.direction == Direction::Egress {
+        flow.set_route(Route::Own);
+        return Ok(());
     }
     flow.set_route(Route::Forward);
     translate_source(flow, &answer.src, tables)

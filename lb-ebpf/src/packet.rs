@@ -72,6 +72,11 @@ pub trait Packet: Sized {
     /// The VLAN tag the device has taken off the frame, if it did: its TCI field.
     fn stripped_vlan(&self) -> Option<u16>;
 
+    /// Whether it was made by a socket of this node's stack, and does not merely pass it.
+    fn is_own(&self) -> bool {
+        false
+    }
+
     /// Brings a transport checksum into line with changed addresses (which it covers through the
     /// pseudo header) and changed ports, each given as one's complement difference. False if the
     /// packet ends before it.

@@ -8,7 +8,7 @@ use lb_common::{
 };
 
 use crate::{
-    Flows, Hook, Packet, Tables, Verdict,
+    Flows, Hook, Packet, Side, Tables, Verdict,
     choice::{self, Claim},
     datagram::{Datagram, Part},
     fragment, hop, icmp, life,
@@ -119,7 +119,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         }
         return fate;
     }
-    if hook.direction == Direction::Egress {
+    if !may_open(hook, pkt) {
         tables.count(Reason::NotService);
         return Fate::PASS;
     }
@@ -135,12 +135,26 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
             Opening::Passed
         }
     };
+    if opening == Opening::Opened && hook.direction == Direction::Egress {
+        rows::note_way(&datagram.key, pkt, flows, tables);
+    }
     if opening == Opening::Opened
         && let Some(Staged { request, .. }) = flows.staged()
     {
         return follow(hook, pkt, datagram, request, tables, tables.now());
     }
     settle(opening)
+}
+
+/// Whether a packet without a flow may be for a service: what enters, and what the node's own stack sends
+/// out. All else that leaves was looked at when it entered.
+#[inline(always)]
+pub(crate) fn may_open<P: Packet>(hook: Hook, pkt: &P) -> bool {
+    match (hook.direction, hook.side) {
+        (Direction::Ingress, _) => true,
+        (Direction::Egress, Side::Outside) => pkt.is_own(),
+        (Direction::Egress, Side::Inside) => false,
+    }
 }
 
 /// What becomes of a packet that opened no flow.

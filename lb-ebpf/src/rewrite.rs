@@ -48,7 +48,7 @@ pub(crate) fn rewrite<A: Addr, P: Packet, const USUAL: bool>(
 #[inline(always)]
 pub(crate) fn frame<A: Addr, P: Packet>(pkt: &mut P, flow: &Flow<A>, act: Act) -> Option<()> {
     match act {
-        Act::Transmit => write_macs(pkt, flow.hop.macs),
+        Act::Transmit | Act::Enter => write_macs(pkt, flow.hop.macs),
         Act::Reflect => exchange_macs(pkt),
         Act::Pass | Act::Deliver | Act::Resolve | Act::Reject | Act::Drop => Some(()),
     }

@@ -3,12 +3,12 @@
 use lb_common::{
     Addr, Port, Tick,
     counters::Reason,
-    flow::{Direction, Flow, FlowKey, Half, Route, Staged},
+    flow::{Flow, FlowKey, Half, Hop, Route, Staged},
     service::Frontend,
 };
 
 use crate::{
-    Entry, Flows, InsertError, Sum, Tables,
+    Entry, Flows, InsertError, Packet, Sum, Tables,
     choice::{self, INCONSISTENT, Refusal, below},
     datagram::Datagram,
 };
@@ -56,8 +56,8 @@ pub(crate) fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
         first: config.snat_first,
         last: config.snat_last,
     };
-    // Who is routed by the stack keeps address and port; all others appear as this node.
-    let keeps = flow.route() == Route::Stack || ports.contains(key.sport);
+    // Who is routed by the stack keeps address and port, and so does this node; all others appear as it.
+    let keeps = matches!(flow.route(), Route::Stack | Route::Own) || ports.contains(key.sport);
     reserve(datagram, keeps, ports, flows, tables)?;
     if insert(Half::Request, key, Entry::Any, flows).is_err() {
         if !(keeps && choice::is_by_hash(frontend)) {
@@ -157,23 +157,29 @@ fn answer<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F) -> Result<(), I
     reply.addr_delta = !request.addr_delta;
     reply.port_delta = !request.port_delta;
     let reply_key = key.mate(request);
-    match insert(Half::Reply, &reply_key, Entry::New, flows) {
-        Err(InsertError::Exists) if is_ours(key, &reply_key, flows) => {
-            insert(Half::Reply, &reply_key, Entry::Any, flows)
-        }
-        result => result,
+    let inserted = insert(Half::Reply, &reply_key, Entry::New, flows);
+    if inserted != Err(InsertError::Exists) {
+        return inserted;
     }
+    let (hop, link) = ours(key, &reply_key, flows).ok_or(InsertError::Exists)?;
+    let Staged { reply, .. } = flows.staged().ok_or(InsertError::Busy)?;
+    (reply.hop, reply.link) = (hop, link);
+    insert(Half::Reply, &reply_key, Entry::Any, flows)
 }
 
-/// Whether the tuple is still this connection's from before: its request row was evicted, or
-/// its backend came back.
+/// The hop and its link flags in the row of a tuple that is still this connection's: the row is renewed, or
+/// that of the request was evicted, or its backend came back.
 #[inline(always)]
-fn is_ours<A: Addr, F: Flows<A>>(key: &FlowKey<A>, reply_key: &FlowKey<A>, flows: &mut F) -> bool {
-    flows.get(reply_key).is_some_and(|row| {
-        row.half() == Half::Reply
-            && (row.src, row.sport) == (key.dst, key.dport)
-            && (row.dst, row.dport) == (key.src, key.sport)
-    })
+fn ours<A: Addr, F: Flows<A>>(
+    key: &FlowKey<A>,
+    reply_key: &FlowKey<A>,
+    flows: &mut F,
+) -> Option<(Hop, u32)> {
+    let row = flows.get(reply_key)?;
+    let is_ours = row.half() == Half::Reply
+        && (row.src, row.sport) == (key.dst, key.dport)
+        && (row.dst, row.dport) == (key.src, key.sport);
+    is_ours.then_some((row.hop, row.link))
 }
 
 /// The key of a reply's row that would take what answers a packet which is led nowhere, though its
@@ -186,7 +192,7 @@ pub(crate) fn in_the_way<A: Addr, F: Flows<A>>(
     now: Tick,
 ) -> Option<FlowKey<A>> {
     let answer = FlowKey::new(
-        Direction::Egress,
+        key.direction().opposite(),
         key.proto,
         (key.dst, key.dport),
         (key.src, key.sport),
@@ -200,6 +206,27 @@ pub(crate) fn in_the_way<A: Addr, F: Flows<A>>(
 pub(crate) fn make_way<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F, now: Tick) {
     if let Some(unused) = in_the_way(key, flows, now) {
         flows.remove(&unused);
+    }
+}
+
+/// Notes in the reply's row of the node's own flow by which interface the request leaves, and the MAC it
+/// has there: the reply is to enter by it.
+#[inline(never)]
+pub(crate) fn note_way<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
+    key: &FlowKey<A>,
+    pkt: &P,
+    flows: &mut F,
+    tables: &T,
+) {
+    let (Some(header), Ok(request)) = (pkt.bytes::<12>(0), request(flows)) else {
+        return;
+    };
+    let reply_key = key.mate(request);
+    if let Some(reply) = flows.get(&reply_key) {
+        let source = [6, 8, 10].map(|at| P::load16(header, at));
+        let [a, b, c] = source;
+        reply.hop.macs = [a, b, c, a, b, c];
+        reply.hop.ifindex = tables.ifindex();
     }
 }
 

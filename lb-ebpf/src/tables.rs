@@ -129,6 +129,8 @@ pub trait Tables<A: Addr> {
     fn family_config(&self) -> Option<&FamilyConfig<A>>;
     /// [`lb_common::config::link`] flags of an interface; 0 if it is not ours.
     fn link(&self, ifindex: u32) -> u32;
+    /// The interface at hand; 0 if there is none.
+    fn ifindex(&self) -> u32;
     /// Where a packet would go next.
     fn fib(&self, query: &FibQuery<A>) -> Fib<A>;
     /// The time.

@@ -70,6 +70,11 @@ pub enum Verdict {
         /// Interface to leave by.
         ifindex: u32,
     },
+    /// Translated, MACs written: let it enter by this interface, as if it had come from there.
+    Enter {
+        /// Interface to enter by.
+        ifindex: u32,
+    },
     /// Send it back out of the interface it came from, MACs exchanged.
     Reflect,
     /// Nobody is there: tell the sender, with [`reject`](fn@crate::reject).
@@ -96,6 +101,7 @@ pub(crate) enum Act {
     Deliver,
     Transmit,
     Resolve,
+    Enter,
     Reflect,
     Reject,
     Drop,
@@ -131,6 +137,14 @@ impl Fate {
     }
 
     #[inline(always)]
+    pub(crate) const fn enter(ifindex: u32) -> Self {
+        Self {
+            act: Act::Enter,
+            ifindex,
+        }
+    }
+
+    #[inline(always)]
     pub(crate) const fn verdict(self) -> Verdict {
         let Self { act, ifindex } = self;
         match act {
@@ -138,6 +152,7 @@ impl Fate {
             Act::Deliver => Verdict::Deliver,
             Act::Transmit => Verdict::Transmit { ifindex },
             Act::Resolve => Verdict::Resolve { ifindex },
+            Act::Enter => Verdict::Enter { ifindex },
             Act::Reflect => Verdict::Reflect,
             Act::Reject => Verdict::Reject,
             Act::Drop => Verdict::Drop,

@@ -23,6 +23,9 @@ const RUSTFLAGS: &[&str] = &[
     r#"--cfg=bpf_target_arch="x86_64""#,
     "-Clink-arg=--btf",
     "-Clink-arg=--cpu-features=+alu32",
+    // Blocks out of their order make short jumps backward, of which the x86 JIT of linux 6.18 may not find
+    // the lengths: it then refuses the program with ENOTSUPP ("bpf_jit: fatal error").
+    "-Clink-arg=--llvm-args=-disable-block-placement",
 ];
 
 /// Builds the objects and puts them where all look for them: `target/bpf/<name>`.

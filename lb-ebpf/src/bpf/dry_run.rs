@@ -40,6 +40,7 @@ pub(crate) fn outcome(ctx: *mut c_void, verdict: Verdict) {
         Verdict::Pass => Outcome::Pass,
         Verdict::Deliver
         | Verdict::Transmit { .. }
+        | Verdict::Enter { .. }
         | Verdict::Resolve { .. }
         | Verdict::Reflect => Outcome::Forward,
         Verdict::Reject => Outcome::Reject,

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        __sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC,
+        __sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC,
         xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
         xdp_md,
     },
@@ -11,6 +11,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
+use lb_common::flow::Direction;
 use lb_ebpf::{Hook, Verdict, fast, process, reject, sctp_checksum_change, unfinished};
 
 use crate::{
@@ -67,8 +68,8 @@ fn act_xdp(verdict: Verdict, ctx: *mut xdp_md, ingress: u32) -> u32 {
         Verdict::Reflect => XDP_TX,
         // SAFETY: the context is the program's own.
         Verdict::Reject => unsafe { reject_xdp(ctx) },
-        // XDP never answers `Resolve`: it passes such packets to tc.
-        Verdict::Resolve { .. } | Verdict::Drop => XDP_DROP,
+        // XDP never answers `Resolve` nor `Enter`: it passes such packets to tc, or to the stack.
+        Verdict::Resolve { .. } | Verdict::Enter { .. } | Verdict::Drop => XDP_DROP,
     }
 }
 
@@ -99,11 +100,11 @@ macro_rules! tc {
             let tables = KernelTables::<false>::of_tc(skb);
             let (packet, flows) = (&mut TcPacket::new(skb), &mut FlowTables::<false>);
             if let Some(verdict) = fast($hook, packet, flows, &tables) {
-                return act_tc(verdict, skb, tables.ifindex);
+                return act_tc($hook, verdict, skb, tables.ifindex);
             }
             // SAFETY: nothing is left to be dropped.
             unsafe { maps::TC_FULL.tail_call(&ctx, $full) };
-            act_tc(unfinished(&tables), skb, tables.ifindex)
+            act_tc($hook, unfinished(&tables), skb, tables.ifindex)
         }
 
         #[classifier]
@@ -121,7 +122,7 @@ macro_rules! tc {
                 dry_run::outcome(skb.cast(), verdict);
                 return TC_ACT_UNSPEC;
             }
-            act_tc(verdict, skb, tables.ifindex)
+            act_tc($hook, verdict, skb, tables.ifindex)
         }
     };
 }
@@ -132,7 +133,7 @@ tc!(tc_pod_in, tc_pod_in_full, Hook::TC_POD_INGRESS, 2);
 tc!(tc_pod_out, tc_pod_out_full, Hook::TC_POD_EGRESS, 3);
 
 #[inline(always)]
-fn act_tc(verdict: Verdict, skb: *mut __sk_buff, ingress: u32) -> i32 {
+fn act_tc(hook: Hook, verdict: Verdict, skb: *mut __sk_buff, here: u32) -> i32 {
     match verdict {
         // The next program on the device has its turn (`TCX_NEXT`), then the stack.
         Verdict::Pass | Verdict::Deliver => TC_ACT_UNSPEC,
@@ -143,25 +144,38 @@ fn act_tc(verdict: Verdict, skb: *mut __sk_buff, ingress: u32) -> i32 {
             bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32
         },
         // SAFETY: the helper takes numbers only.
-        Verdict::Reflect => unsafe { bpf_redirect(ingress, 0) as i32 },
+        Verdict::Enter { ifindex } => unsafe {
+            bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32
+        },
+        // SAFETY: the helper takes numbers only.
+        Verdict::Reflect => unsafe { bpf_redirect(here, 0) as i32 },
         // SAFETY: the context is the program's own.
-        Verdict::Reject => unsafe { reject_tc(skb) },
+        Verdict::Reject => unsafe { reject_tc(skb, back(hook)) },
         Verdict::Drop => TC_ACT_SHOT,
     }
 }
 
-/// [`reject_xdp`] for tc.
+/// Where the sender of what is seen at a hook hears an answer: behind the interface, or in this node's own
+/// stack.
+const fn back(hook: Hook) -> u32 {
+    match hook.direction {
+        Direction::Ingress => 0,
+        Direction::Egress => BPF_F_INGRESS,
+    }
+}
+
+/// [`reject_xdp`] for tc; `flags` are those of the redirection.
 ///
 /// # Safety
 ///
 /// `skb` is the context the kernel gave the program.
 #[inline(never)]
 #[unsafe(no_mangle)]
-unsafe extern "C" fn reject_tc(skb: *mut __sk_buff) -> i32 {
+unsafe extern "C" fn reject_tc(skb: *mut __sk_buff, flags: u32) -> i32 {
     let tables = KernelTables::<false>::of_tc(skb);
     match reject(&mut TcPacket::new(skb), &tables) {
         // SAFETY: the helper takes numbers only.
-        Verdict::Reflect => unsafe { bpf_redirect(tables.ifindex, 0) as i32 },
+        Verdict::Reflect => unsafe { bpf_redirect(tables.ifindex, u64::from(flags)) as i32 },
         _ => TC_ACT_SHOT,
     }
 }

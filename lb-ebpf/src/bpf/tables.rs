@@ -304,6 +304,11 @@ macro_rules! family {
             }
 
             #[inline(always)]
+            fn ifindex(&self) -> u32 {
+                self.ifindex
+            }
+
+            #[inline(always)]
             fn fib(&self, query: &FibQuery<$addr>) -> Fib<$addr> {
                 let mut params = fib_params($af, query.proto, self.ifindex);
                 params.__bindgen_anon_3.$src = $to(query.src);

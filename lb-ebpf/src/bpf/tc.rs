@@ -93,6 +93,14 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
+    fn is_own(&self) -> bool {
+        // SAFETY: the kernel hands a valid context to the program. Read at once: the verifier takes
+        // pointers whole.
+        let socket = unsafe { (&raw const (*self.skb).__bindgen_anon_2.sk).read_volatile() };
+        !socket.is_null()
+    }
+
+    #[inline(always)]
     fn adjust_checksum(&mut self, at: TransportChecksum, addr_delta: u16, port_delta: u16) -> bool {
         let Some(bytes) = self.bytes_mut::<2>(at.offset) else {
             return false;

@@ -178,6 +178,7 @@ fn check(node: &mut Node, hook: Hook, packet: &HostPacket) {
         Verdict::Deliver
         | Verdict::Transmit { .. }
         | Verdict::Resolve { .. }
+        | Verdict::Enter { .. }
         | Verdict::Reflect => assert_translated(before, after.bytes()),
         Verdict::Reject => {
             assert_eq!(&after, packet, "rejects start from the packet as it came");

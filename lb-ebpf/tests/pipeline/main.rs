@@ -10,6 +10,7 @@ mod icmp;
 mod layouts;
 mod life;
 mod lifetime;
+mod own;
 mod ports;
 mod reasons;
 mod refusals;

@@ -305,6 +305,7 @@ impl<'a> Collector<'a> {
                 Route::Stack => "stack",
                 Route::Forward => "forward",
                 Route::Hairpin => "hairpin",
+                Route::Own => "own",
             },
             stage: value.stage().name(),
             backend: value.backend,

@@ -14,12 +14,14 @@ use crate::{
 
 /// Each way a packet can take to a pod: its name, who asks what, and the pod.
 #[rustfmt::skip]
-const WAYS: [(&str, &str, Target, &str); 5] = [
+const WAYS: [(&str, &str, Target, &str); 7] = [
     ("node_port_local", "client", POD_1_AT_NODE_A, "pod-1"),
     ("node_port_remote", "client", POD_3_AT_NODE_A, "pod-3"),
     ("pod_to_cluster_ip_local", "pod-2", POD_1_CLUSTER, "pod-1"),
     ("pod_to_cluster_ip_remote", "pod-2", POD_3_CLUSTER, "pod-3"),
     ("pod_to_itself", "pod-1", POD_1_CLUSTER, "pod-1"),
+    ("node_to_cluster_ip_local", "node-a", POD_1_CLUSTER, "pod-1"),
+    ("node_to_cluster_ip_remote", "node-a", POD_3_CLUSTER, "pod-3"),
 ];
 
 /// What the link to pod-3 takes, as far as node-b is told; IPv6 takes no less than 1280.
@@ -100,6 +102,7 @@ fn trace(world: &mut World, from: &str, to: SocketAddr, family: Family) -> Resul
     // What comes from outside to a backend elsewhere is not routed by node-a, but sent on.
     let routers: &[(u8, &str)] = match from {
         "client" => &[(2, "node-b")],
+        "node-a" => &[(1, "node-b")],
         _ => &[(1, "node-a"), (2, "node-b")],
     };
     for (hops, router) in routers {

@@ -20,14 +20,16 @@ use crate::{
     paths::{POD_1_AT_NODE_A, POD_1_CLUSTER, POD_3_AT_NODE_A, POD_3_CLUSTER},
 };
 
-/// Each way a packet can take to a pod.
+/// Ways a packet can take to a pod. What the node itself sends to a local one is cut for the link by which
+/// it left, which may take more than the pod's.
 #[rustfmt::skip]
-const WAYS: [(&str, &str, Target); 5] = [
+const WAYS: [(&str, &str, Target); 6] = [
     ("node_port_local", "client", POD_1_AT_NODE_A),
     ("node_port_remote", "client", POD_3_AT_NODE_A),
     ("pod_to_cluster_ip_local", "pod-2", POD_1_CLUSTER),
     ("pod_to_cluster_ip_remote", "pod-2", POD_3_CLUSTER),
     ("pod_to_itself", "pod-1", POD_1_CLUSTER),
+    ("node_to_cluster_ip_remote", "node-a", POD_3_CLUSTER),
 ];
 /// More than any link here takes in one piece.
 const LONG: usize = 30_000;

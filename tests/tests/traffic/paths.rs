@@ -36,7 +36,7 @@ pub(crate) const POD_3_CLUSTER: Target = target("10.96.1.83", "fd00:96::183", 80
 
 /// The client's address is kept but for a remote backend of outside traffic and for hairpin.
 #[rustfmt::skip]
-const PATHS: [Path; 17] = [
+const PATHS: [Path; 20] = [
     Path { name: "node_port_local", from: "client", to: POD_1_AT_NODE_A, answers: "pod-1", sees: "client" },
     Path { name: "node_port_remote", from: "client", to: POD_3_AT_NODE_A, answers: "pod-3", sees: "node-a" },
     Path { name: "node_port_of_other_node", from: "client", to: POD_3_AT_NODE_B, answers: "pod-3", sees: "client" },
@@ -53,16 +53,21 @@ const PATHS: [Path; 17] = [
     Path { name: "pod_to_node_port_remote", from: "pod-2", to: POD_3_AT_NODE_A, answers: "pod-3", sees: "pod-2" },
     Path { name: "pod_to_external_ip_remote", from: "pod-2", to: POD_3_EXTERNAL, answers: "pod-3", sees: "pod-2" },
     Path { name: "pod_to_itself", from: "pod-1", to: POD_1_CLUSTER, answers: "pod-1", sees: "node-a" },
+    Path { name: "node_to_cluster_ip_local", from: "node-a", to: POD_1_CLUSTER, answers: "pod-1", sees: "node-a" },
+    Path { name: "node_to_cluster_ip_remote", from: "node-a", to: POD_3_CLUSTER, answers: "pod-3", sees: "node-a" },
+    Path { name: "node_to_external_ip_remote", from: "node-a", to: POD_3_EXTERNAL, answers: "pod-3", sees: "node-a" },
     Path { name: "pod_to_itself_by_external_ip", from: "pod-1", to: POD_1_EXTERNAL, answers: "pod-1", sees: "node-a" },
 ];
 
 /// The paths that carry streams too.
-const STREAMS: [&str; 5] = [
+const STREAMS: [&str; 7] = [
     "node_port_local",
     "node_port_remote",
     "pod_to_cluster_ip_local",
     "pod_to_cluster_ip_remote",
     "pod_to_itself",
+    "node_to_cluster_ip_local",
+    "node_to_cluster_ip_remote",
 ];
 
 pub(crate) fn checks(group: &str) -> Vec<Check<World>> {

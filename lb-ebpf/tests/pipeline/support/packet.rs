@@ -17,6 +17,8 @@ pub(crate) struct HostPacket {
     /// How much of it can be read directly; the rest is in other pages.
     readable: usize,
     vlan: Option<u16>,
+    /// Whether it is of this node's own stack.
+    own: bool,
     partial: Option<Partial>,
 }
 
@@ -37,6 +39,7 @@ impl HostPacket {
             room: bytes.len() + ROOM,
             readable: usize::MAX,
             vlan: None,
+            own: false,
             partial: None,
             bytes,
         }
@@ -70,6 +73,12 @@ impl HostPacket {
     /// A packet whose tag the device has taken off.
     pub(crate) fn with_stripped_vlan(mut self, tci: u16) -> Self {
         self.vlan = Some(tci);
+        self
+    }
+
+    /// A packet that this node's own stack has made.
+    pub(crate) fn of_this_node(mut self) -> Self {
+        self.own = true;
         self
     }
 
@@ -131,6 +140,10 @@ impl Packet for HostPacket {
 
     fn stripped_vlan(&self) -> Option<u16> {
         self.vlan
+    }
+
+    fn is_own(&self) -> bool {
+        self.own
     }
 
     /// Like `bpf_l4_csum_replace`: of a partial checksum only the pseudo header's part is there.

@@ -88,6 +88,8 @@ pub(crate) struct HostTables {
     pub(crate) v6: Services<V6>,
     pub(crate) config: Option<Config>,
     pub(crate) links: HashMap<u32, u32>,
+    /// The interface packets are seen on.
+    pub(crate) ifindex: u32,
     /// Ways other than [`Way::OUT`].
     pub(crate) ways: HashMap<IpAddr, Way>,
     /// Nanoseconds since boot.
@@ -114,6 +116,7 @@ impl HostTables {
             v6: Services::default(),
             config: Some(config()),
             links: HashMap::from([(EXTERNAL, link::DIRECT | link::XDP_TARGET)]),
+            ifindex: EXTERNAL,
             ways: HashMap::new(),
             clock: Cell::new(1_000_000_000_000),
             dice: RefCell::default(),
@@ -245,6 +248,10 @@ impl<A: HasServices> Tables<A> for HostTables {
 
     fn link(&self, ifindex: u32) -> u32 {
         self.links.get(&ifindex).copied().unwrap_or(0)
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
     }
 
     fn fib(&self, query: &FibQuery<A>) -> Fib<A> {
