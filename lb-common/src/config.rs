@@ -14,8 +14,7 @@ pub struct Config {
     pub snat_last: u16,
     /// [`flags`].
     pub flags: u32,
-    /// Network namespace of the node: of its sockets' hooks and no others'. None while sockets are
-    /// left alone.
+    /// Network namespace of the node, whose sockets are led. None while all are left alone.
     pub netns: Cookie,
     /// This node's IPv4 facts.
     pub v4: FamilyConfig<V4>,
@@ -35,6 +34,8 @@ pub mod flags {
     pub const PODS_BY_ADDRESS: u32 = 1 << 1;
     /// Node ports are served on the node's loopback addresses too, to its own processes.
     pub const LOCALHOST_NODE_PORTS: u32 = 1 << 2;
+    /// Sockets of the pods in `NETNS` are led too, beside those of the node.
+    pub const POD_SOCKETS: u32 = 1 << 3;
 }
 
 /// A network.

@@ -37,6 +37,8 @@ pub const STAGED6: &str = "STAGED6";
 pub const SOCKETS4: &str = "SOCKETS4";
 /// `SocketKey<V6>` → `SocketPeer<V6>`, LRU hash: sockets led straight to a backend.
 pub const SOCKETS6: &str = "SOCKETS6";
+/// `Cookie` → `PodAddresses`, hash: network namespaces of the pods whose sockets are led.
+pub const NETNS: &str = "NETNS";
 /// `ClientKey<V4>` → `Remembered`, LRU hash: session affinity.
 pub const AFFINITY4: &str = "AFFINITY4";
 /// `ClientKey<V6>` → `Remembered`, LRU hash: session affinity.
@@ -65,7 +67,7 @@ pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
 pub const STATUS: &str = "STATUS";
 
 /// Every map of data that is pinned, in the order `lbctl maps dump` shows them.
-pub const ALL: [&str; 24] = [
+pub const ALL: [&str; 25] = [
     CONFIG,
     LINKS,
     FRONTENDS4,
@@ -87,6 +89,7 @@ pub const ALL: [&str; 24] = [
     FRAGMENTS6,
     SOCKETS4,
     SOCKETS6,
+    NETNS,
     SERVICE_COUNTERS,
     REASONS,
     STATUS,
@@ -118,6 +121,8 @@ pub const SOURCE_RANGES_MAX: u32 = 1 << 16;
 pub const LINKS_MAX: u32 = 1 << 12;
 /// Reasons there is room for: more of them than there are, so that another one needs no new layout.
 pub const REASONS_MAX: u32 = 1 << 6;
+/// Most network namespaces of pods whose sockets are led.
+pub const NETNS_MAX: u32 = LINKS_MAX;
 /// Bytes of `STATUS`.
 pub const STATUS_SIZE: u32 = 1 << 17;
 

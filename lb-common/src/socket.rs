@@ -2,6 +2,7 @@
 //!
 //! Like a flow, a led socket has two rows: the request's says which backend a service address
 //! leads this socket to, the reply's which service address a backend stands for.
+//! Sockets of pods are led in the network namespaces that the agent names.
 
 use crate::{Addr, Port, V4, V6, assert_layout, flow::Half};
 
@@ -91,6 +92,19 @@ pub struct SocketPeer<A> {
 }
 
 assert_layout!(SocketPeer<V4> = 20, SocketPeer<V6> = 32);
+
+/// By which addresses a pod is known, of the processes in its network namespace: the value of
+/// `NETNS`. A family that the pod has no address of is zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct PodAddresses {
+    /// Its IPv4 address.
+    pub v4: V4,
+    /// Its IPv6 address.
+    pub v6: V6,
+}
+
+assert_layout!(PodAddresses = 20);
 
 #[cfg(test)]
 mod tests {

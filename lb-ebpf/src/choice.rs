@@ -112,19 +112,9 @@ impl<'c, A: Addr> Client<'c, A> {
     #[inline(always)]
     pub(crate) fn seen<T: Tables<A>>(flow: &'c FlowKey<A>, side: Side, tables: &T) -> Self {
         let addr = &flow.src;
-        let side = if has_flag::<A, T>(flags::PODS_BY_ADDRESS, tables) {
-            match tables.family_config() {
-                Some(FamilyConfig { pods, .. }) if pods.net != A::default() && has(pods, addr) => {
-                    Side::Inside
-                }
-                _ => Side::Outside,
-            }
-        } else {
-            side
-        };
         Self {
             addr,
-            side,
+            side: side_of(addr, side, tables),
             flow: Some(flow),
         }
     }
@@ -136,6 +126,16 @@ impl<'c, A: Addr> Client<'c, A> {
             addr: &flow.src,
             side: Side::Inside,
             flow: Some(flow),
+        }
+    }
+
+    /// The pod of this address, as the client that one of its sockets is.
+    #[inline(always)]
+    pub(crate) fn pod<T: Tables<A>>(addr: &'c A, tables: &T) -> Self {
+        Self {
+            addr,
+            side: side_of(addr, Side::Inside, tables),
+            flow: None,
         }
     }
 
@@ -159,6 +159,20 @@ impl<'c, A: Addr> Client<'c, A> {
         } else {
             backend::IN_LOCAL
         }
+    }
+}
+
+/// The side of a client that is behind an interface of this side.
+#[inline(always)]
+fn side_of<A: Addr, T: Tables<A>>(addr: &A, side: Side, tables: &T) -> Side {
+    if !has_flag::<A, T>(flags::PODS_BY_ADDRESS, tables) {
+        return side;
+    }
+    match tables.family_config() {
+        Some(FamilyConfig { pods, .. }) if pods.net != A::default() && has(pods, addr) => {
+            Side::Inside
+        }
+        _ => Side::Outside,
     }
 }
 

@@ -74,10 +74,11 @@ pub fn lead<A: Addr, S: Sockets<A>, T: Tables<A>>(
         answer,
         peer: call.peer,
     };
-    if !is_ours(call, tables) {
+    let caller = caller(call, sockets, tables);
+    if caller.place == Place::Elsewhere {
         return unchanged(Answer::Pass);
     }
-    match backend(operation, call, sockets, tables) {
+    match backend(operation, call, &caller, sockets, tables) {
         Ok(peer) => Outcome {
             answer: Answer::Lead,
             peer,
@@ -118,7 +119,7 @@ pub fn service<A: Addr, S: Sockets<A>, T: Tables<A>>(
     sockets: &S,
     tables: &T,
 ) -> Option<(A, Port)> {
-    if !is_ours(call, tables) {
+    if !may_be_ours(call, tables) {
         return None;
     }
     let service = sockets.get(&call.key(Half::Reply, call.peer))?;
@@ -138,14 +139,55 @@ where
     }
 }
 
-/// Whether a call is one to look at: of a process in the node's own network namespace, over a
-/// protocol whose sockets tell their ports here.
+/// Where a process is whose call it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In a network namespace whose sockets are not led, or it uses another protocol than those
+    /// whose sockets tell their ports here.
+    Elsewhere,
+    /// In the node's own.
+    Node,
+    /// In that of a pod.
+    Pod,
+}
+
+/// Whose call it is. A plain struct, as [`Outcome`] is.
+struct Caller<A> {
+    place: Place,
+    /// The pod's address, if it is a pod's.
+    addr: A,
+}
+
+/// Who calls. That a namespace is a pod's is asked only where pods' sockets are led at all.
 #[inline(always)]
-fn is_ours<A: Addr, T: Tables<A>>(call: &Call<A>, tables: &T) -> bool {
+fn caller<A: Addr, S: Sockets<A>, T: Tables<A>>(
+    call: &Call<A>,
+    sockets: &S,
+    tables: &T,
+) -> Caller<A> {
+    let at = |place, addr| Caller { place, addr };
+    let nobody = at(Place::Elsewhere, A::default());
+    if !may_be_ours(call, tables) {
+        return nobody;
+    }
+    if tables.config().is_some_and(|it| it.netns == call.netns) {
+        return at(Place::Node, A::default());
+    }
+    match sockets.pod(call.netns) {
+        Some(addr) if *addr != A::default() => at(Place::Pod, *addr),
+        _ => nobody,
+    }
+}
+
+/// Whether a call may be one to look at. Which pods' those are only leading has to ask: a socket
+/// that was not led has no row.
+#[inline(always)]
+fn may_be_ours<A: Addr, T: Tables<A>>(call: &Call<A>, tables: &T) -> bool {
     matches!(call.proto, proto::TCP | proto::UDP)
-        && tables
-            .config()
-            .is_some_and(|config| config.netns != Cookie::NONE && config.netns == call.netns)
+        && tables.config().is_some_and(|config| {
+            config.netns != Cookie::NONE
+                && (config.netns == call.netns || config.flags & flags::POD_SOCKETS != 0)
+        })
 }
 
 /// The backend a call is led to, and both rows that remember it.
@@ -153,10 +195,11 @@ fn is_ours<A: Addr, T: Tables<A>>(call: &Call<A>, tables: &T) -> bool {
 fn backend<A: Addr, S: Sockets<A>, T: Tables<A>>(
     operation: Operation,
     call: &Call<A>,
+    caller: &Caller<A>,
     sockets: &mut S,
     tables: &T,
 ) -> Result<(A, Port), Refusal> {
-    let frontend = match claim(call, tables) {
+    let frontend = match claim(call, caller, tables) {
         Claim::Frontend(frontend) => frontend,
         Claim::ClusterIp => return Err(choice::unclaimed(&call.peer.0, tables)),
         Claim::Nobody => return Err(Refusal::Pass(Reason::NotService)),
@@ -168,7 +211,7 @@ fn backend<A: Addr, S: Sockets<A>, T: Tables<A>>(
     };
     let led = match known {
         Some(led) => led,
-        None => choose(frontend, tables)?,
+        None => choose(caller, frontend, tables)?,
     };
     if operation == Operation::Send && known.is_none() {
         sockets.insert(&request, &led).map_err(|_| BUSY)?;
@@ -184,12 +227,19 @@ fn backend<A: Addr, S: Sockets<A>, T: Tables<A>>(
 const BUSY: Refusal = Refusal::Drop(Reason::TableBusy);
 
 /// Who the other end of a call belongs to. The node's loopback addresses are those of its node
-/// ports, if that is wanted, and nobody's otherwise.
+/// ports, if that is wanted, and nobody's otherwise. A pod's are the pod's.
 #[inline(always)]
-fn claim<'t, A: Addr, T: Tables<A>>(call: &Call<A>, tables: &'t T) -> Claim<'t> {
+fn claim<'t, A: Addr, T: Tables<A>>(
+    call: &Call<A>,
+    caller: &Caller<A>,
+    tables: &'t T,
+) -> Claim<'t> {
     let (addr, port) = call.peer;
     if !is_loopback(&addr) {
         return choice::claim(&FrontendKey::new(addr, port, call.proto), tables);
+    }
+    if caller.place == Place::Pod {
+        return Claim::Nobody;
     }
     match node_port(port, call.proto, tables) {
         Some(frontend) => Claim::Frontend(frontend),
@@ -241,16 +291,20 @@ fn current<A: Addr, S: Sockets<A>, T: Tables<A>>(
 }
 
 /// Chooses a backend. To services, the node's processes are clients inside (SEMANTICS C18), known
-/// by the node's address.
+/// by the node's address; a pod's are the client that the pod is, known by its own.
 #[inline(always)]
 fn choose<A: Addr, T: Tables<A>>(
+    caller: &Caller<A>,
     frontend: &Frontend,
     tables: &T,
 ) -> Result<SocketPeer<A>, Refusal> {
-    let client = Client {
-        addr: &tables.family_config().ok_or(INCONSISTENT)?.node,
-        side: Side::Inside,
-        flow: None,
+    let client = match caller.place {
+        Place::Pod => Client::pod(&caller.addr, tables),
+        Place::Node | Place::Elsewhere => Client {
+            addr: &tables.family_config().ok_or(INCONSISTENT)?.node,
+            side: Side::Inside,
+            flow: None,
+        },
     };
     choice::admit(&client, frontend, tables)?;
     let chosen = choice::choose(&client, frontend, tables)?;

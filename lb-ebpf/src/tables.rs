@@ -6,7 +6,7 @@ use lb_common::{
     counters::Reason,
     flow::{FirstFragment, Flow, FlowKey, FragmentKey, Half, Macs, Staged},
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots},
-    socket::{SocketKey, SocketPeer},
+    socket::{Cookie, SocketKey, SocketPeer},
 };
 
 use crate::Datagram;
@@ -57,6 +57,9 @@ pub trait Sockets<A: Addr> {
     fn get(&self, key: &SocketKey<A>) -> Option<&SocketPeer<A>>;
     /// Inserts a row, or replaces the one with that key.
     fn insert(&mut self, key: &SocketKey<A>, peer: &SocketPeer<A>) -> Result<(), InsertError>;
+    /// The address of the pod whose network namespace this is, if its sockets are led: zero if it
+    /// has none of this family.
+    fn pod(&self, netns: Cookie) -> Option<&A>;
 }
 
 /// What the FIB is asked.

@@ -216,4 +216,9 @@ impl<A: Addr> Sockets<A> for Asked {
         tell(self.ctx, 0, flow_bits(Route::Stack, Half::Request));
         Ok(())
     }
+
+    #[inline(always)]
+    fn pod(&self, _: Cookie) -> Option<&A> {
+        None
+    }
 }

@@ -12,7 +12,7 @@ use lb_common::{
     counters::{Allowance, ServiceCounters},
     flow::{FirstFragment, Flow, FlowKey, FragmentKey, Staged},
     maps::{
-        AFFINITY_MAX, BACKENDS_MAX, FLOWS_MAX, FRAGMENTS_MAX, FRONTENDS_MAX, LINKS_MAX,
+        AFFINITY_MAX, BACKENDS_MAX, FLOWS_MAX, FRAGMENTS_MAX, FRONTENDS_MAX, LINKS_MAX, NETNS_MAX,
         REASONS_MAX, SERVICES_MAX, SLOTS_MAX, SOCKETS_MAX, SOURCE_RANGES_MAX, STATUS_SIZE,
         programs,
     },
@@ -20,7 +20,7 @@ use lb_common::{
         ABSENT_BITS, Backend, ClientKey, Frontend, FrontendKey, Remembered, ServiceName,
         SourceRange,
     },
-    socket::{SocketKey, SocketPeer},
+    socket::{Cookie, PodAddresses, SocketKey, SocketPeer},
 };
 use lb_ebpf::Datagram;
 
@@ -83,6 +83,9 @@ pub(crate) static PARSED6: PerCpuArray<Datagram<V6>, 1> = PerCpuArray::new();
 pub(crate) static SOCKETS4: Sockets<V4> = Sockets::new();
 #[btf_map]
 pub(crate) static SOCKETS6: Sockets<V6> = Sockets::new();
+#[btf_map]
+pub(crate) static NETNS: HashMap<Cookie, PodAddresses, { NETNS_MAX as usize }, NO_PREALLOC> =
+    HashMap::new();
 #[btf_map]
 pub(crate) static AFFINITY4: Affinities<V4> = Affinities::new();
 #[btf_map]

@@ -1,7 +1,7 @@
 //! Entry points of sockets, and the table they keep.
 //!
 //! They run in every process of the cgroup they are attached to, for every network namespace:
-//! those of a node act on its own only.
+//! those of a node act on its own and, if that is wanted, on those of its pods.
 
 use aya_ebpf::{
     bindings::{BPF_ANY, bpf_sock_addr},
@@ -201,7 +201,7 @@ fn port(ctx: *mut bpf_sock_addr) -> Port {
 struct SocketTable;
 
 macro_rules! family {
-    ($addr:ty, $sockets:ident) => {
+    ($addr:ty, $sockets:ident, $own:ident) => {
         impl Sockets<$addr> for SocketTable {
             #[inline(always)]
             fn get(&self, key: &SocketKey<$addr>) -> Option<&SocketPeer<$addr>> {
@@ -219,9 +219,16 @@ macro_rules! family {
                 let inserted = maps::$sockets.insert(key, peer, u64::from(BPF_ANY));
                 inserted.map_err(|_| InsertError::Busy)
             }
+
+            #[inline(always)]
+            fn pod(&self, netns: Cookie) -> Option<&$addr> {
+                // SAFETY: as for `get`.
+                let pod = unsafe { maps::NETNS.get(&netns) };
+                pod.map(|addresses| &addresses.$own)
+            }
         }
     };
 }
 
-family!(V4, SOCKETS4);
-family!(V6, SOCKETS6);
+family!(V4, SOCKETS4, v4);
+family!(V6, SOCKETS6, v6);

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr};
 use lb_common::{
     Addr, V4, V6,
     config::flags,
-    socket::{Cookie, SocketKey, SocketPeer},
+    socket::{Cookie, PodAddresses, SocketKey, SocketPeer},
 };
 use lb_ebpf::{
     Answer, Call, InsertError, Operation, Outcome, Sockets, lead, lead_v6, service, service_v6,
@@ -21,6 +21,8 @@ use super::{
 pub(crate) struct HostSockets {
     v4: HashMap<SocketKey<V4>, SocketPeer<V4>>,
     v6: HashMap<SocketKey<V6>, SocketPeer<V6>>,
+    /// Network namespaces of pods whose sockets are led.
+    pub(crate) pods: HashMap<Cookie, PodAddresses>,
     /// How often rows were written.
     pub(crate) writes: u32,
     /// Whether no row is taken.
@@ -66,6 +68,10 @@ macro_rules! family {
                 self.writes += 1;
                 self.$table.insert(*key, *peer);
                 Ok(())
+            }
+
+            fn pod(&self, netns: Cookie) -> Option<&$addr> {
+                self.pods.get(&netns).map(|addresses| &addresses.$table)
             }
         }
     };
