@@ -291,6 +291,14 @@ impl Default for Node {
     }
 }
 
+/// A Pod of our node that asks to be left to tc: annotation `fairlead.dev/socket-lb: "off"`. Others
+/// are not told of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Pod {
+    /// `status.podIPs`.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// What happened to an object: its new state, or none when it is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -302,6 +310,8 @@ pub enum Change {
     Node(Option<Node>),
     /// Networks that cluster IPs are given from (`ServiceCIDR` objects), all that there are.
     ServiceNetworks(BTreeSet<IpNet>),
+    /// A Pod of our node.
+    Pod(ObjectName, Option<Pod>),
 }
 
 /// Changes that belong together, in order.

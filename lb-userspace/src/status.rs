@@ -54,6 +54,8 @@ impl Status {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SocketMode {
+    /// Those of the node's own processes, and of its pods'.
+    All,
     /// Those of the node's own processes.
     Host,
     /// Nobody's, as is wanted.
@@ -71,6 +73,10 @@ pub struct Sockets {
     pub mode: SocketMode,
     /// The cgroup whose processes it concerns; none while none is found or named.
     pub cgroup: Option<PathBuf>,
+    /// How many pods' sockets are led.
+    pub pods_led: usize,
+    /// How many pods are left to tc where pods' sockets are led.
+    pub pods_left: usize,
 }
 
 /// What an interface is to us.

@@ -83,8 +83,13 @@ impl<S: Source> Cluster<S> {
 
     /// Starts (or starts again) the agent of each node and waits until they are ready.
     pub fn start_agents(&mut self) -> Result<()> {
+        self.start_agents_with(&[])
+    }
+
+    /// The same, with more options than usual.
+    pub fn start_agents_with(&mut self, options: &[&str]) -> Result<()> {
         for node in NODES {
-            let agent = self.launch(node, &[])?;
+            let agent = self.launch(node, options)?;
             self.agents.insert(node, agent);
         }
         self.agents.values_mut().try_for_each(Agent::wait_ready)

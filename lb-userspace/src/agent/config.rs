@@ -16,6 +16,8 @@ use super::addresses::NodeAddresses;
 pub(super) struct Led {
     /// Those of this network namespace.
     pub(super) netns: Cookie,
+    /// Those of pods in `NETNS` too.
+    pub(super) pods: bool,
     /// To node ports on loopback addresses too.
     pub(super) localhost_node_ports: bool,
 }
@@ -32,6 +34,7 @@ pub(super) fn config(
 ) -> Config {
     let flags = [
         (sockets.localhost_node_ports, flags::LOCALHOST_NODE_PORTS),
+        (sockets.pods, flags::POD_SOCKETS),
         (masquerade_all, flags::MASQUERADE_ALL),
         (inside.is_some(), flags::PODS_BY_ADDRESS),
     ];
@@ -120,6 +123,7 @@ mod tests {
         };
         let led = Led {
             netns: Cookie::new(9),
+            pods: false,
             localhost_node_ports: true,
         };
         let networks = networks(&["10.96.1.1/12"]);

@@ -94,7 +94,7 @@ fn link(message: &LinkMessage) -> Option<Interface> {
             LinkAttribute::Address(mac) => link.mac.clone_from(mac),
             LinkAttribute::Link(peer) => link.peer = Some(*peer),
             LinkAttribute::Controller(master) => link.master = Some(*master),
-            LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
+            LinkAttribute::LinkNetNsId(number) => link.peer_netns = Some(*number),
             LinkAttribute::LinkInfo(infos) => {
                 link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
                 link.bonded = infos.contains(&LinkInfo::PortKind(InfoPortKind::Bond));
@@ -225,7 +225,7 @@ mod tests {
             ethernet: true,
             up: true,
             veth: true,
-            peer_elsewhere: true,
+            peer_netns: Some(0),
             peer: Some(2),
             mtu: 1500,
             ..Interface::default()

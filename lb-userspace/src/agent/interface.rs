@@ -40,8 +40,9 @@ pub(super) struct Interface {
     pub(super) uplink: bool,
     /// Index of the bridge or bond it belongs to.
     pub(super) master: Option<u32>,
-    /// The other end, or the device below, is in another network namespace.
-    pub(super) peer_elsewhere: bool,
+    /// Number of the network namespace that the other end, or the device below, is in, if that is
+    /// another one.
+    pub(super) peer_netns: Option<i32>,
     /// Index of the other end, or of the device below.
     pub(super) peer: Option<u32>,
     /// Largest packet.
@@ -164,7 +165,7 @@ impl Selection {
         if found.external.contains(&interface.name) {
             return Some(Role::External);
         }
-        let leads_away = interface.veth && interface.peer_elsewhere;
+        let leads_away = interface.veth && interface.peer_netns.is_some();
         let fits = || self.pods.iter().any(|glob| glob.matches(&interface.name));
         let bridged = || {
             let on = |bridge| interface.master == Some(bridge);
@@ -218,7 +219,7 @@ fn uplinks(table: &Table, node: &[IpAddr]) -> Vec<String> {
 /// Bridges, tunnels and dummies carry what has come in elsewhere. A veth is the way out of a node
 /// that is itself in a container.
 fn may_be_external(link: &Interface) -> bool {
-    let leads_out = link.uplink || (link.veth && link.peer_elsewhere);
+    let leads_out = link.uplink || (link.veth && link.peer_netns.is_some());
     leads_out && obstacle(link).is_none()
 }
 

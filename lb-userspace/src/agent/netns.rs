@@ -1,14 +1,28 @@
-//! The network namespace the agent runs in, as BPF programs know it.
+//! Network namespaces: the one the agent runs in, as BPF programs know it, and those of pods.
+
+mod find;
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsFd, AsRawFd as _},
 };
 
 use lb_common::socket::Cookie;
-use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::{
+    net::{AddressFamily, SocketType, socket},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 
-/// The cookie of this process's network namespace.
+pub(super) use find::find;
+
+/// Takes this thread into a namespace, for good.
+pub(super) fn enter(netns: &File) -> io::Result<()> {
+    let kind = Some(LinkNameSpaceType::Network);
+    move_into_link_name_space(netns.as_fd(), kind).map_err(io::Error::from)
+}
+
+/// The cookie of this thread's network namespace.
 pub(super) fn cookie() -> io::Result<Cookie> {
     let of_ours = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     of_socket(&of_ours).map(Cookie::new)

@@ -6,7 +6,7 @@ mod facts;
 mod told;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -30,17 +30,17 @@ use super::{
     programs::{Loaded, chain},
     run::RunError,
     serve::{self, Listen, Moment, Pass, Servers},
-    sockets::Sockets,
+    sockets::{Ends, Sockets},
     table::{Effects, Table},
     upkeep::{Upkeep, UpkeepError},
 };
 use crate::{
     control::{ByFamily, Controller, Outcome},
     maps::Kernel,
-    model::{Batch, Change},
+    model::{Batch, Change, ObjectName, Pod},
     pins::Pins,
     source::kubernetes::{Event, Recorder},
-    status::Mode,
+    status::{Mode, Role},
 };
 
 /// Longest time between two tries to attach.
@@ -76,6 +76,8 @@ pub(super) struct Node {
     internal_ips: Vec<IpAddr>,
     cluster_networks: BTreeSet<IpNet>,
     pod_networks: Vec<IpNet>,
+    /// Pods that ask to be left to tc.
+    left_pods: BTreeMap<ObjectName, Pod>,
     /// Why the node has no IPv6.
     without_ipv6: Option<&'static str>,
     found: Found,
@@ -117,9 +119,9 @@ impl Node {
             told: HashSet::new(),
             attacher: Attacher::new(pins.clone(), programs, links),
             dry_runs: DryRuns::new(pins.clone()),
-            sockets: Sockets::new(pins.clone(), &options.sockets),
             upkeep: Upkeep::start(pins, options.lifetimes.clone())
                 .map_err(|error| RunError::Maps(error.into()))?,
+            sockets: Sockets::new(pins.clone(), &options.sockets, options.masquerade_all),
             controller,
             config,
             written: None,
@@ -131,6 +133,7 @@ impl Node {
             internal_ips: options.bind_address.into_iter().collect(),
             cluster_networks: BTreeSet::new(),
             pod_networks: Vec::new(),
+            left_pods: BTreeMap::new(),
             without_ipv6: None,
             found: Found::default(),
             conntrack: Cleaner::new(),
@@ -166,6 +169,7 @@ impl Node {
                     self.set_cluster_networks(networks);
                     self.write_config();
                 }
+                Change::Pod(name, pod) => self.set_pod(name, pod.as_ref()),
                 Change::Service(..) | Change::Slice(..) => {}
             }
         }
@@ -358,6 +362,18 @@ impl Node {
         }
     }
 
+    /// The other ends of the pods' interfaces among these.
+    fn pod_ends(&self, wanted: &[Wanted]) -> Ends {
+        let mut ends = Ends::new();
+        let pods = wanted.iter().filter(|it| it.role == Role::Pod);
+        let indices: BTreeSet<u32> = pods.map(|it| it.index).collect();
+        let links = self.table.links().filter(|it| indices.contains(&it.index));
+        for (netns, peer) in links.filter_map(|it| Some((it.peer_netns?, it.peer?))) {
+            ends.entry(netns).or_default().insert(peer);
+        }
+        ends
+    }
+
     /// Attaches to what there is, unless Services are not known yet.
     fn attach(&mut self, now: Instant) {
         if self.last_sync.is_none() {
@@ -369,6 +385,7 @@ impl Node {
             .filter_map(|link| self.options.selection.wanted(link, &self.found))
             .collect();
         self.attacher.reconcile(&wanted);
+        self.sockets.follow_pods(self.pod_ends(&wanted), now);
         self.sockets.reconcile(self.attacher.programs());
         self.problems.set(Area::Sockets, self.sockets.problems());
         let failed = self.attacher.has_failed() || self.sockets.has_failed();

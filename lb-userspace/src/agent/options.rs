@@ -28,7 +28,7 @@ pub(super) use resolve::{Host, Resolved, Task, resolve};
 use super::{
     interface::Selection,
     serve::{self, Bind},
-    socket_options::SocketOptions,
+    socket_options::{SocketLb, SocketOptions},
     source::Source,
     upkeep::Lifetimes,
 };
@@ -151,6 +151,7 @@ impl Options {
             requests,
             node_name: self.node_name.clone(),
             external_ips: self.external_ips,
+            pods: self.sockets.socket_lb == SocketLb::All,
         }
     }
 

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum SocketLb {
+    /// Those of the node's own processes, and of its pods'.
+    All,
     /// Those of the node's own processes: of its network namespace.
     #[default]
     Host,

@@ -3,11 +3,14 @@
 
 mod destroy;
 mod diag;
+mod look;
+mod pods;
 
 use std::{
     collections::BTreeSet,
     fs::{self, File},
     io,
+    net::IpAddr,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Instant,
@@ -26,7 +29,9 @@ use rustix::fs::statfs;
 use thiserror::Error;
 use tracing::{debug, info};
 
-use destroy::Destroyer;
+pub(super) use pods::Ends;
+
+use self::{destroy::Destroyer, pods::Pods};
 pub(super) use destroy::Report as Destroyed;
 
 use super::{
@@ -98,14 +103,22 @@ pub(super) struct Sockets {
     netns: Result<Cookie, SocketError>,
     attached: bool,
     problem: Option<String>,
+    pods: Option<Pods>,
     destroyer: Destroyer,
     undestroyed: Option<String>,
 }
 
 impl Sockets {
     /// Attached to nothing yet.
-    pub(super) fn new(pins: Pins, options: &SocketOptions) -> Self {
+    ///
+    /// With `masquerade_all` a pod's packets to services are to look like this node's, which takes
+    /// tc.
+    pub(super) fn new(pins: Pins, options: &SocketOptions, masquerade_all: bool) -> Self {
         Self {
+            pods: match options.socket_lb {
+                SocketLb::All if !masquerade_all => Some(Pods::new(pins.clone())),
+                SocketLb::All | SocketLb::Host | SocketLb::Off => None,
+            },
             destroyer: Destroyer::new(pins.clone()),
             undestroyed: None,
             pins,
@@ -117,11 +130,30 @@ impl Sockets {
         }
     }
 
-    /// The network namespace whose sockets are led; none if none are to be.
+    /// The network namespace of the node, if sockets are to be led.
     pub(super) fn netns(&self) -> Cookie {
         match self.wanted {
-            SocketLb::Host => *self.netns.as_ref().unwrap_or(&Cookie::NONE),
+            SocketLb::All | SocketLb::Host => *self.netns.as_ref().unwrap_or(&Cookie::NONE),
             SocketLb::Off => Cookie::NONE,
+        }
+    }
+
+    /// Whether those of pods are.
+    pub(super) const fn leads_pods(&self) -> bool {
+        self.pods.is_some()
+    }
+
+    /// These are the pods' interfaces.
+    pub(super) fn follow_pods(&mut self, ends: Ends, now: Instant) {
+        if let Some(pods) = &mut self.pods {
+            pods.follow(ends, now);
+        }
+    }
+
+    /// The pods of these addresses ask to be left to tc.
+    pub(super) fn leave_pods(&mut self, asked: BTreeSet<IpAddr>) {
+        if let Some(pods) = &mut self.pods {
+            pods.leave(asked);
         }
     }
 
@@ -129,12 +161,12 @@ impl Sockets {
     /// again.
     pub(super) fn reconcile(&mut self, programs: &mut Programs) {
         let done = match self.wanted {
-            SocketLb::Host if self.attached => Ok(()),
-            SocketLb::Host => self.attach(programs),
+            SocketLb::All | SocketLb::Host if self.attached => Ok(()),
+            SocketLb::All | SocketLb::Host => self.attach(programs),
             SocketLb::Off => self.detach(),
         };
         self.problem = done.err().map(|error| match self.wanted {
-            SocketLb::Host => format!(
+            SocketLb::All | SocketLb::Host => format!(
                 "sockets: the node's own processes are not led to services: {error}; pods and \
                  clients outside are"
             ),
@@ -149,26 +181,37 @@ impl Sockets {
 
     /// What is wrong, one line each.
     pub(super) fn problems(&self) -> BTreeSet<String> {
-        let problems = [&self.problem, &self.undestroyed];
-        problems.into_iter().flatten().cloned().collect()
+        let pods = self.pods.as_ref().and_then(Pods::problem);
+        let own = self.problem.iter().chain(&self.undestroyed);
+        let masqueraded = (self.wanted == SocketLb::All && !self.leads_pods()).then(|| {
+            "sockets: pods are left to tc in spite of --socket-lb all, for with masqueradeAll \
+             backends are to see this node in their place"
+                .to_owned()
+        });
+        own.chain(pods).cloned().chain(masqueraded).collect()
     }
 
     /// These backends are gone: sockets that were led to them are to be destroyed.
     pub(super) fn departed(&mut self, departures: Departures, now: Instant) {
         match self.wanted {
-            SocketLb::Host => self.destroyer.departed(departures, now),
+            SocketLb::All | SocketLb::Host => self.destroyer.departed(departures, now),
             SocketLb::Off => {}
         }
     }
 
     /// When [`Self::poll`] has something to do.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        self.destroyer.due(now)
+        let pods = self.pods.as_ref().map(|pods| pods.due(now));
+        self.destroyer.due(now).into_iter().chain(pods).min()
     }
 
     /// Does what is due. Returns the sockets that were destroyed, once.
     pub(super) fn poll(&mut self, now: Instant) -> Option<Destroyed> {
-        let destroyed = self.destroyer.poll(now)?;
+        if let Some(pods) = &mut self.pods {
+            pods.poll(now);
+        }
+        let pods = self.pods.as_ref().map(Pods::numbers);
+        let destroyed = self.destroyer.poll(pods.as_ref(), now)?;
         self.undestroyed = destroyed.as_ref().err().map(|error| {
             format!(
                 "sockets: those that were led to deleted backends stay: {error}; their processes                  have to notice by themselves"
@@ -179,13 +222,17 @@ impl Sockets {
 
     /// What is attached, for the status.
     pub(super) fn account(&self) -> Account {
+        let (pods_led, pods_left) = self.pods.as_ref().map_or((0, 0), Pods::counts);
         Account {
             mode: match (self.wanted, self.attached) {
                 (SocketLb::Off, _) => SocketMode::Off,
-                (SocketLb::Host, true) => SocketMode::Host,
-                (SocketLb::Host, false) => SocketMode::None,
+                (SocketLb::All, true) if self.leads_pods() => SocketMode::All,
+                (SocketLb::All | SocketLb::Host, true) => SocketMode::Host,
+                (SocketLb::All | SocketLb::Host, false) => SocketMode::None,
             },
             cgroup: self.cgroup.clone(),
+            pods_led,
+            pods_left,
         }
     }
 

@@ -165,7 +165,7 @@ impl Table {
             .retain(|(interface, _), _| *interface != index);
         let peers = self.links.values().filter(|link| {
             let of_gone = link.peer == Some(index) || gone.peer == Some(link.index);
-            link.veth && !link.peer_elsewhere && of_gone
+            link.veth && link.peer_netns.is_none() && of_gone
         });
         Effects {
             hops: true,

@@ -12,7 +12,7 @@ use lb_common::{
     flow::{self, FlowKey, Half, Route},
     maps,
     service::{self, FrontendKey, ServiceName, frontend},
-    socket::{SocketKey, SocketPeer},
+    socket::{Cookie, PodAddresses, SocketKey, SocketPeer},
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -26,7 +26,7 @@ use super::{
     interfaces::Interfaces,
     pinned::{MapFamily, PinnedMaps, Use},
     snapshot::{
-        Backend, Config, Family, Flow, Frontend, HostPort, Link, NextHop, PortRange, Reason,
+        Backend, Config, Family, Flow, Frontend, HostPort, Link, Netns, NextHop, PortRange, Reason,
         Service, Slot, Socket,
     },
 };
@@ -334,6 +334,20 @@ impl<'a> Collector<'a> {
             || self.family_sockets::<V4>(),
             || self.family_sockets::<V6>(),
         )
+    }
+
+    pub(super) fn netns(&self) -> Result<Vec<Netns>, Error> {
+        let rows = self.maps.rows::<Cookie, PodAddresses>(maps::NETNS)?;
+        let rows = rows.iter().map(|(netns, pod)| Netns {
+            cookie: netns.number(),
+            addresses: [pod.v4.to_ip(), pod.v6.to_ip()]
+                .into_iter()
+                .filter(|ip| !ip.is_unspecified())
+                .collect(),
+        });
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_unstable_by_key(|row| row.cookie);
+        Ok(rows)
     }
 
     fn family_sockets<A: MapFamily>(&self) -> Result<Vec<Socket>, Error>

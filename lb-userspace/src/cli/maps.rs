@@ -22,6 +22,7 @@ Maps:
   services    names and counters of the service ids
   flows       translated connections, a row for either direction
   sockets     sockets that were led straight to a backend
+  netns       network namespaces of the pods whose sockets are led
   reasons     packets passed, dropped or rejected, by reason
   status      the agent's own account
 
@@ -115,6 +116,7 @@ fn read(maps: &PinnedMaps, selection: Option<Selection>) -> Result<Snapshot, Err
             Table::Services => Section::Services(collector.services(family)?),
             Table::Flows => Section::Flows(collector.flows(family)?),
             Table::Sockets => Section::Sockets(collector.sockets(family)?),
+            Table::Netns => Section::Netns(collector.netns()?),
             Table::Reasons => Section::Reasons(collector.reasons()?),
             Table::Status => Section::Status(maps.status()?),
         })

@@ -40,13 +40,14 @@ pub(super) enum Table {
     Services,
     Flows,
     Sockets,
+    Netns,
     Reasons,
     Status,
 }
 
 impl Table {
     /// Every table, in the order they are shown.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Config,
         Self::Links,
         Self::Frontends,
@@ -55,6 +56,7 @@ impl Table {
         Self::Services,
         Self::Flows,
         Self::Sockets,
+        Self::Netns,
         Self::Reasons,
         Self::Status,
     ];
@@ -70,6 +72,7 @@ impl Table {
             Self::Services => "services",
             Self::Flows => "flows",
             Self::Sockets => "sockets",
+            Self::Netns => "netns",
             Self::Reasons => "reasons",
             Self::Status => "status",
         }
@@ -88,6 +91,7 @@ pub(super) enum Section {
     Services(Vec<Service>),
     Flows(Vec<Flow>),
     Sockets(Vec<Socket>),
+    Netns(Vec<Netns>),
     Reasons(Vec<Reason>),
     Status(Option<Status>),
 }
@@ -104,10 +108,21 @@ impl Section {
             Self::Services(_) => Table::Services,
             Self::Flows(_) => Table::Flows,
             Self::Sockets(_) => Table::Sockets,
+            Self::Netns(_) => Table::Netns,
             Self::Reasons(_) => Table::Reasons,
             Self::Status(_) => Table::Status,
         }
     }
+}
+
+/// The network namespace of a pod whose sockets are led.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Netns {
+    /// The number by which the kernel names it to programs.
+    pub(super) cookie: u64,
+    /// The addresses that the pod is known by.
+    pub(super) addresses: Vec<IpAddr>,
 }
 
 /// An address family.

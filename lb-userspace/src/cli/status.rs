@@ -255,15 +255,24 @@ fn account(agent: &Status) -> Vec<String> {
 
 /// Whose sockets are led to services, and by which cgroup.
 fn sockets(sockets: &Sockets) -> String {
-    let Sockets { mode, cgroup } = sockets;
+    let Sockets {
+        mode,
+        cgroup,
+        pods_led,
+        pods_left,
+    } = sockets;
     let whose = match mode {
-        SocketMode::Host => "of the node's processes are led to services",
-        SocketMode::Off => "left alone",
-        SocketMode::None => "left alone, see problems",
+        SocketMode::All => format!(
+            "of the node's processes and of {pods_led} pods are led to services, {pods_left} pods are \
+             left to tc"
+        ),
+        SocketMode::Host => "of the node's processes are led to services".to_owned(),
+        SocketMode::Off => "left alone".to_owned(),
+        SocketMode::None => "left alone, see problems".to_owned(),
     };
     match cgroup {
         Some(cgroup) => format!("{whose} (cgroup {})", cgroup.display()),
-        None => whose.to_owned(),
+        None => whose,
     }
 }
 

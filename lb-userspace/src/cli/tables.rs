@@ -3,8 +3,8 @@
 use super::{
     output::{Detail, list, table, text},
     snapshot::{
-        Backend, Choice, Config, FamilyConfig, Flow, Frontend, Link, NextHop, Reason, Section,
-        Service, Slot, Snapshot, Socket, WithoutBackends,
+        Backend, Choice, Config, FamilyConfig, Flow, Frontend, Link, Netns, NextHop, Reason,
+        Section, Service, Slot, Snapshot, Socket, WithoutBackends,
     },
     status,
 };
@@ -33,6 +33,7 @@ fn title(section: &Section) -> String {
         Section::Services(rows) => rows.len(),
         Section::Flows(rows) => rows.len(),
         Section::Sockets(rows) => rows.len(),
+        Section::Netns(rows) => rows.len(),
         Section::Reasons(rows) => rows.len(),
     };
     format!("{name} ({rows})")
@@ -48,6 +49,7 @@ fn lines(section: &Section, detail: Detail) -> Vec<String> {
         Section::Services(rows) => services(rows),
         Section::Flows(rows) => flows(rows, detail),
         Section::Sockets(rows) => sockets(rows, detail),
+        Section::Netns(rows) => netns(rows),
         Section::Reasons(rows) => reasons(rows),
         Section::Status(Some(status)) => status::agent_lines(status),
         Section::Status(None) => vec!["none".to_owned()],
@@ -288,6 +290,16 @@ fn sockets(rows: &[Socket], detail: Detail) -> Vec<String> {
             ];
             cells.truncate(columns.len());
             cells
+        }),
+    )
+}
+
+fn netns(rows: &[Netns]) -> Vec<String> {
+    table(
+        &["NETNS", "ADDRESSES"],
+        rows.iter().map(|row| {
+            let addresses: Vec<_> = row.addresses.iter().map(ToString::to_string).collect();
+            vec![row.cookie.to_string(), addresses.join(", ")]
         }),
     )
 }

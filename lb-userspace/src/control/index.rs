@@ -57,6 +57,8 @@ impl Index {
                 touched.service_networks |= networks != self.service_networks;
                 self.service_networks = networks;
             }
+            // The sockets' business, not a service's.
+            Change::Pod(..) => {}
         }
     }
 

@@ -28,7 +28,7 @@ pub use faulty::{Fault, Faulty};
 pub use flows::{FlowRows, FlowTable, Slice};
 pub use kernel::{Kernel, KernelError};
 pub use memory::Memory;
-pub use sockets::led_sockets;
+pub use sockets::{LedSocket, led_sockets, netns_map};
 
 /// An address family: ties a type parameter to the maps of that family.
 pub trait Family: Addr {

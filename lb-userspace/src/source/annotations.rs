@@ -12,6 +12,9 @@ pub(super) const ALGORITHM: &str = "fairlead.dev/algorithm";
 /// Of an EndpointSlice: the weights of its endpoints.
 pub(super) const WEIGHTS: &str = "fairlead.dev/weights";
 
+/// Of a Pod: whether its sockets are led.
+pub(super) const SOCKET_LB: &str = "fairlead.dev/socket-lb";
+
 /// The path of an annotation.
 pub(super) fn field(annotation: &str) -> String {
     format!("metadata.annotations[{annotation}]")
@@ -24,6 +27,14 @@ pub(super) fn algorithm(text: &str) -> Result<Algorithm, String> {
         let names: Vec<_> = all.map(|algorithm| algorithm.name()).collect();
         format!("{text:?} is not one of {}", names.join(", "))
     })
+}
+
+/// The value of [`SOCKET_LB`], of which there is one: the Pod is left to tc.
+pub(super) fn socket_lb(text: &str) -> Result<(), String> {
+    match text.trim() {
+        "off" => Ok(()),
+        other => Err(format!("{other:?} is not \"off\"")),
+    }
 }
 
 /// The value of [`WEIGHTS`]: parts separated by commas, each `ADDRESS=WEIGHT`, or a weight alone for

@@ -3,7 +3,7 @@
 //! `objects` has the fields that are read, `convert` makes the model of them, `ledger` knows what
 //! has been told and what a relist takes away, `assembly` puts the changes of all kinds into
 //! [`Batch`]es, `backoff` says when to try again. These are pure. Around them, `link` holds the
-//! connection, `follow` watches one kind, and `watch` ties four of these together; `events` tells
+//! connection, `follow` watches one kind, and `watch` ties these together; `events` tells
 //! the cluster about the agent; `requests` counts what is asked.
 //!
 //! [`Batch`]: crate::model::Batch
@@ -54,6 +54,8 @@ pub struct Options {
     pub node_name: String,
     /// Feature gate `AllowServiceExternalIPs`: whether `spec.externalIPs` are served.
     pub external_ips: bool,
+    /// Whether the Pods of our node are to be told of.
+    pub pods: bool,
     /// Where requests are counted.
     pub requests: Requests,
 }

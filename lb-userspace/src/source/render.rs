@@ -15,6 +15,14 @@ pub(super) fn batch(batch: &Batch) -> String {
             Change::Slice(_, Some(slice)) => text += &self::slice(slice),
             Change::Slice(name, None) => line(&mut text, format_args!("Slice {name}: gone")),
             Change::Node(Some(node)) => line(&mut text, self::node(node)),
+            Change::Pod(name, Some(pod)) => {
+                let addresses = list(&pod.addresses);
+                line(
+                    &mut text,
+                    format_args!("Pod {name}: {addresses} left to tc"),
+                );
+            }
+            Change::Pod(name, None) => line(&mut text, format_args!("Pod {name}: gone")),
             Change::Node(None) => line(&mut text, "Node: gone"),
             Change::ServiceNetworks(networks) => {
                 let networks: Vec<_> = networks.iter().collect();

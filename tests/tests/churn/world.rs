@@ -142,7 +142,7 @@ impl World {
             Change::Slice(name, None) => drop(self.objects.slices.remove(&name)),
             Change::Node(node) => self.here.node = node,
             // The programs' business, not a service's.
-            Change::ServiceNetworks(_) => {}
+            Change::ServiceNetworks(_) | Change::Pod(..) => {}
         }
     }
 

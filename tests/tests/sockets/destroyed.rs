@@ -31,30 +31,30 @@ pub(crate) fn checks() -> Vec<Check<World>> {
     for socket in Socket::ALL {
         let name = |what: &str| format!("sockets::destroyed::{socket:?}::{what}").to_lowercase();
         checks.push(Check::new(name("udp"), move |world: &mut World| {
-            udp(world, socket)
+            udp(world, "node-a", socket)
         }));
         checks.push(Check::new(name("tcp"), move |world: &mut World| {
-            tcp(world, socket)
+            tcp(world, "node-a", socket)
         }));
     }
     checks
 }
 
-/// Sockets of a process on node-a that talk to the pod: one led by a service, one straight.
+/// Sockets of a process on node-a, or in a pod there, that talk to the pod: one led by a service, one straight.
 struct Sockets {
     led: Conversation,
     straight: Conversation,
 }
 
 impl Sockets {
-    fn open(world: &World, socket: Socket, protocol: Protocol) -> Result<Self> {
+    fn open(world: &World, from: &str, socket: Socket, protocol: Protocol) -> Result<Self> {
         let family = socket.family();
         let web = socket.address(WEB.of(family)?);
         let own = socket.address(OWN.of(family)?);
-        let mut straight = world.open("node-a", protocol, own)?;
+        let mut straight = world.open(from, protocol, own)?;
         straight.ask().context("the pod itself")?;
         Ok(Self {
-            led: conversation_with(world, "node-a", protocol, POD, web)?,
+            led: conversation_with(world, from, protocol, POD, web)?,
             straight,
         })
     }
@@ -86,10 +86,10 @@ fn counted(world: &World, protocol: &str) -> Result<f64> {
 }
 
 /// A connected UDP socket goes with its backend at once, whatever becomes of the pod.
-fn udp(world: &mut World, socket: Socket) -> Result<()> {
+pub(crate) fn udp(world: &mut World, from: &str, socket: Socket) -> Result<()> {
     let manifest = world.cluster.source.read("pod-3.yaml")?;
     let before = counted(world, "UDP")?;
-    let mut sockets = Sockets::open(world, socket, Protocol::Udp)?;
+    let mut sockets = Sockets::open(world, from, socket, Protocol::Udp)?;
     world.cluster.source.remove("pod-3.yaml")?;
     sockets.one_is_destroyed()?;
     let web = socket.address(WEB.of(socket.family())?);
@@ -105,10 +105,10 @@ fn udp(world: &mut World, socket: Socket) -> Result<()> {
 
 /// A TCP connection goes with its pod: while that terminates, and also if it has only stopped to be
 /// a backend, it goes on.
-fn tcp(world: &mut World, socket: Socket) -> Result<()> {
+pub(crate) fn tcp(world: &mut World, from: &str, socket: Socket) -> Result<()> {
     let manifest = world.cluster.source.read("pod-3.yaml")?;
     let web = socket.address(WEB.of(socket.family())?);
-    let mut sockets = Sockets::open(world, socket, Protocol::Tcp)?;
+    let mut sockets = Sockets::open(world, from, socket, Protocol::Tcp)?;
     world.cluster.source.remove("pod-3.yaml")?;
     left(world, web)?;
     sockets.led.ask().context("the pod has left, and lives")?;

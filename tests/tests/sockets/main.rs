@@ -4,6 +4,7 @@
 mod change;
 mod destroyed;
 mod paths;
+mod pods;
 mod refusals;
 
 use std::{net::SocketAddr, path::Path, process::ExitCode};
@@ -29,13 +30,22 @@ struct World {
 
 impl World {
     fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// A cluster whose agents lead their pods' sockets too.
+    fn start_with_pods() -> Result<Self> {
+        Self::start_with(&["--socket-lb", "all"])
+    }
+
+    fn start_with(options: &[&str]) -> Result<Self> {
         let site = Site::new()?;
         let group = site.cgroup().context("no cgroup2 hierarchy is mounted")?;
         let mut cluster = Cluster::build(site, Links::Standard, &examples())?;
         cluster
             .source
             .add(&Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests"))?;
-        cluster.start_agents()?;
+        cluster.start_agents_with(options)?;
         let member = Member::enter(&group)?;
         Ok(Self {
             _member: member,
@@ -63,13 +73,15 @@ impl World {
 
     /// How many rows there are of led sockets on a node.
     fn led(&self, node: &str) -> Result<usize> {
-        let text = lbctl(
-            self.cluster.topology.node(node)?,
-            &["maps", "dump", "sockets", "-o", "json"],
-        )?;
+        self.rows(node, "sockets")
+    }
+
+    /// How many rows a table of a node's maps has.
+    fn rows(&self, node: &str, table: &str) -> Result<usize> {
+        let arguments = ["maps", "dump", table, "-o", "json"];
+        let text = lbctl(self.cluster.topology.node(node)?, &arguments)?;
         let shown: serde_json::Value = serde_json::from_str(&text)?;
-        let rows = shown["sockets"].as_array().context("no rows")?;
-        Ok(rows.len())
+        Ok(shown[table].as_array().context("no rows")?.len())
     }
 }
 
@@ -94,5 +106,7 @@ fn main() -> ExitCode {
     list.extend(change::checks());
     list.extend(destroyed::checks());
     checks.group(list, World::start, |world| world.cluster.logs());
+    let logs = |world: &World| world.cluster.logs();
+    checks.group(pods::checks(), World::start_with_pods, logs);
     checks.finish()
 }

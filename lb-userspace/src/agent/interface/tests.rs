@@ -25,12 +25,12 @@ fn role_in(selection: &Selection, interface: &Interface) -> Option<Role> {
     selection.role(interface, &found(selection))
 }
 
-fn veth(name: &str, peer_elsewhere: bool) -> Interface {
+fn veth(name: &str, leads_away: bool) -> Interface {
     Interface {
         name: name.into(),
         ethernet: true,
         veth: true,
-        peer_elsewhere,
+        peer_netns: leads_away.then_some(0),
         ..Interface::default()
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         programs::chain,
         snat,
     },
-    model,
+    model::{self, ObjectName},
 };
 
 impl Node {
@@ -54,6 +54,16 @@ impl Node {
         if found != self.found {
             self.attach(now);
         }
+    }
+
+    /// Follows what a Pod says of its sockets.
+    pub(super) fn set_pod(&mut self, name: &ObjectName, pod: Option<&model::Pod>) {
+        match pod {
+            Some(pod) => drop(self.left_pods.insert(name.clone(), pod.clone())),
+            None => drop(self.left_pods.remove(name)),
+        }
+        let addresses = self.left_pods.values().flat_map(|pod| &pod.addresses);
+        self.sockets.leave_pods(addresses.copied().collect());
     }
 
     /// K12.
@@ -122,6 +132,7 @@ impl Node {
             self.inside(),
             &Led {
                 netns: self.sockets.netns(),
+                pods: self.sockets.leads_pods(),
                 localhost_node_ports: self.options.sockets.localhost_nodeports,
             },
         );

@@ -60,8 +60,9 @@ pub(super) struct Own {
     #[arg(long, value_name = "PORTS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) service_node_port_range: Option<String>,
-    /// Whose sockets are led straight to services' backends: those of the node's own processes, or
-    /// nobody's. Pods' packets are translated either way [default: host].
+    /// Whose sockets are led straight to services' backends: those of the node's own processes and of
+    /// its pods', of the node's alone, or nobody's. Packets of pods that are not led are translated
+    /// [default: host].
     #[arg(long, value_name = "WHOSE", value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) socket_lb: Option<SocketLb>,

@@ -6,7 +6,7 @@
 //! network namespace after the other, in a thread.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     net::SocketAddr,
     sync::mpsc::{Receiver, TryRecvError, channel},
@@ -24,9 +24,9 @@ use tracing::{debug, info};
 
 use super::diag::{self, Connected, Diag, Protocol};
 use crate::{
-    agent::programs::chain,
+    agent::{netns, programs::chain},
     control::{Departed, Departures},
-    maps::{Family, KernelError, led_sockets},
+    maps::{Family, KernelError, LedSocket, led_sockets},
     model,
     pins::Pins,
 };
@@ -55,6 +55,9 @@ pub(in crate::agent) enum DestroyError {
     /// The kernel cannot be asked.
     #[error("cannot open a netlink socket: {0}")]
     Open(#[source] io::Error),
+    /// The network namespaces of pods cannot be entered.
+    #[error("cannot enter the network namespaces of pods: {0}")]
+    Enter(#[source] io::Error),
     /// It does not tell.
     #[error("cannot list sockets of {0}: {1} (the kernel needs CONFIG_INET_DIAG and its modules)")]
     List(Protocol, #[source] io::Error),
@@ -104,7 +107,12 @@ impl Destroyer {
     }
 
     /// Looks for sockets if it is time to. Returns what the last look came to, once.
-    pub(super) fn poll(&mut self, now: Instant) -> Option<Result<Report, DestroyError>> {
+    /// Sockets are looked for in the node's network namespace, and in those of pods of these numbers.
+    pub(super) fn poll(
+        &mut self,
+        pods: Option<&BTreeSet<i32>>,
+        now: Instant,
+    ) -> Option<Result<Report, DestroyError>> {
         let report = self.ended();
         if self.running.is_none() {
             let mut departures = Departures::default();
@@ -113,7 +121,7 @@ impl Destroyer {
                 departures.v6.extend(due.v6);
             }
             if !departures.is_empty() {
-                self.start(departures);
+                self.start(departures, pods.cloned().unwrap_or_default());
             }
         }
         report
@@ -129,12 +137,12 @@ impl Destroyer {
         Some(report)
     }
 
-    fn start(&mut self, departures: Departures) {
+    fn start(&mut self, departures: Departures, netns: BTreeSet<i32>) {
         let (sender, receiver) = channel();
         let pins = self.pins.clone();
         let look = move || {
             // Nobody listens only if the agent is about to end.
-            let _ = sender.send(look(&pins, &departures));
+            let _ = sender.send(look(&pins, &departures, &netns));
         };
         let name = "sockets".to_owned();
         // Without a thread nothing is ever sent, which `ended` takes for a failure.
@@ -162,7 +170,11 @@ struct Led {
 }
 
 /// Destroys the sockets that were led to departed backends.
-fn look(pins: &Pins, departures: &Departures) -> Result<Report, DestroyError> {
+fn look(
+    pins: &Pins,
+    departures: &Departures,
+    netns: &BTreeSet<i32>,
+) -> Result<Report, DestroyError> {
     let Departures { v4, v6 } = departures;
     let mut led = led_to(v4, &rows(pins, v4)?);
     led.extend(led_to(v6, &rows(pins, v6)?));
@@ -170,8 +182,19 @@ fn look(pins: &Pins, departures: &Departures) -> Result<Report, DestroyError> {
     if led.is_empty() {
         return Ok(report);
     }
-    let mut diag = Diag::open().map_err(DestroyError::Open)?;
-    destroy(&mut diag, &led, &mut report)?;
+    let pods = if netns.is_empty() {
+        BTreeMap::new()
+    } else {
+        netns::find(netns).map_err(DestroyError::Enter)?
+    };
+    destroy(&mut led, &mut report)?;
+    for netns in pods.values() {
+        if led.is_empty() {
+            break;
+        }
+        netns::enter(netns).map_err(DestroyError::Enter)?;
+        destroy(&mut led, &mut report)?;
+    }
     let Report { tcp, udp } = report;
     if tcp + udp > 0 {
         info!("sockets: destroyed {tcp} of TCP and {udp} of UDP that were led to deleted backends");
@@ -180,10 +203,7 @@ fn look(pins: &Pins, departures: &Departures) -> Result<Report, DestroyError> {
 }
 
 /// The rows that tell which sockets were led to backends, if one of those has departed.
-fn rows<A: Family>(
-    pins: &Pins,
-    departed: &[Departed<A>],
-) -> Result<Vec<(SocketKey<A>, SocketPeer<A>)>, KernelError>
+fn rows<A: Family>(pins: &Pins, departed: &[Departed<A>]) -> Result<Vec<LedSocket<A>>, KernelError>
 where
     SocketKey<A>: Pod,
     SocketPeer<A>: Pod,
@@ -195,10 +215,7 @@ where
 }
 
 /// The sockets that were led to departed backends.
-fn led_to<A: Family>(
-    departed: &[Departed<A>],
-    rows: &[(SocketKey<A>, SocketPeer<A>)],
-) -> HashSet<Led> {
+fn led_to<A: Family>(departed: &[Departed<A>], rows: &[LedSocket<A>]) -> HashSet<Led> {
     let mut by_backend: HashMap<_, Vec<_>> = HashMap::new();
     for backend in departed {
         let at = (backend.protocol.number(), backend.addr, backend.port);
@@ -231,7 +248,8 @@ fn led_to<A: Family>(
 
 /// Destroys those of the sockets that are in the network namespace of this thread, and are
 /// connected to where they were led.
-fn destroy(diag: &mut Diag, led: &HashSet<Led>, report: &mut Report) -> Result<(), DestroyError> {
+fn destroy(led: &mut HashSet<Led>, report: &mut Report) -> Result<(), DestroyError> {
+    let mut diag = Diag::open().map_err(DestroyError::Open)?;
     for (protocol, destroyed) in [
         (Protocol::Udp, &mut report.udp),
         (Protocol::Tcp, &mut report.tcp),
@@ -242,7 +260,7 @@ fn destroy(diag: &mut Diag, led: &HashSet<Led>, report: &mut Report) -> Result<(
         for family in diag::Family::BOTH {
             let mut found = Vec::new();
             let listed = diag.each(protocol, family, |socket| {
-                if led.contains(&of(&socket, protocol)) {
+                if led.remove(&of(&socket, protocol)) {
                     found.push(socket);
                 }
             });
@@ -294,13 +312,7 @@ mod tests {
     }
 
     /// A row of a socket that service 7 led to a backend of this generation.
-    fn row(
-        half: Half,
-        socket: u64,
-        proto: u8,
-        host: u8,
-        generation: u32,
-    ) -> (SocketKey<V4>, SocketPeer<V4>) {
+    fn row(half: Half, socket: u64, proto: u8, host: u8, generation: u32) -> LedSocket<V4> {
         let backend = (addr(host), Port::new(PORT));
         let peer = SocketPeer {
             service: 7,
@@ -349,10 +361,10 @@ mod tests {
         };
         destroyer.departed(departures, now);
         assert_eq!(destroyer.due(now), Some(now), "at once");
-        assert!(destroyer.poll(now).is_none());
+        assert!(destroyer.poll(None, now).is_none());
         assert_eq!(destroyer.due(now), Some(now + POLL), "it is running");
         let report = loop {
-            if let Some(report) = destroyer.poll(now) {
+            if let Some(report) = destroyer.poll(None, now) {
                 break report;
             }
         };

@@ -144,7 +144,7 @@ fn notes(
         ));
     }
     if place.hook == Hook::Host {
-        if status.sockets.mode != SocketMode::Host {
+        if !matches!(status.sockets.mode, SocketMode::All | SocketMode::Host) {
             notes.push(
                 "sockets of the node's processes are not led to services: see --socket-lb of \
                  lb-agent, and `lbctl status`"

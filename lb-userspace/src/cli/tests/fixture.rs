@@ -8,7 +8,8 @@ use super::super::{
     pinned::Use,
     snapshot::{
         Backend, BackendRef, Choice, Config, Family, FamilyConfig, Flow, Frontend, HostPort, Link,
-        NextHop, PortRange, Reason, Section, Service, Slot, Snapshot, Socket, WithoutBackends,
+        Netns, NextHop, PortRange, Reason, Section, Service, Slot, Snapshot, Socket,
+        WithoutBackends,
     },
     status::{self, MapUse, Report},
 };
@@ -28,6 +29,7 @@ pub(super) fn dump() -> Snapshot {
             Section::Services(services()),
             Section::Flows(flows()),
             Section::Sockets(sockets()),
+            Section::Netns(netns()),
             Section::Reasons(reasons()),
             Section::Status(Some(agent())),
         ],
@@ -244,6 +246,19 @@ pub(super) fn flows() -> Vec<Flow> {
     vec![request, reply]
 }
 
+pub(super) fn netns() -> Vec<Netns> {
+    vec![
+        Netns {
+            cookie: 4097,
+            addresses: vec![ip("10.1.1.1"), ip("fd00:1:1::1")],
+        },
+        Netns {
+            cookie: 4102,
+            addresses: vec![ip("10.1.1.2")],
+        },
+    ]
+}
+
 pub(super) fn sockets() -> Vec<Socket> {
     let request = Socket {
         cookie: 4711,
@@ -310,6 +325,7 @@ pub(super) fn agent() -> Status {
         sockets: Sockets {
             mode: SocketMode::Host,
             cgroup: Some("/sys/fs/cgroup".into()),
+            ..Sockets::default()
         },
         problems: vec![],
     }

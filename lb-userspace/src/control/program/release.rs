@@ -141,20 +141,17 @@ fn release_backends<A: Family, M: LbMaps>(
     } = port;
     backends.retain(|endpoint, entry| {
         let needed = needed.get(&entry.index);
-        let done = match needed {
+        let done = if let Some(lists) = needed {
             // No longer in any list but these.
-            Some(lists) => {
-                let flags = entry.flags & (!IN_LISTS | *lists);
-                put_backend(service, endpoint, entry, flags, writer)
+            let flags = entry.flags & (!IN_LISTS | *lists);
+            put_backend(service, endpoint, entry, flags, writer)
+        } else {
+            let departed = entry.departed(protocol, service, endpoint);
+            let killed = kill(service, endpoint, entry, realised, writer);
+            if killed.is_ok() {
+                depart(departed, former, &mut realised.departed);
             }
-            None => {
-                let departed = entry.departed(protocol, service, endpoint);
-                let killed = kill(service, endpoint, entry, realised, writer);
-                if killed.is_ok() {
-                    depart(departed, former, &mut realised.departed);
-                }
-                killed
-            }
+            killed
         };
         let keep = needed.is_some() || done.is_err();
         result = std::mem::replace(&mut result, Ok(())).and(done);

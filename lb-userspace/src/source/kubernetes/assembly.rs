@@ -36,10 +36,10 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-    /// Waits for every kind.
-    pub(super) fn new() -> Self {
+    /// Waits for these kinds.
+    pub(super) fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
         Self {
-            waiting: Kind::ALL.into(),
+            waiting: kinds.into_iter().collect(),
             batch: Batch::default(),
             remarks: BTreeMap::new(),
             troubles: BTreeMap::new(),

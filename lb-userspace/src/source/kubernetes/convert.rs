@@ -5,6 +5,7 @@
 //! and the rest of the object stays.
 
 mod node;
+mod pod;
 mod service;
 mod slice;
 
@@ -16,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     kind::Kind,
-    objects::{EndpointSlice, Metadata, Node, Service, ServiceCidr},
+    objects::{EndpointSlice, Metadata, Node, Pod, Service, ServiceCidr},
 };
 use crate::{
     model::{self, ObjectName},
@@ -57,6 +58,8 @@ pub(super) enum Value {
     Node(model::Node),
     /// What one `ServiceCIDR` holds.
     Networks(BTreeSet<IpNet>),
+    /// A Pod.
+    Pod(model::Pod),
 }
 
 /// An object as the API server sends it.
@@ -148,6 +151,18 @@ impl Object for ServiceCidr {
             .enumerate()
             .filter_map(|(index, text)| remarks.take(network(text), || at("spec.cidrs", index)));
         Some(Value::Networks(networks.collect()))
+    }
+}
+
+impl Object for Pod {
+    const KIND: Kind = Kind::Pod;
+
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    fn value(&self, _: &ObjectName, _: Rules, remarks: &mut Remarks) -> Option<Value> {
+        pod::pod(self, remarks).map(Value::Pod)
     }
 }
 

@@ -24,10 +24,13 @@ pub(super) enum Kind {
     Node,
     /// `ServiceCIDRs`
     ServiceCidr,
+    /// Pods of our own Node
+    Pod,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 4] = [
+    /// Those that are always watched.
+    pub(super) const ALWAYS: [Self; 4] = [
         Self::Service,
         Self::EndpointSlice,
         Self::Node,
@@ -40,6 +43,7 @@ impl Kind {
             Self::Service => "/api/v1/services",
             Self::EndpointSlice => "/apis/discovery.k8s.io/v1/endpointslices",
             Self::Node => "/api/v1/nodes",
+            Self::Pod => "/api/v1/pods",
             Self::ServiceCidr => "/apis/networking.k8s.io/v1/servicecidrs",
         }
     }
@@ -51,6 +55,7 @@ impl Kind {
             Self::EndpointSlice => "endpointslices",
             Self::Node => "nodes",
             Self::ServiceCidr => "servicecidrs",
+            Self::Pod => "pods",
         }
     }
 
@@ -59,7 +64,7 @@ impl Kind {
     pub(super) const fn is_vital(self) -> bool {
         match self {
             Self::Service | Self::EndpointSlice => true,
-            Self::Node | Self::ServiceCidr => false,
+            Self::Node | Self::ServiceCidr | Self::Pod => false,
         }
     }
 
@@ -69,6 +74,7 @@ impl Kind {
             Self::Service | Self::EndpointSlice => "what is in force stays",
             Self::Node => "the node's addresses and zone stay as they are known",
             Self::ServiceCidr => "addresses of no Service are dropped only as far as known",
+            Self::Pod => "pods are left to tc by their annotations only as far as known",
         }
     }
 
@@ -80,6 +86,7 @@ impl Kind {
             Self::EndpointSlice => (text(NOT_HEADLESS), None),
             Self::Node => (None, Some(format!("metadata.name={node_name}"))),
             Self::ServiceCidr => (None, None),
+            Self::Pod => (None, Some(format!("spec.nodeName={node_name}"))),
         }
     }
 
@@ -111,6 +118,7 @@ impl fmt::Display for Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
             Self::ServiceCidr => "ServiceCIDR",
+            Self::Pod => "Pod",
         })
     }
 }

@@ -187,6 +187,7 @@ impl Ledger {
             (_, Some(Value::Service(service))) => Change::Service(name, Some(*service)),
             (_, Some(Value::Slice(slice))) => Change::Slice(name, Some(slice)),
             (_, Some(Value::Node(node))) => Change::Node(Some(node)),
+            (_, Some(Value::Pod(pod))) => Change::Pod(name, Some(pod)),
             (_, Some(Value::Networks(networks))) => {
                 self.networks.insert(name, networks);
                 return;
@@ -194,6 +195,7 @@ impl Ledger {
             (Kind::Service, None) => Change::Service(name, None),
             (Kind::EndpointSlice, None) => Change::Slice(name, None),
             (Kind::Node, None) => Change::Node(None),
+            (Kind::Pod, None) => Change::Pod(name, None),
             (Kind::ServiceCidr, None) => {
                 self.networks.remove(&name);
                 return;

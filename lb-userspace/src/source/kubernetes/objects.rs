@@ -33,6 +33,8 @@ pub(super) struct Annotations {
     pub(super) algorithm: Option<String>,
     #[serde(rename = "fairlead.dev/weights")]
     pub(super) weights: Option<String>,
+    #[serde(rename = "fairlead.dev/socket-lb")]
+    pub(super) socket_lb: Option<String>,
 }
 
 /// A page of a list.
@@ -223,4 +225,24 @@ pub(super) struct ServiceCidr {
 #[serde(default)]
 pub(super) struct ServiceCidrSpec {
     pub(super) cidrs: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Pod {
+    pub(super) metadata: Metadata,
+    pub(super) status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PodStatus {
+    #[serde(rename = "podIPs")]
+    pub(super) pod_ips: Option<Vec<PodIp>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PodIp {
+    pub(super) ip: String,
 }

@@ -17,7 +17,7 @@ use super::{
     failure::{Failure, Trouble},
     kind::Kind,
     ledger::Ledger,
-    objects::{EndpointSlice, Node, Service, ServiceCidr},
+    objects::{EndpointSlice, Node, Pod, Service, ServiceCidr},
 };
 use crate::source::render;
 
@@ -90,10 +90,10 @@ impl Server {
     fn new() -> Self {
         let started: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let started = SystemTime::from(started);
-        let ledgers = Kind::ALL.map(|kind| (kind, Ledger::new(kind, started)));
+        let ledgers = Kind::ALWAYS.map(|kind| (kind, Ledger::new(kind, started)));
         Self {
             ledgers: ledgers.into(),
-            assembly: Assembly::new(),
+            assembly: Assembly::new(Kind::ALWAYS),
         }
     }
 
@@ -131,6 +131,7 @@ impl Server {
             "EndpointSlice" => read::<EndpointSlice>(object),
             "Node" => read::<Node>(object),
             "ServiceCIDR" => read::<ServiceCidr>(object),
+            "Pod" => read::<Pod>(object),
             other => panic!("{other}?"),
         };
         let ledger = self.ledgers.get_mut(&kind).unwrap();
@@ -169,8 +170,8 @@ fn empty_lists(assembly: &mut Assembly, kinds: &[Kind]) {
 
 #[test]
 fn nothing_is_told_before_everything_is_known() {
-    let mut assembly = Assembly::new();
-    for kind in Kind::ALL {
+    let mut assembly = Assembly::new(Kind::ALWAYS);
+    for kind in Kind::ALWAYS {
         assert!(!assembly.is_news(), "before {kind}");
         empty_lists(&mut assembly, &[kind]);
     }
@@ -181,7 +182,7 @@ fn nothing_is_told_before_everything_is_known() {
 
 #[test]
 fn what_is_not_vital_is_not_waited_for_in_vain() {
-    let mut assembly = Assembly::new();
+    let mut assembly = Assembly::new(Kind::ALWAYS);
     empty_lists(&mut assembly, &[Kind::Service, Kind::EndpointSlice]);
     assembly.take_in(Report::Hopeless(Kind::ServiceCidr));
     assert!(!assembly.is_news());
@@ -192,7 +193,7 @@ fn what_is_not_vital_is_not_waited_for_in_vain() {
 
 #[test]
 fn troubles_are_told_in_plain_words_and_end() {
-    let mut assembly = Assembly::new();
+    let mut assembly = Assembly::new(Kind::ALWAYS);
     let mut told = String::new();
     let mut tell = |title: &str, assembly: &mut Assembly| {
         let batch = assembly.take();
@@ -216,7 +217,7 @@ fn troubles_are_told_in_plain_words_and_end() {
         Some(trouble("T10:00:09Z", &forbidden)),
     ));
     tell("reached, but a kind is refused", &mut assembly);
-    empty_lists(&mut assembly, &Kind::ALL);
+    empty_lists(&mut assembly, &Kind::ALWAYS);
     assembly.take_in(Report::Trouble(Kind::ServiceCidr, None));
     tell("all is well", &mut assembly);
     insta::assert_snapshot!(told);

@@ -6,8 +6,9 @@ use super::{
     Options,
     assembly::{Assembly, Report},
     follow::follow,
+    kind::Kind,
     link::Link,
-    objects::{EndpointSlice, Node, Service, ServiceCidr},
+    objects::{EndpointSlice, Node, Pod, Service, ServiceCidr},
 };
 use crate::model::Batch;
 
@@ -17,13 +18,13 @@ const REPORTS: usize = 64;
 /// Sends what the API server holds, then what changes, until the receiver is dropped.
 ///
 /// The first batch that is not [`Batch::unseen`] is complete: it is sent when Services and
-/// `EndpointSlices` are all known, and the Node and `ServiceCIDRs` as well unless the server will not
-/// give them. A change is sent at once; what comes while the receiver is busy is sent as one.
+/// `EndpointSlices` are all known, and the others as well unless the server will not give them. A change is sent at once; what comes while the receiver is busy is sent as one.
 pub async fn watch(options: Options, out: mpsc::Sender<Batch>) {
     let (reports, mut incoming) = mpsc::channel(REPORTS);
     let mut followers = start(&options, &reports);
     drop(reports);
-    let mut assembly = Assembly::new();
+    let pods = options.pods.then_some(Kind::Pod);
+    let mut assembly = Assembly::new(Kind::ALWAYS.into_iter().chain(pods));
     loop {
         select! {
             () = out.closed() => return,
@@ -56,6 +57,13 @@ fn start(options: &Options, reports: &mpsc::Sender<Report>) -> JoinSet<()> {
         options.clone(),
         reports.clone(),
     ));
+    if options.pods {
+        all.spawn(follow::<Pod>(
+            link.clone(),
+            options.clone(),
+            reports.clone(),
+        ));
+    }
     all.spawn(follow::<ServiceCidr>(
         link,
         options.clone(),

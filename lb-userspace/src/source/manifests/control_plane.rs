@@ -43,6 +43,7 @@ pub struct Memory {
 struct Sent {
     node: Option<model::Node>,
     services: BTreeMap<ObjectName, model::Service>,
+    pods: BTreeMap<ObjectName, model::Pod>,
     /// By what they come from.
     slices: BTreeMap<Key, BTreeMap<ObjectName, EndpointSlice>>,
 }
@@ -102,11 +103,14 @@ impl ControlPlane {
             node,
         } = std::mem::take(&mut self.unsettled);
         let services = self.settle_services(services);
+        let mut changes = Vec::new();
+        for name in &pods {
+            self.send_pod(name, &mut changes);
+        }
         let mut selected = self.settle_pods(pods);
         selected.extend(services.iter().cloned());
         let direct = self.settle_direct(direct, &services);
 
-        let mut changes = Vec::new();
         if node {
             self.send_node(&mut changes);
         }
@@ -219,6 +223,23 @@ impl ControlPlane {
             self.sent.node.clone_from(&node);
             changes.push(Change::Node(node));
         }
+    }
+
+    /// Tells of a Pod of our node that asks to be left to tc.
+    fn send_pod(&mut self, name: &ObjectName, changes: &mut Vec<Change>) {
+        let pod = self.object(Kind::Pod, name).and_then(Object::into_pod);
+        let pod = pod.filter(|pod| pod.left_to_tc && pod.node.as_ref() == Some(&self.node_name));
+        let pod = pod.map(|pod| model::Pod {
+            addresses: pod.ips.clone(),
+        });
+        if pod.as_ref() == self.sent.pods.get(name) {
+            return;
+        }
+        match &pod {
+            Some(pod) => drop(self.sent.pods.insert(name.clone(), pod.clone())),
+            None => drop(self.sent.pods.remove(name)),
+        }
+        changes.push(Change::Pod(name.clone(), pod));
     }
 
     fn send_service(&mut self, name: ObjectName, changes: &mut Vec<Change>) {

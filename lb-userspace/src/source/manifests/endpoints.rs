@@ -22,14 +22,18 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 
-/// A Pod, as an endpoint to be.
-pub(super) fn pod(pod: core::Pod) -> Result<Pod, Invalid> {
+/// A Pod, as an endpoint to be, with a remark on what does not count.
+pub(super) fn pod(pod: core::Pod) -> Result<(Pod, Option<Invalid>), Invalid> {
     let name = metadata::namespaced(&pod.metadata)?;
     let spec = pod.spec.unwrap_or_default();
     let status = pod.status.unwrap_or_default();
     let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let ips = pod_ips(&status)?;
-    Ok(Pod {
+    let asked = metadata::annotation(&pod.metadata, annotations::SOCKET_LB);
+    let asked = asked.map(annotations::socket_lb).transpose();
+    let asked = asked.at(annotations::field(annotations::SOCKET_LB));
+    let read = Pod {
+        left_to_tc: matches!(asked, Ok(Some(()))),
         name,
         ports: named_ports(&spec)?,
         node: spec.node_name.filter(|node| !node.is_empty()),
@@ -41,7 +45,8 @@ pub(super) fn pod(pod: core::Pod) -> Result<Pod, Invalid> {
             .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         labels: pod.metadata.labels.unwrap_or_default(),
-    })
+    };
+    Ok((read, asked.err()))
 }
 
 /// `podIPs`, which `podIP` stands for when it is alone.

@@ -203,6 +203,8 @@ pub(super) struct Pod {
     pub(super) ips: Vec<IpAddr>,
     pub(super) ready: bool,
     pub(super) terminating: bool,
+    /// Whether it asks to be left to tc.
+    pub(super) left_to_tc: bool,
     pub(super) ports: Vec<NamedPort>,
 }
 

@@ -218,7 +218,7 @@ fn typed(kind: Kind, value: Value, ranges: &Ranges) -> Result<(Object, Option<In
         }
         Kind::Pod => {
             let pod = endpoints::pod(strict::<core::Pod>(value)?);
-            pod.map(|pod| (Object::Pod(Arc::new(pod)), None))
+            pod.map(|(pod, remark)| (Object::Pod(Arc::new(pod)), remark))
         }
         Kind::Node => {
             let node = endpoints::node(&strict::<core::Node>(value)?);

@@ -45,6 +45,7 @@ impl Told {
             },
             node_name: "source-node".to_owned(),
             external_ips: true,
+            pods: true,
             requests: Requests::default(),
         };
         Ok(Self {
@@ -95,6 +96,10 @@ impl Told {
                     (format!("Slice {name}"), state)
                 }
                 Change::Node(node) => ("Node".to_owned(), node.map(|node| format!("{node:?}"))),
+                Change::Pod(name, pod) => {
+                    let state = pod.map(|pod| format!("{:?}", pod.addresses));
+                    (format!("Pod {name}"), state)
+                }
                 Change::ServiceNetworks(networks) => {
                     ("Networks".to_owned(), Some(format!("{networks:?}")))
                 }

@@ -168,7 +168,7 @@ impl Registered {
             match change {
                 Change::Service(..) => services += 1,
                 Change::Slice(..) => slices += 1,
-                Change::Node(_) | Change::ServiceNetworks(_) => {}
+                Change::Node(_) | Change::ServiceNetworks(_) | Change::Pod(..) => {}
             }
         }
         add(&self.services, &self.services_pending, services);

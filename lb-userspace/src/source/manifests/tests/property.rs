@@ -29,6 +29,7 @@ impl Received {
                     assert_ne!(self.node, node);
                     self.node = node;
                 }
+                Change::Pod(name, _) => panic!("Pod {name} asks for nothing"),
                 Change::ServiceNetworks(networks) => panic!("networks {networks:?} from manifests"),
             }
         }

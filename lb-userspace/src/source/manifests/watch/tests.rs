@@ -49,7 +49,10 @@ impl Watched {
                 Change::Service(ObjectName { name, .. }, service) => {
                     Some((name, service.map(|service| service.ports[0].port)))
                 }
-                Change::Slice(..) | Change::Node(_) | Change::ServiceNetworks(_) => None,
+                Change::Slice(..)
+                | Change::Node(_)
+                | Change::ServiceNetworks(_)
+                | Change::Pod(..) => None,
             });
             let services: Vec<_> = services.collect();
             if !services.is_empty() {
