@@ -181,7 +181,7 @@ impl Sockets {
 
     /// What is wrong, one line each.
     pub(super) fn problems(&self) -> BTreeSet<String> {
-        let pods = self.pods.as_ref().and_then(Pods::problem);
+        let pods = self.pods.iter().flat_map(Pods::problems);
         let own = self.problem.iter().chain(&self.undestroyed);
         let masqueraded = (self.wanted == SocketLb::All && !self.leads_pods()).then(|| {
             "sockets: pods are left to tc in spite of --socket-lb all, for with masqueradeAll \

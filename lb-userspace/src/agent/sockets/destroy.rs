@@ -187,19 +187,21 @@ fn look(
     } else {
         netns::find(netns).map_err(DestroyError::Enter)?
     };
-    destroy(&mut led, &mut report)?;
+    let mut result = destroy(&mut led, &mut report);
     for netns in pods.values() {
         if led.is_empty() {
             break;
         }
-        netns::enter(netns).map_err(DestroyError::Enter)?;
-        destroy(&mut led, &mut report)?;
+        // What fails in one is no reason to leave the others out.
+        let entered = netns::enter(netns).map_err(DestroyError::Enter);
+        let done = entered.and_then(|()| destroy(&mut led, &mut report));
+        result = result.and(done);
     }
     let Report { tcp, udp } = report;
     if tcp + udp > 0 {
         info!("sockets: destroyed {tcp} of TCP and {udp} of UDP that were led to deleted backends");
     }
-    Ok(report)
+    result.map(|()| report)
 }
 
 /// The rows that tell which sockets were led to backends, if one of those has departed.

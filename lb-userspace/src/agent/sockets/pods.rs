@@ -97,9 +97,14 @@ pub(super) struct Pods {
     written: Option<HashMap<Cookie, PodAddresses>>,
     aside: BTreeMap<i32, Aside>,
     running: Option<Receiver<Looked>>,
+    /// Whether interfaces have come or gone since it was started.
+    outdated: bool,
     due: Instant,
     pause: Duration,
-    problem: Option<String>,
+    /// What is wrong with `NETNS`, or with all namespaces.
+    failure: Option<String>,
+    /// That some namespaces are not known.
+    unseen: Option<String>,
 }
 
 impl Pods {
@@ -113,9 +118,11 @@ impl Pods {
             written: None,
             aside: BTreeMap::new(),
             running: None,
+            outdated: false,
             due: Instant::now(),
             pause: FIRST_PAUSE,
-            problem: None,
+            failure: None,
+            unseen: None,
         }
     }
 
@@ -128,6 +135,7 @@ impl Pods {
         self.seen
             .retain(|number, _| ends.get(number) == self.ends.get(number));
         self.ends = ends;
+        self.outdated = true;
         (self.due, self.pause) = (now, FIRST_PAUSE);
         self.write();
     }
@@ -152,8 +160,8 @@ impl Pods {
     }
 
     /// What is wrong.
-    pub(super) const fn problem(&self) -> Option<&String> {
-        self.problem.as_ref()
+    pub(super) fn problems(&self) -> impl Iterator<Item = &String> {
+        self.failure.iter().chain(&self.unseen)
     }
 
     /// When [`Self::poll`] has something to do.
@@ -184,6 +192,7 @@ impl Pods {
     fn start(&mut self) {
         let (sender, receiver) = channel();
         let numbers = self.numbers();
+        self.outdated = false;
         let look = move || {
             // Nobody listens only if the agent is about to end.
             let _ = sender.send(look_at(&numbers));
@@ -211,26 +220,34 @@ impl Pods {
         }
         self.write();
         let missing = self.ends.len() - self.seen.len();
-        let complete = missing == 0 && !self.aside.values().any(|it| *it == Aside::NoAddress);
-        if complete {
+        let nameless = self.aside.values().any(|it| *it == Aside::NoAddress);
+        if self.outdated {
+            self.due = now;
+        } else if missing > 0 || nameless {
+            self.due = now + self.pause;
+            self.pause = (self.pause * 2).min(INTERVAL);
+        } else {
             self.pause = FIRST_PAUSE;
             self.due = now + INTERVAL;
-            return;
         }
-        self.due = now + self.pause;
-        self.pause = (self.pause * 2).min(INTERVAL);
-        // A pod that comes or goes is not worth a line.
-        if missing > 0 && self.pause == INTERVAL && self.problem.is_none() {
-            let why = failed.map_or_else(
-                || "neither /run/netns nor /proc shows them".to_owned(),
-                |error| format!("cannot look at them: {error}"),
-            );
-            self.problem = Some(format!(
-                "sockets: {missing} of {} pods are left to tc, for their network namespaces are \
-                 not known: {why}",
-                self.ends.len()
-            ));
+        if missing == 0 {
+            self.unseen = None;
+        } else if self.pause == INTERVAL {
+            // Before, it may be a pod that comes or goes, which is not worth a line.
+            self.unseen = Some(self.tell_of_unseen(missing, failed));
         }
+    }
+
+    fn tell_of_unseen(&self, missing: usize, failed: Option<io::Error>) -> String {
+        let why = failed.map_or_else(
+            || "neither /run/netns nor /proc shows them".to_owned(),
+            |error| format!("cannot look at them: {error}"),
+        );
+        let all = self.ends.len();
+        format!(
+            "sockets: {missing} of {all} pods are left to tc, for their network namespaces are not \
+             known: {why}"
+        )
     }
 
     /// Has `NETNS` tell of those pods that are led.
@@ -253,7 +270,7 @@ impl Pods {
         }
         self.aside = aside;
         match self.bring(&led) {
-            Ok(()) => self.problem = None,
+            Ok(()) => self.failure = None,
             Err(error) => self.fail(&error),
         }
     }
@@ -279,7 +296,7 @@ impl Pods {
 
     fn fail(&mut self, error: &PodError) {
         self.written = None;
-        self.problem = Some(format!(
+        self.failure = Some(format!(
             "sockets: which pods are led stays as it is: {error}; all are served by tc"
         ));
     }

@@ -154,6 +154,13 @@ fn notes(
             notes.push("sockets of the node's processes are led for TCP and UDP only".to_owned());
         }
     }
+    if place.hook == Hook::Pod && status.sockets.mode == SocketMode::All {
+        notes.push(
+            "sockets of pods that `lbctl maps dump netns` lists are led straight to a backend: of \
+             theirs no packet comes here"
+                .to_owned(),
+        );
+    }
     let lost: Vec<_> = candidates
         .iter()
         .filter_map(|candidate| candidate.way.as_ref())

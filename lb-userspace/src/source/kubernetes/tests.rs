@@ -51,6 +51,7 @@ cases! {
     networks
     node
     not_programmed
+    pods
     service
     slices
     triggers
@@ -90,10 +91,11 @@ impl Server {
     fn new() -> Self {
         let started: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let started = SystemTime::from(started);
-        let ledgers = Kind::ALWAYS.map(|kind| (kind, Ledger::new(kind, started)));
+        let kinds = Kind::ALWAYS.into_iter().chain([Kind::Pod]);
+        let ledgers = kinds.clone().map(|kind| (kind, Ledger::new(kind, started)));
         Self {
-            ledgers: ledgers.into(),
-            assembly: Assembly::new(Kind::ALWAYS),
+            ledgers: ledgers.collect(),
+            assembly: Assembly::new(kinds),
         }
     }
 

@@ -52,6 +52,7 @@ cases! {
     restart
     service_validation
     slices
+    socket_lb
 }
 
 pub(super) fn cluster() -> Cluster {

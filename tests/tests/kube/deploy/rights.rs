@@ -162,6 +162,7 @@ fn asking(world: &World, wanted: impl Fn() -> Result<()>) -> Result<()> {
         access: access.clone(),
         node_name: "node-a".to_owned(),
         external_ips: true,
+        pods: false,
         requests: Requests::default(),
     };
     let (sender, _batches) = mpsc::channel(1024);
