@@ -17,7 +17,7 @@ use lb_common::{
     maps::{self, STATUS_SIZE},
     proto,
     service::{Affinity, Backend, Frontend, FrontendKey, ServiceName, Slots, backend, frontend},
-    socket::{Cookie, SocketKey, SocketPeer},
+    socket::{Cookie, PodAddresses, SocketKey, SocketPeer},
 };
 use lb_userspace::{
     cli::{Cli, Paint},
@@ -134,6 +134,11 @@ impl Node {
                 "2001:db8::1",
             ],
         )?;
+        let pod = PodAddresses {
+            v4: Addr::from_ip("10.1.1.1".parse()?).context("no IPv4 address")?,
+            ..PodAddresses::default()
+        };
+        self.hash(maps::NETNS, &[(Cookie::new(4097), pod)])?;
         self.hash(maps::LINKS, &[(77, link::DIRECT | link::XDP_TARGET)])?;
         self.hash(
             maps::SERVICE_NAMES,
@@ -373,6 +378,7 @@ fn status() -> Result<Status> {
         sockets: Sockets {
             mode: SocketMode::Host,
             cgroup: Some("/sys/fs/cgroup".into()),
+            ..Sockets::default()
         },
         problems: vec!["web.yaml: document 1: spec.ports: must not be empty".to_owned()],
     })

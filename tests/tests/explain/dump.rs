@@ -15,7 +15,7 @@ use lb_common::{
     flow::{Flow, FlowKey},
     maps::{self, STATUS_SIZE},
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, ServiceName, SourceRange},
-    socket::{SocketKey, SocketPeer},
+    socket::{Cookie, PodAddresses, SocketKey, SocketPeer},
 };
 use lb_userspace::pins::Pins;
 
@@ -52,6 +52,7 @@ fn rows(pins: &Pins, name: &str) -> Result<Rows> {
         maps::FLOWS6 => hash::<FlowKey<V6>, Flow<V6>>(map),
         maps::SOCKETS4 => hash::<SocketKey<V4>, SocketPeer<V4>>(map),
         maps::SOCKETS6 => hash::<SocketKey<V6>, SocketPeer<V6>>(map),
+        maps::NETNS => hash::<Cookie, PodAddresses>(map),
         maps::SERVICE_COUNTERS => per_cpu::<ServiceCounters>(map),
         maps::REASONS => per_cpu::<u64>(map),
         maps::STATUS => array::<[u8; STATUS_SIZE as usize]>(map),

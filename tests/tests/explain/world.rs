@@ -313,6 +313,7 @@ impl World {
             sockets: Sockets {
                 mode: SocketMode::Host,
                 cgroup: None,
+                ..Sockets::default()
             },
             ..Status::default()
         };

@@ -10,7 +10,12 @@ use lb_userspace::{
     model::ObjectName,
     source::kubernetes::{Access, Event, Recorder, Requests},
 };
-use tests::{checks::Check, cluster::eventually, kube::ADDRESS};
+use serde_json::json;
+use tests::{
+    checks::Check,
+    cluster::eventually,
+    kube::{ADDRESS, objects::Pod},
+};
 
 use self::told::{PROXY, SOON, Told, delete, port, service, slice};
 use crate::World;
@@ -24,6 +29,7 @@ pub(crate) fn checks() -> Vec<Check<World>> {
         Check::new("source::a17_only_what_changed", only_what_changed),
         Check::new("source::e6_service_networks", service_networks),
         Check::new("source::c13_node", node),
+        Check::new("source::pods_that_ask_to_be_left_to_tc", pods),
         Check::new("source::k14_without_rights", without_rights),
         Check::new("source::k14_token_rotated", token_rotated),
         Check::new("source::k15_events", events),
@@ -157,6 +163,40 @@ fn service_networks(world: &mut World) -> Result<()> {
         );
         Ok(())
     })
+}
+
+/// Of the Pods of our node those that are annotated, and no others.
+fn pods(world: &mut World) -> Result<()> {
+    let control = &world.control;
+    let pod = |name, node, address: [u8; 4]| Pod {
+        name,
+        node,
+        addresses: vec![address.into()],
+        ..Pod::default()
+    };
+    let asks = |pod: &Pod<'_>| {
+        let mut object = pod.object();
+        object["metadata"]["annotations"] = json!({ "fairlead.dev/socket-lb": "off" });
+        object
+    };
+    let (ours, plain, other) = (
+        pod("left", "source-node", [10, 1, 1, 7]),
+        pod("plain", "source-node", [10, 1, 1, 8]),
+        pod("elsewhere", "another-node", [10, 1, 2, 7]),
+    );
+    control.apply(&[asks(&ours), plain.object(), asks(&other)])?;
+    let admin = control.kubeconfig("pods", Some("system:masters"), ADDRESS)?;
+    let mut told = Told::start_with(control, admin, true)?;
+    told.until_has("Pod default/left", "10.1.1.7")?;
+    let keys = told.objects.keys();
+    let keys: Vec<_> = keys.filter(|key| key.starts_with("Pod ")).collect();
+    ensure!(keys == ["Pod default/left"], "told of {keys:?}");
+    control.apply(&[asks(&plain)])?;
+    told.until_has("Pod default/plain", "10.1.1.8")?;
+    control.kubectl(&["annotate", "pod", "left", "fairlead.dev/socket-lb-"], "")?;
+    told.until_gone("Pod default/left")?;
+    control.delete(&[ours.object(), plain.object(), other.object()])?;
+    told.until_gone("Pod default/plain")
 }
 
 fn node(world: &mut World) -> Result<()> {

@@ -4,6 +4,7 @@ use std::{io::ErrorKind, time::Duration};
 
 use anyhow::{Result, ensure};
 use tests::{
+    agent::lbctl,
     checks::Check,
     cluster::{Target, eventually},
     echo::Protocol,
@@ -47,6 +48,7 @@ pub(crate) fn checks() -> Vec<Check<World>> {
             ));
         }
     }
+    checks.push(Check::new("sockets::pods::status", status));
     checks.push(Check::new("sockets::pods::each_on_its_node", each));
     checks.push(Check::new("sockets::pods::loopback_is_their_own", loopback));
     checks.push(Check::new("sockets::pods::annotated", annotated));
@@ -136,6 +138,15 @@ fn loopback(world: &mut World) -> Result<()> {
             talk::ask(netns, Protocol::Tcp, to)
         })?;
     }
+    Ok(())
+}
+
+/// `lbctl status` counts them.
+fn status(world: &mut World) -> Result<()> {
+    eventually_led(world, "pod-2", true)?;
+    let text = lbctl(world.cluster.topology.node("node-a")?, &["status"])?;
+    let line = "of the node's processes and of 2 pods are led to services, 0 pods are left to tc";
+    ensure!(text.contains(line), "{text}");
     Ok(())
 }
 

@@ -37,6 +37,15 @@ impl Drop for Told {
 
 impl Told {
     pub(super) fn start(control: &ControlPlane, kubeconfig: PathBuf) -> Result<Self> {
+        Self::start_with(control, kubeconfig, false)
+    }
+
+    /// The same, told of Pods too if it is said so.
+    pub(super) fn start_with(
+        control: &ControlPlane,
+        kubeconfig: PathBuf,
+        pods: bool,
+    ) -> Result<Self> {
         let (sender, batches) = mpsc::channel(16);
         let options = Options {
             access: Access {
@@ -45,7 +54,7 @@ impl Told {
             },
             node_name: "source-node".to_owned(),
             external_ips: true,
-            pods: true,
+            pods,
             requests: Requests::default(),
         };
         Ok(Self {
