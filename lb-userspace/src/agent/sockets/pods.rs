@@ -232,8 +232,8 @@ impl Pods {
         }
         if missing == 0 {
             self.unseen = None;
-        } else if self.pause == INTERVAL {
-            // Before, it may be a pod that comes or goes, which is not worth a line.
+        } else if self.pause == INTERVAL || failed.as_ref().is_some_and(is_forbidden) {
+            // Else it may be a pod that comes or goes, which is not worth a line.
             self.unseen = Some(self.tell_of_unseen(missing, failed));
         }
     }
@@ -241,7 +241,7 @@ impl Pods {
     fn tell_of_unseen(&self, missing: usize, failed: Option<io::Error>) -> String {
         let why = failed.map_or_else(
             || "neither /run/netns nor /proc shows them".to_owned(),
-            |error| format!("cannot look at them: {error}"),
+            |error| format!("cannot look at them, which takes CAP_SYS_ADMIN: {error}"),
         );
         let all = self.ends.len();
         format!(
@@ -300,6 +300,10 @@ impl Pods {
             "sockets: which pods are led stays as it is: {error}; all are served by tc"
         ));
     }
+}
+
+fn is_forbidden(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Enters the namespaces of these numbers, one after the other. The thread is not to be used after.

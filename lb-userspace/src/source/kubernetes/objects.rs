@@ -237,6 +237,7 @@ pub(super) struct Pod {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct PodStatus {
+    pub(super) phase: Option<String>,
     #[serde(rename = "podIPs")]
     pub(super) pod_ips: Option<Vec<PodIp>>,
 }
