@@ -129,7 +129,8 @@ pub(crate) fn tcp(world: &mut World, from: &str, socket: Socket) -> Result<()> {
 /// Waits until no new connection goes to the pod.
 fn left(world: &World, web: SocketAddr) -> Result<()> {
     eventually(SOON, || {
-        for _ in 0..20 {
+        // As in `conversation_with`: chance must not hide a backend that is still there.
+        for _ in 0..40 {
             let answer = world.ask("node-a", Protocol::Tcp, web)?;
             ensure!(answer.server != POD, "new connections go to {POD}");
         }

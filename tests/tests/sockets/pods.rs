@@ -39,13 +39,13 @@ pub(crate) fn checks() -> Vec<Check<World>> {
             checks.push(Check::new(name("hairpin"), move |world: &mut World| {
                 hairpin(world, socket, protocol)
             }));
-            checks.push(Check::new(
-                name("destroyed"),
-                move |world: &mut World| match protocol {
+            checks.push(Check::new(name("destroyed"), move |world: &mut World| {
+                eventually_led(world, "pod-2", true)?;
+                match protocol {
                     Protocol::Udp => destroyed::udp(world, "pod-2", socket),
                     Protocol::Tcp | Protocol::Sctp => destroyed::tcp(world, "pod-2", socket),
-                },
-            ));
+                }
+            }));
         }
     }
     checks.push(Check::new("sockets::pods::status", status));
