@@ -32,6 +32,11 @@ impl Random {
         of.iter().filter(|_| self.one_in(3)).cloned().collect()
     }
 
+    /// So many bytes.
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.next() as u8).collect()
+    }
+
     /// Another source, whose numbers have nothing to do with those of this one.
     #[must_use]
     pub fn fork(&mut self) -> Self {

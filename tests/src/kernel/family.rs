@@ -11,10 +11,12 @@ use aya::{
     },
 };
 use lb_common::{
-    Addr, Port, Tick,
+    Addr, Port, Tick, V4, V6,
     flow::{FirstFragment, Flow, FlowKey, FragmentKey, Half, end},
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, SourceRange},
 };
+
+use super::Kernel;
 
 /// An address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,15 +47,67 @@ pub trait Rows {
     /// Has the clients of all flows be told that their backend is gone, as the agent does when a pod is
     /// deleted.
     fn abandon(&mut self) -> Result<()>;
+    /// Removes all flows, fragments and remembered clients.
+    fn forget(&mut self) -> Result<()>;
+    /// Says in `ABSENT` which frontends there are, as an agent does.
+    fn mark_absent(&mut self) -> Result<()>;
     /// Removes all frontends, source ranges, remembered clients, flows and fragments.
     fn clear(&mut self) -> Result<()>;
 }
+
+/// The rows of a family's tables as the programs have them.
+pub trait Typed: Addr {
+    /// The row of a flow.
+    fn row(kernel: &Kernel, key: &FlowKey<Self>) -> Result<Option<Flow<Self>>>;
+    /// All rows of flows.
+    fn rows(kernel: &Kernel) -> Result<Vec<(FlowKey<Self>, Flow<Self>)>>;
+    /// Writes the row of a flow.
+    fn put_row(kernel: &mut Kernel, key: &FlowKey<Self>, flow: &Flow<Self>) -> Result<()>;
+    /// Removes the row of a flow.
+    fn remove_row(kernel: &mut Kernel, key: &FlowKey<Self>) -> Result<()>;
+    /// All remembered clients.
+    fn remembered(kernel: &Kernel) -> Result<Vec<(ClientKey<Self>, Remembered)>>;
+}
+
+macro_rules! typed {
+    ($addr:ty, $maps:ident) => {
+        impl Typed for $addr {
+            fn row(kernel: &Kernel, key: &FlowKey<Self>) -> Result<Option<Flow<Self>>> {
+                match kernel.$maps.flows.get(key, 0) {
+                    Ok(flow) => Ok(Some(flow)),
+                    Err(MapError::KeyNotFound) => Ok(None),
+                    Err(error) => Err(error.into()),
+                }
+            }
+
+            fn rows(kernel: &Kernel) -> Result<Vec<(FlowKey<Self>, Flow<Self>)>> {
+                Ok(kernel.$maps.flows.iter().collect::<Result<_, _>>()?)
+            }
+
+            fn put_row(kernel: &mut Kernel, key: &FlowKey<Self>, flow: &Flow<Self>) -> Result<()> {
+                Ok(kernel.$maps.flows.insert(key, flow, 0)?)
+            }
+
+            fn remove_row(kernel: &mut Kernel, key: &FlowKey<Self>) -> Result<()> {
+                Ok(kernel.$maps.flows.remove(key)?)
+            }
+
+            fn remembered(kernel: &Kernel) -> Result<Vec<(ClientKey<Self>, Remembered)>> {
+                Ok(kernel.$maps.affinity.iter().collect::<Result<_, _>>()?)
+            }
+        }
+    };
+}
+
+typed!(V4, v4);
+typed!(V6, v6);
 
 pub(super) struct FamilyMaps<A: Addr>
 where
     Backend<A>: Pod,
 {
     pub(super) frontends: HashMap<MapData, FrontendKey<A>, Frontend>,
+    pub(super) absent: Array<MapData, u64>,
     pub(super) slots: Array<MapData, u32>,
     pub(super) backends: Array<MapData, Backend<A>>,
     pub(super) flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
@@ -136,10 +190,7 @@ where
         Ok(())
     }
 
-    fn clear(&mut self) -> Result<()> {
-        for key in keys(&self.frontends)? {
-            self.frontends.remove(&key)?;
-        }
+    fn forget(&mut self) -> Result<()> {
         for key in keys(&self.flows)? {
             self.flows.remove(&key)?;
         }
@@ -149,6 +200,26 @@ where
         for key in keys(&self.affinity)? {
             self.affinity.remove(&key)?;
         }
+        Ok(())
+    }
+
+    fn mark_absent(&mut self) -> Result<()> {
+        let mut words = vec![u64::MAX; self.absent.len() as usize];
+        for key in keys(&self.frontends)? {
+            let bit = key.absent_bit();
+            words[bit as usize / 64] &= !(1 << (bit % 64));
+        }
+        for (index, word) in (0..).zip(words) {
+            self.absent.set(index, &word, 0)?;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        for key in keys(&self.frontends)? {
+            self.frontends.remove(&key)?;
+        }
+        self.forget()?;
         let ranges: Vec<_> = self.source_ranges.keys().collect::<Result<_, _>>()?;
         for key in ranges {
             self.source_ranges.remove(&key)?;

@@ -15,13 +15,13 @@ use aya::{
 use lb_common::{
     V4, V6,
     config::Config,
-    counters::{Reason, ServiceCounters},
+    counters::{Allowance, Reason, ServiceCounters},
     dry_run,
     maps::{self, programs},
 };
 
 use family::FamilyMaps;
-pub use family::{Endpoint, Rows};
+pub use family::{Endpoint, Rows, Typed};
 
 use lb_userspace::{full_path, pins::Pins};
 
@@ -84,6 +84,7 @@ pub struct Kernel {
     links: HashMap<MapData, u32, u32>,
     services: PerCpuArray<MapData, ServiceCounters>,
     reasons: PerCpuArray<MapData, u64>,
+    allowance: PerCpuArray<MapData, Allowance>,
 }
 
 impl Kernel {
@@ -112,6 +113,7 @@ impl Kernel {
         Ok(Self {
             v4: FamilyMaps {
                 frontends: take(&mut object, maps::FRONTENDS4)?,
+                absent: take(&mut object, maps::ABSENT4)?,
                 slots: take(&mut object, maps::SLOTS4)?,
                 backends: take(&mut object, maps::BACKENDS4)?,
                 flows: take(&mut object, maps::FLOWS4)?,
@@ -121,6 +123,7 @@ impl Kernel {
             },
             v6: FamilyMaps {
                 frontends: take(&mut object, maps::FRONTENDS6)?,
+                absent: take(&mut object, maps::ABSENT6)?,
                 slots: take(&mut object, maps::SLOTS6)?,
                 backends: take(&mut object, maps::BACKENDS6)?,
                 flows: take(&mut object, maps::FLOWS6)?,
@@ -132,6 +135,7 @@ impl Kernel {
             links: take(&mut object, maps::LINKS)?,
             services: take(&mut object, maps::SERVICE_COUNTERS)?,
             reasons: take(&mut object, maps::REASONS)?,
+            allowance: take(&mut object, maps::ALLOWANCE)?,
             object,
         })
     }
@@ -236,12 +240,22 @@ impl Kernel {
         for family in Family::BOTH {
             self.family(family).clear()?;
         }
+        self.forget()
+    }
+
+    /// Begins anew with the same frontends: no flow, no remembered client, all counters zero, and as
+    /// many rejects allowed as can be.
+    pub fn forget(&mut self) -> Result<()> {
+        for family in Family::BOTH {
+            self.family(family).forget()?;
+        }
         for id in 0..SERVICES {
             self.services.set(id, zero()?, 0)?;
         }
         for reason in Reason::ALL {
             self.reasons.set(*reason as u32, zero()?, 0)?;
         }
+        self.allowance.set(0, zero()?, 0)?;
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use lb_common::{
 };
 use lb_ebpf::{Hook, Verdict, fast, process, reject, unfinished};
 
-use super::{
+use crate::{
     family::{Family, endpoint, words},
     flows::{HostFlows, Table},
     packet::HostPacket,
@@ -23,17 +23,21 @@ use super::{
 
 /// A node.
 #[derive(Clone)]
-pub(crate) struct Node {
-    pub(crate) flows: HostFlows,
-    pub(crate) tables: HostTables,
-    pub(crate) sockets: HostSockets,
+pub struct Node {
+    /// The flow tables.
+    pub flows: HostFlows,
+    /// All other tables.
+    pub tables: HostTables,
+    /// The tables of led sockets.
+    pub sockets: HostSockets,
     /// Whether the program is there that takes what the fast path leaves.
-    pub(crate) has_full_path: bool,
+    pub has_full_path: bool,
     services: u32,
 }
 
 impl Node {
-    pub(crate) fn new() -> Self {
+    /// A node without services.
+    pub fn new() -> Self {
         Self {
             flows: HostFlows::new(),
             tables: HostTables::new(),
@@ -44,7 +48,7 @@ impl Node {
     }
 
     /// Has the pipeline process a packet: by the fast path, or else by the full one.
-    pub(crate) fn process(&mut self, hook: Hook, packet: &mut HostPacket) -> Verdict {
+    pub fn process(&mut self, hook: Hook, packet: &mut HostPacket) -> Verdict {
         let short = fast(hook, packet, &mut self.flows, &self.tables);
         match short {
             Some(verdict) => verdict,
@@ -54,30 +58,30 @@ impl Node {
     }
 
     /// The same by the full path alone.
-    pub(crate) fn process_fully(&mut self, hook: Hook, packet: &mut HostPacket) -> Verdict {
+    pub fn process_fully(&mut self, hook: Hook, packet: &mut HostPacket) -> Verdict {
         process(hook, packet, &mut self.flows, &self.tables)
     }
 
     /// The same for what begins as the given bytes; yields what they became.
-    pub(crate) fn see(&mut self, hook: Hook, packet: impl Into<HostPacket>) -> (Verdict, Vec<u8>) {
+    pub fn see(&mut self, hook: Hook, packet: impl Into<HostPacket>) -> (Verdict, Vec<u8>) {
         let mut packet = packet.into();
         let verdict = self.process(hook, &mut packet);
         (verdict, packet.on_wire())
     }
 
     /// Has a rejected packet answered.
-    pub(crate) fn reject(&self, packet: &mut HostPacket) -> Verdict {
+    pub fn reject(&self, packet: &mut HostPacket) -> Verdict {
         reject(packet, &self.tables)
     }
 
     /// Adds an endpoint on this node.
-    pub(crate) fn local(&mut self, addr: SocketAddr) -> u32 {
+    pub fn local(&mut self, addr: SocketAddr) -> u32 {
         let lists = backend::IN_CLUSTER | backend::IN_LOCAL;
         self.backend(addr, backend::ALIVE | backend::LOCAL | lists)
     }
 
     /// Adds an endpoint on another node.
-    pub(crate) fn remote(&mut self, addr: SocketAddr) -> u32 {
+    pub fn remote(&mut self, addr: SocketAddr) -> u32 {
         self.backend(addr, backend::ALIVE | backend::IN_CLUSTER)
     }
 
@@ -102,7 +106,7 @@ impl Node {
     }
 
     /// Has an endpoint go: flows that remember it learn of it.
-    pub(crate) fn retire(&mut self, family: Family, index: u32) {
+    pub fn retire(&mut self, family: Family, index: u32) {
         match family {
             Family::V4 => retire(&mut self.tables.v4.backends[index as usize]),
             Family::V6 => retire(&mut self.tables.v6.backends[index as usize]),
@@ -110,14 +114,14 @@ impl Node {
     }
 
     /// Has every flow's client know that its backend is gone for good, as the agent does.
-    pub(crate) fn abandon_flows(&mut self) {
+    pub fn abandon_flows(&mut self) {
         abandon(&mut self.flows.v4);
         abandon(&mut self.flows.v6);
     }
 
     /// Adds or replaces a frontend with these backends for clients inside and outside; yields the
     /// service's id.
-    pub(crate) fn serve(
+    pub fn serve(
         &mut self,
         addr: SocketAddr,
         protocol: u8,
@@ -162,7 +166,7 @@ impl Node {
     }
 
     /// Takes a frontend away.
-    pub(crate) fn withdraw(&mut self, addr: SocketAddr, protocol: u8) {
+    pub fn withdraw(&mut self, addr: SocketAddr, protocol: u8) {
         let gone = match Family::of(addr.ip()) {
             Family::V4 => self.tables.v4.frontends.remove(&key(addr, protocol)),
             Family::V6 => self.tables.v6.frontends.remove(&key(addr, protocol)),
@@ -171,17 +175,17 @@ impl Node {
     }
 
     /// Sets a frontend's flags.
-    pub(crate) fn flag(&mut self, addr: SocketAddr, protocol: u8, flags: u32) {
+    pub fn flag(&mut self, addr: SocketAddr, protocol: u8, flags: u32) {
         self.frontend(addr, protocol).flags = flags;
     }
 
     /// Sets a frontend's affinity.
-    pub(crate) fn affine(&mut self, addr: SocketAddr, protocol: u8, affinity: Affinity) {
+    pub fn affine(&mut self, addr: SocketAddr, protocol: u8, affinity: Affinity) {
         self.frontend(addr, protocol).affinity = affinity;
     }
 
     /// A frontend that was added, to be changed.
-    pub(crate) fn frontend(&mut self, addr: SocketAddr, protocol: u8) -> &mut Frontend {
+    pub fn frontend(&mut self, addr: SocketAddr, protocol: u8) -> &mut Frontend {
         let frontend = match Family::of(addr.ip()) {
             Family::V4 => self.tables.v4.frontends.get_mut(&key(addr, protocol)),
             Family::V6 => self.tables.v6.frontends.get_mut(&key(addr, protocol)),
@@ -190,7 +194,7 @@ impl Node {
     }
 
     /// Sets the flags of a backend.
-    pub(crate) fn flag_backend(&mut self, family: Family, index: u32, flags: u16) {
+    pub fn flag_backend(&mut self, family: Family, index: u32, flags: u16) {
         match family {
             Family::V4 => self.tables.v4.backends[index as usize].flags = flags,
             Family::V6 => self.tables.v6.backends[index as usize].flags = flags,
@@ -198,7 +202,7 @@ impl Node {
     }
 
     /// Lets a network's clients in to a service.
-    pub(crate) fn let_in(&mut self, service: u32, net: IpAddr, mask: IpAddr) {
+    pub fn let_in(&mut self, service: u32, net: IpAddr, mask: IpAddr) {
         match Family::of(net) {
             Family::V4 => {
                 let range = (service, words(net), words(mask));
@@ -212,7 +216,7 @@ impl Node {
     }
 
     /// Says that a cluster IP is in use.
-    pub(crate) fn allocate(&mut self, ip: IpAddr) {
+    pub fn allocate(&mut self, ip: IpAddr) {
         let row = Frontend::default();
         match Family::of(ip) {
             Family::V4 => {
@@ -227,34 +231,34 @@ impl Node {
     }
 
     /// Tells the FIB a way other than the default one.
-    pub(crate) fn route(&mut self, to: IpAddr, way: Way) {
+    pub fn route(&mut self, to: IpAddr, way: Way) {
         self.tables.ways.insert(to, way);
     }
 
     /// Sets what is known of an interface.
-    pub(crate) fn link(&mut self, ifindex: u32, flags: u32) {
+    pub fn link(&mut self, ifindex: u32, flags: u32) {
         self.tables.links.insert(ifindex, flags);
     }
 
     /// Lets time pass.
-    pub(crate) fn wait(&self, time: Duration) {
+    pub fn wait(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap();
         self.tables.clock.update(|clock| clock + nanos);
     }
 
     /// Moves the routing epoch.
-    pub(crate) fn move_epoch(&mut self) {
+    pub fn move_epoch(&mut self) {
         self.tables.config.as_mut().unwrap().epoch += 1;
     }
 
     /// How often a reason was counted.
-    pub(crate) fn count(&self, reason: Reason) -> u64 {
+    pub fn count(&self, reason: Reason) -> u64 {
         let reasons = self.tables.reasons.borrow();
         reasons.get(&reason).copied().unwrap_or(0)
     }
 
     /// Packets counted, translated or with any reason.
-    pub(crate) fn counted(&self) -> u64 {
+    pub fn counted(&self) -> u64 {
         let reasons: u64 = self.tables.reasons.borrow().values().sum();
         let services = self.tables.services.borrow();
         reasons
@@ -265,20 +269,20 @@ impl Node {
     }
 
     /// Whether two nodes have the same flows and have counted the same.
-    pub(crate) fn agrees_with(&self, other: &Self) -> bool {
+    pub fn agrees_with(&self, other: &Self) -> bool {
         self.flows.same_rows(&other.flows)
             && self.tables.reasons == other.tables.reasons
             && self.tables.services == other.tables.services
     }
 
     /// A service's counters.
-    pub(crate) fn counters(&self, service: u32) -> ServiceCounters {
+    pub fn counters(&self, service: u32) -> ServiceCounters {
         let services = self.tables.services.borrow();
         services.get(&service).copied().unwrap_or_default()
     }
 
     /// How often the FIB was asked.
-    pub(crate) fn fib_lookups(&self) -> usize {
+    pub fn fib_lookups(&self) -> usize {
         self.tables.fib_asked.borrow().len()
     }
 }

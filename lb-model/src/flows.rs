@@ -10,26 +10,29 @@ use lb_ebpf::{Entry, Flows, InsertError};
 
 /// Both families' flow tables.
 #[derive(Clone)]
-pub(crate) struct HostFlows {
-    pub(crate) v4: Table<V4>,
-    pub(crate) v6: Table<V6>,
+pub struct HostFlows {
+    /// IPv4's.
+    pub v4: Table<V4>,
+    /// IPv6's.
+    pub v6: Table<V6>,
     /// Rows looked up, found or not.
-    pub(crate) lookups: u32,
+    pub lookups: u32,
     /// Rows written or removed.
-    pub(crate) writes: u32,
+    pub writes: u32,
     /// New rows that are not taken before there are any again.
-    pub(crate) busy: u32,
+    pub busy: u32,
     /// Whether the maps are broken.
-    pub(crate) unstageable: bool,
+    pub unstageable: bool,
 }
 
 /// One family's.
 #[derive(Clone)]
-pub(crate) struct Table<A> {
-    pub(crate) rows: HashMap<FlowKey<A>, Flow<A>>,
+pub struct Table<A> {
+    /// The rows that are there.
+    pub rows: HashMap<FlowKey<A>, Flow<A>>,
     staged: Staged<A>,
     /// Rows that fit. The kernel's table evicts instead; it can be busy all the same.
-    pub(crate) capacity: usize,
+    pub capacity: usize,
 }
 
 impl<A: Addr> Table<A> {
@@ -48,7 +51,8 @@ impl<A: Addr> Table<A> {
 }
 
 impl HostFlows {
-    pub(crate) fn new() -> Self {
+    /// Without rows.
+    pub fn new() -> Self {
         Self {
             v4: Table::new(),
             v6: Table::new(),
@@ -60,36 +64,47 @@ impl HostFlows {
     }
 
     /// How many rows there are.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.v4.rows.len() + self.v6.rows.len()
     }
 
     /// Whether two tables hold the same rows.
-    pub(crate) fn same_rows(&self, other: &Self) -> bool {
+    pub fn same_rows(&self, other: &Self) -> bool {
         self.v4.rows == other.v4.rows && self.v6.rows == other.v6.rows
     }
 
     /// Gives both families' tables this size.
-    pub(crate) fn limit(&mut self, capacity: usize) {
+    pub fn limit(&mut self, capacity: usize) {
         self.v4.capacity = capacity;
         self.v6.capacity = capacity;
     }
 }
 
 /// A family whose table can be picked.
-pub(crate) trait HasTable: Addr {
+pub trait HasTable: Addr {
+    /// The table.
     fn table(flows: &mut HostFlows) -> &mut Table<Self>;
+    /// The same, to be looked at.
+    fn rows_of(flows: &HostFlows) -> &Table<Self>;
 }
 
 impl HasTable for V4 {
     fn table(flows: &mut HostFlows) -> &mut Table<Self> {
         &mut flows.v4
     }
+
+    fn rows_of(flows: &HostFlows) -> &Table<Self> {
+        &flows.v4
+    }
 }
 
 impl HasTable for V6 {
     fn table(flows: &mut HostFlows) -> &mut Table<Self> {
         &mut flows.v6
+    }
+
+    fn rows_of(flows: &HostFlows) -> &Table<Self> {
+        &flows.v6
     }
 }
 

@@ -11,30 +11,38 @@ use lb_ebpf::crc32c;
 
 /// A TCP segment, UDP datagram or SCTP packet in an Ethernet frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Frame {
-    pub(crate) macs: [u8; 12],
+pub struct Frame {
+    /// Destination and source, as they begin the frame.
+    pub macs: [u8; 12],
     /// A VLAN tag's TCI field.
-    pub(crate) tag: Option<u16>,
-    pub(crate) src: SocketAddr,
-    pub(crate) dst: SocketAddr,
+    pub tag: Option<u16>,
+    /// Where it comes from.
+    pub src: SocketAddr,
+    /// Where it goes.
+    pub dst: SocketAddr,
     /// Or hop limit.
-    pub(crate) ttl: u8,
+    pub ttl: u8,
     /// Ignored by IPv6.
-    pub(crate) options: Ipv4Options,
+    pub options: Ipv4Options,
     /// Ignored by IPv4. Boxed, since it has room for all there may be.
-    pub(crate) extensions: Box<Ipv6Extensions>,
-    pub(crate) segment: Segment,
-    pub(crate) payload: Vec<u8>,
+    pub extensions: Box<Ipv6Extensions>,
+    /// What the IP packet carries.
+    pub segment: Segment,
+    /// What follows the transport header, or is in the SCTP chunk.
+    pub payload: Vec<u8>,
 }
 
+/// A transport header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Segment {
+pub enum Segment {
     /// Ports and checksum are filled in.
     Tcp(TcpHeader),
+    /// A UDP header.
     Udp {
         /// Else the field is zero.
         checksum: bool,
     },
+    /// An SCTP common header and the header of a chunk.
     Sctp {
         /// Type of its only chunk.
         chunk: u8,
@@ -42,28 +50,38 @@ pub(crate) enum Segment {
 }
 
 /// Types of SCTP chunks.
-pub(crate) mod chunk {
-    pub(crate) const DATA: u8 = 0;
-    pub(crate) const INIT: u8 = 1;
-    pub(crate) const ABORT: u8 = 6;
-    pub(crate) const SHUTDOWN: u8 = 7;
-    pub(crate) const SHUTDOWN_ACK: u8 = 8;
-    pub(crate) const SHUTDOWN_COMPLETE: u8 = 14;
+pub mod chunk {
+    /// Payload data.
+    pub const DATA: u8 = 0;
+    /// Asks for an association.
+    pub const INIT: u8 = 1;
+    /// Breaks an association off.
+    pub const ABORT: u8 = 6;
+    /// Nothing more is sent.
+    pub const SHUTDOWN: u8 = 7;
+    /// Nor by the other end.
+    pub const SHUTDOWN_ACK: u8 = 8;
+    /// That has been heard.
+    pub const SHUTDOWN_COMPLETE: u8 = 14;
 }
 
 /// TCP flags.
-pub(crate) mod flag {
-    pub(crate) const FIN: u8 = 0x01;
-    pub(crate) const SYN: u8 = 0x02;
-    pub(crate) const RST: u8 = 0x04;
-    pub(crate) const ACK: u8 = 0x10;
+pub mod flag {
+    /// The sender has no more to say.
+    pub const FIN: u8 = 0x01;
+    /// Asks for a connection.
+    pub const SYN: u8 = 0x02;
+    /// Ends it at once.
+    pub const RST: u8 = 0x04;
+    /// Acknowledges.
+    pub const ACK: u8 = 0x10;
 }
 
 /// MACs of a frame that has just arrived.
-pub(crate) const MACS: [u8; 12] = [0x02, 0, 0, 0, 0, 0x01, 0x02, 0, 0, 0, 0, 0x02];
+pub const MACS: [u8; 12] = [0x02, 0, 0, 0, 0, 0x01, 0x02, 0, 0, 0, 0, 0x02];
 
 /// The same, turned around.
-pub(crate) const MACS_BACK: [u8; 12] = [0x02, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0x01];
+pub const MACS_BACK: [u8; 12] = [0x02, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0x01];
 
 impl Frame {
     fn new(src: SocketAddr, dst: SocketAddr, segment: Segment) -> Self {
@@ -81,12 +99,12 @@ impl Frame {
     }
 
     /// A datagram.
-    pub(crate) fn udp(src: SocketAddr, dst: SocketAddr) -> Self {
+    pub fn udp(src: SocketAddr, dst: SocketAddr) -> Self {
         Self::new(src, dst, Segment::Udp { checksum: true })
     }
 
     /// A segment with these flags.
-    pub(crate) fn tcp(src: SocketAddr, dst: SocketAddr, flags: u8) -> Self {
+    pub fn tcp(src: SocketAddr, dst: SocketAddr, flags: u8) -> Self {
         let mut header = TcpHeader::new(0, 0, 0x1000_0000, 1024);
         header.fin = flags & flag::FIN != 0;
         header.syn = flags & flag::SYN != 0;
@@ -97,12 +115,12 @@ impl Frame {
     }
 
     /// An SCTP packet with a chunk of this type.
-    pub(crate) fn sctp(src: SocketAddr, dst: SocketAddr, chunk: u8) -> Self {
+    pub fn sctp(src: SocketAddr, dst: SocketAddr, chunk: u8) -> Self {
         Self::new(src, dst, Segment::Sctp { chunk })
     }
 
     /// What begins a flow of this protocol.
-    pub(crate) fn first(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Self {
+    pub fn first(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Self {
         match protocol {
             proto::TCP => Self::tcp(src, dst, flag::SYN),
             proto::UDP => Self::udp(src, dst),
@@ -112,7 +130,7 @@ impl Frame {
     }
 
     /// What goes on with a flow.
-    pub(crate) fn next(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Self {
+    pub fn next(protocol: u8, src: SocketAddr, dst: SocketAddr) -> Self {
         match protocol {
             proto::TCP => Self::tcp(src, dst, flag::ACK),
             proto::UDP => Self::udp(src, dst),
@@ -121,7 +139,8 @@ impl Frame {
         }
     }
 
-    pub(crate) fn protocol(&self) -> u8 {
+    /// Number of the transport protocol.
+    pub fn protocol(&self) -> u8 {
         match self.segment {
             Segment::Tcp(_) => proto::TCP,
             Segment::Udp { .. } => proto::UDP,
@@ -130,7 +149,7 @@ impl Frame {
     }
 
     /// The packet's bytes; lengths and checksums are right.
-    pub(crate) fn build(&self) -> Vec<u8> {
+    pub fn build(&self) -> Vec<u8> {
         let [destination, source] = [0, 6].map(|at| self.macs[at..at + 6].try_into().unwrap());
         let ethernet = PacketBuilder::ethernet2(source, destination);
         let ip = match self.tag {

@@ -3,14 +3,14 @@
 use lb_common::proto;
 use lb_ebpf::{Packet, TransportChecksum, crc32c, update_checksum};
 
-use super::{
+use crate::{
     frame::Frame,
     wire::{self, Headers},
 };
 
 /// A packet in a buffer of limited size.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HostPacket {
+pub struct HostPacket {
     bytes: Vec<u8>,
     /// Longest it can become.
     room: usize,
@@ -34,7 +34,8 @@ struct Partial {
 const ROOM: usize = 256;
 
 impl HostPacket {
-    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+    /// A packet that came as these bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
         Self {
             room: bytes.len() + ROOM,
             readable: usize::MAX,
@@ -46,7 +47,7 @@ impl HostPacket {
     }
 
     /// The frame as its sender's stack leaves it when the device computes checksums.
-    pub(crate) fn with_partial_checksum(frame: &Frame) -> Self {
+    pub fn with_partial_checksum(frame: &Frame) -> Self {
         let mut packet = Self::new(frame.build());
         let headers = Headers::find(&packet.bytes).unwrap();
         let field = headers.checksum_field().unwrap();
@@ -65,35 +66,36 @@ impl HostPacket {
     }
 
     /// A packet that can't grow.
-    pub(crate) fn without_room(mut self) -> Self {
+    pub fn without_room(mut self) -> Self {
         self.room = self.bytes.len();
         self
     }
 
     /// A packet whose tag the device has taken off.
-    pub(crate) fn with_stripped_vlan(mut self, tci: u16) -> Self {
+    pub fn with_stripped_vlan(mut self, tci: u16) -> Self {
         self.vlan = Some(tci);
         self
     }
 
     /// A packet that this node's own stack has made.
-    pub(crate) fn of_this_node(mut self) -> Self {
+    pub fn of_this_node(mut self) -> Self {
         self.own = true;
         self
     }
 
     /// A packet of which only the beginning can be read.
-    pub(crate) fn readable_to(mut self, length: usize) -> Self {
+    pub fn readable_to(mut self, length: usize) -> Self {
         self.readable = length;
         self
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// As it is.
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// The packet as it arrives: with its checksum completed, as `skb_checksum_help` does.
-    pub(crate) fn on_wire(self) -> Vec<u8> {
+    pub fn on_wire(self) -> Vec<u8> {
         let mut bytes = self.bytes;
         let Some(Partial { start, field }) = self.partial else {
             return bytes;

@@ -16,37 +16,43 @@ use lb_common::{
 };
 use lb_ebpf::{Fib, FibQuery, Reach, Tables, take_allowance};
 
-use super::family::{Family, words};
+use crate::family::{Family, words};
 
 /// The interface that leads out.
-pub(crate) const EXTERNAL: u32 = 2;
+pub const EXTERNAL: u32 = 2;
 /// Source ports the node may take.
-pub(crate) const SNAT_PORTS: std::ops::RangeInclusive<u16> = 20_000..=24_095;
+pub const SNAT_PORTS: std::ops::RangeInclusive<u16> = 20_000..=24_095;
 
 /// A way to somewhere, as the FIB tells it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Way {
-    pub(crate) reach: Reach,
-    pub(crate) ifindex: u32,
+pub struct Way {
+    /// Whether and how it is known.
+    pub reach: Reach,
+    /// Interface to leave by.
+    pub ifindex: u32,
+    /// The MACs to write; those of [`macs_toward`] the address if not said.
+    pub macs: Option<[u8; 12]>,
     /// The source address the route prefers.
-    pub(crate) source: Option<IpAddr>,
+    pub source: Option<IpAddr>,
 }
 
 impl Way {
     /// Through the external interface, to a neighbour that is known.
-    pub(crate) const OUT: Self = Self {
+    pub const OUT: Self = Self {
         reach: Reach::Neighbour,
         ifindex: EXTERNAL,
+        macs: None,
         source: None,
     };
 
-    pub(crate) fn reaching(reach: Reach) -> Self {
+    /// Out, or not, as this says.
+    pub fn reaching(reach: Reach) -> Self {
         Self { reach, ..Self::OUT }
     }
 }
 
 /// The MACs of the way to an address: recognisable, and different for each.
-pub(crate) fn macs_toward(ip: IpAddr) -> [u8; 12] {
+pub fn macs_toward(ip: IpAddr) -> [u8; 12] {
     let last = match ip {
         IpAddr::V4(ip) => ip.octets()[1..].to_vec(),
         IpAddr::V6(ip) => ip.octets()[13..].to_vec(),
@@ -58,14 +64,19 @@ pub(crate) fn macs_toward(ip: IpAddr) -> [u8; 12] {
 
 /// One family's services.
 #[derive(Clone)]
-pub(crate) struct Services<A> {
-    pub(crate) frontends: HashMap<FrontendKey<A>, Frontend>,
-    pub(crate) slots: Vec<u32>,
-    pub(crate) backends: Vec<Backend<A>>,
+pub struct Services<A> {
+    /// By address, port and protocol.
+    pub frontends: HashMap<FrontendKey<A>, Frontend>,
+    /// Indices of backends.
+    pub slots: Vec<u32>,
+    /// By index.
+    pub backends: Vec<Backend<A>>,
     /// Source ranges of a service: address and mask.
-    pub(crate) ranges: Vec<(u32, A, A)>,
-    pub(crate) affinity: RefCell<HashMap<ClientKey<A>, Remembered>>,
-    pub(crate) fragments: RefCell<HashMap<FragmentKey<A>, FirstFragment>>,
+    pub ranges: Vec<(u32, A, A)>,
+    /// What is remembered of clients.
+    pub affinity: RefCell<HashMap<ClientKey<A>, Remembered>>,
+    /// What first fragments have told.
+    pub fragments: RefCell<HashMap<FragmentKey<A>, FirstFragment>>,
 }
 
 impl<A> Default for Services<A> {
@@ -83,40 +94,51 @@ impl<A> Default for Services<A> {
 
 /// All that is not a flow.
 #[derive(Clone)]
-pub(crate) struct HostTables {
-    pub(crate) v4: Services<V4>,
-    pub(crate) v6: Services<V6>,
-    pub(crate) config: Option<Config>,
-    pub(crate) links: HashMap<u32, u32>,
+pub struct HostTables {
+    /// IPv4's services.
+    pub v4: Services<V4>,
+    /// IPv6's services.
+    pub v6: Services<V6>,
+    /// Facts about the node; none if the maps are broken.
+    pub config: Option<Config>,
+    /// Flags of interfaces.
+    pub links: HashMap<u32, u32>,
     /// The interface packets are seen on.
-    pub(crate) ifindex: u32,
-    /// Ways other than [`Way::OUT`].
-    pub(crate) ways: HashMap<IpAddr, Way>,
+    pub ifindex: u32,
+    /// The way to most addresses.
+    pub way: Way,
+    /// Other ways.
+    pub ways: HashMap<IpAddr, Way>,
     /// Nanoseconds since boot.
-    pub(crate) clock: Cell<u64>,
+    pub clock: Cell<u64>,
     /// What is drawn first.
-    pub(crate) dice: RefCell<VecDeque<u32>>,
+    pub dice: RefCell<VecDeque<u32>>,
     /// State of the generator of all further numbers.
-    pub(crate) seed: Cell<u64>,
+    pub seed: Cell<u64>,
     /// How often frontends were looked up.
-    pub(crate) frontend_lookups: Cell<u32>,
+    pub frontend_lookups: Cell<u32>,
     /// How often a client was remembered.
-    pub(crate) memories: Cell<u32>,
+    pub memories: Cell<u32>,
     /// Addresses the FIB was asked for, in order.
-    pub(crate) fib_asked: RefCell<Vec<IpAddr>>,
-    pub(crate) allowance: Cell<Allowance>,
-    pub(crate) reasons: RefCell<BTreeMap<Reason, u64>>,
-    pub(crate) services: RefCell<BTreeMap<u32, ServiceCounters>>,
+    pub fib_asked: RefCell<Vec<IpAddr>>,
+    /// Rejects that may still be answered.
+    pub allowance: Cell<Allowance>,
+    /// How often each reason was counted.
+    pub reasons: RefCell<BTreeMap<Reason, u64>>,
+    /// Counters by service.
+    pub services: RefCell<BTreeMap<u32, ServiceCounters>>,
 }
 
 impl HostTables {
-    pub(crate) fn new() -> Self {
+    /// Those of a node with one external interface and no services.
+    pub fn new() -> Self {
         Self {
             v4: Services::default(),
             v6: Services::default(),
             config: Some(config()),
             links: HashMap::from([(EXTERNAL, link::DIRECT | link::XDP_TARGET)]),
             ifindex: EXTERNAL,
+            way: Way::OUT,
             ways: HashMap::new(),
             clock: Cell::new(1_000_000_000_000),
             dice: RefCell::default(),
@@ -164,9 +186,12 @@ fn family_config<A: Addr>(family: Family) -> FamilyConfig<A> {
 }
 
 /// A family whose part of the tables can be picked.
-pub(crate) trait HasServices: Addr {
+pub trait HasServices: Addr {
+    /// The family's services.
     fn services(tables: &HostTables) -> &Services<Self>;
+    /// The same, to be changed.
     fn services_mut(tables: &mut HostTables) -> &mut Services<Self>;
+    /// The family's part of the configuration.
     fn config(config: &Config) -> &FamilyConfig<Self>;
 }
 
@@ -257,11 +282,11 @@ impl<A: HasServices> Tables<A> for HostTables {
     fn fib(&self, query: &FibQuery<A>) -> Fib<A> {
         let dst = query.dst.to_ip();
         self.fib_asked.borrow_mut().push(dst);
-        let way = self.ways.get(&dst).copied().unwrap_or(Way::OUT);
+        let way = self.ways.get(&dst).copied().unwrap_or(self.way);
         Fib {
             reach: way.reach,
             ifindex: way.ifindex,
-            macs: macs(macs_toward(dst)),
+            macs: macs(way.macs.unwrap_or_else(|| macs_toward(dst))),
             src: way.source.map_or(A::default(), words),
         }
     }

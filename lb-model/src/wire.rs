@@ -10,20 +10,25 @@ use lb_ebpf::crc32c;
 
 /// Where a packet's headers are, and what they say.
 #[derive(Clone, Debug)]
-pub(crate) struct Headers<'a> {
+pub struct Headers<'a> {
     bytes: &'a [u8],
-    pub(crate) l3: usize,
-    pub(crate) l4: usize,
+    /// Offset of the IP header.
+    pub l3: usize,
+    /// Offset of what follows the IP header and its extensions.
+    pub l4: usize,
     /// Where the IP packet ends; what follows is padding.
-    pub(crate) end: usize,
-    pub(crate) proto: u8,
-    pub(crate) src: IpAddr,
-    pub(crate) dst: IpAddr,
+    pub end: usize,
+    /// Number of what that is.
+    pub proto: u8,
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
 }
 
 impl<'a> Headers<'a> {
     /// The headers of an IP packet.
-    pub(crate) fn find(bytes: &'a [u8]) -> Option<Self> {
+    pub fn find(bytes: &'a [u8]) -> Option<Self> {
         let packet = LaxSlicedPacket::from_ethernet(bytes).ok()?;
         let offset = |part: &[u8]| part.as_ptr().addr() - bytes.as_ptr().addr();
         let (header, payload, src, dst) = match packet.net.as_ref()? {
@@ -54,7 +59,7 @@ impl<'a> Headers<'a> {
     }
 
     /// The sum of the pseudo header.
-    pub(crate) fn pseudo_sum(&self) -> Sum16BitWords {
+    pub fn pseudo_sum(&self) -> Sum16BitWords {
         let length = ((self.end - self.l4) as u16).to_be_bytes();
         let sum = Sum16BitWords::new()
             .add_2bytes([0, self.proto])
@@ -64,7 +69,7 @@ impl<'a> Headers<'a> {
     }
 
     /// Offset of the transport checksum.
-    pub(crate) fn checksum_field(&self) -> Option<usize> {
+    pub fn checksum_field(&self) -> Option<usize> {
         let within = match self.proto {
             proto::TCP => 16,
             proto::UDP => 6,
@@ -76,12 +81,15 @@ impl<'a> Headers<'a> {
     }
 
     /// Whether the header and transport checksums are right.
-    pub(crate) fn checksums_hold(&self) -> bool {
-        let header_holds = self.src.is_ipv6() || {
+    pub fn checksums_hold(&self) -> bool {
+        self.header_holds() && self.transport_holds()
+    }
+
+    fn header_holds(&self) -> bool {
+        self.src.is_ipv6() || {
             let length = usize::from(self.bytes[self.l3] & 0x0f) * 4;
             is_right(&sum(&self.bytes[self.l3..self.l3 + length]))
-        };
-        header_holds && self.transport_holds()
+        }
     }
 
     fn transport_holds(&self) -> bool {
@@ -111,7 +119,7 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 }
 
 /// The sum of bytes.
-pub(crate) fn sum(bytes: &[u8]) -> Sum16BitWords {
+pub fn sum(bytes: &[u8]) -> Sum16BitWords {
     Sum16BitWords::new().add_slice(bytes)
 }
 
@@ -121,18 +129,51 @@ fn is_right(sum: &Sum16BitWords) -> bool {
 }
 
 /// Reads a packet without leniency.
-pub(crate) fn parse(bytes: &[u8]) -> SlicedPacket<'_> {
+pub fn parse(bytes: &[u8]) -> SlicedPacket<'_> {
     SlicedPacket::from_ethernet(bytes).unwrap_or_else(|error| panic!("{error}: {bytes:02x?}"))
 }
 
 /// Whether a receiver takes the packet: it parses, and every checksum is right.
-pub(crate) fn is_sound(bytes: &[u8]) -> bool {
+pub fn is_sound(bytes: &[u8]) -> bool {
     SlicedPacket::from_ethernet(bytes).is_ok()
         && Headers::find(bytes).is_some_and(|headers| headers.checksums_hold())
 }
 
+/// Whether the sender of what an ICMP error quotes finds its own packet in it: the checksums of the
+/// quoted headers are right, that of the transport as far as it can be told. A packet that quotes
+/// nothing is sound. An SCTP checksum in a quote is nobody's to look at.
+pub fn quote_is_sound(bytes: &[u8]) -> bool {
+    let Some(quote) = quote(bytes) else {
+        return true;
+    };
+    // Whatever precedes it, a quote begins with an IP header.
+    let kind = if quote.first().is_some_and(|byte| byte >> 4 == 6) {
+        [0x86, 0xdd]
+    } else {
+        [0x08, 0x00]
+    };
+    let frame = [&[0; 12][..], &kind, quote].concat();
+    let Some(headers) = Headers::find(&frame) else {
+        return false;
+    };
+    let is_whole = SlicedPacket::from_ethernet(&frame).is_ok();
+    let can_be_told =
+        is_whole && headers.proto != proto::SCTP && headers.checksum_field().is_some();
+    headers.header_holds() && (!can_be_told || headers.transport_holds())
+}
+
+/// What an ICMP error quotes; none if the packet is not one.
+fn quote(bytes: &[u8]) -> Option<&[u8]> {
+    let headers = Headers::find(bytes)?;
+    let is_error = matches!(
+        (headers.proto, bytes.get(headers.l4)?),
+        (proto::ICMP, 3 | 11 | 12) | (proto::ICMPV6, 1..=4)
+    );
+    bytes.get(headers.l4 + 8..headers.end).filter(|_| is_error)
+}
+
 /// A received TCP segment's header.
-pub(crate) fn tcp(bytes: &[u8]) -> etherparse::TcpHeader {
+pub fn tcp(bytes: &[u8]) -> etherparse::TcpHeader {
     match parse(bytes).transport {
         Some(TransportSlice::Tcp(tcp)) => tcp.to_header(),
         other => panic!("{other:?} instead of TCP"),
@@ -140,12 +181,12 @@ pub(crate) fn tcp(bytes: &[u8]) -> etherparse::TcpHeader {
 }
 
 /// A received packet's source.
-pub(crate) fn source(bytes: &[u8]) -> SocketAddr {
+pub fn source(bytes: &[u8]) -> SocketAddr {
     addresses(bytes).0
 }
 
 /// A received packet's source and destination.
-pub(crate) fn addresses(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
+pub fn addresses(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
     let headers = Headers::find(bytes).unwrap();
     let (sport, dport) = match parse(bytes).transport {
         Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
@@ -162,20 +203,28 @@ pub(crate) fn addresses(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
     )
 }
 
-/// Checks that packets are equal. The two forms of a TCP checksum that is zero are.
-pub(crate) fn assert_same(actual: &[u8], expected: &[u8]) {
-    let with_one_zero = |bytes: &[u8]| {
-        let mut bytes = bytes.to_vec();
-        let headers = Headers::find(&bytes).filter(|headers| headers.proto == proto::TCP);
-        if let Some(field) = headers.and_then(|headers| headers.checksum_field())
-            && bytes[field..field + 2] == [0xff; 2]
-        {
-            bytes[field..field + 2].fill(0);
-        }
-        bytes
-    };
+/// Checks that packets are equal, see [`is_same`].
+pub fn assert_same(actual: &[u8], expected: &[u8]) {
     assert!(
-        with_one_zero(actual) == with_one_zero(expected),
+        is_same(actual, expected),
         "\n  actual {actual:02x?}\nexpected {expected:02x?}"
     );
+}
+
+/// Whether packets are equal. The two forms of a checksum that is zero are, but for UDP's: which of
+/// them comes of a change depends on how it is computed, and no receiver tells them apart.
+pub fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one == other || with_one_zero(one) == with_one_zero(other)
+}
+
+fn with_one_zero(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let headers = Headers::find(&bytes);
+    let headers = headers.filter(|it| matches!(it.proto, proto::TCP | proto::ICMP | proto::ICMPV6));
+    if let Some(field) = headers.and_then(|headers| headers.checksum_field())
+        && bytes[field..field + 2] == [0xff; 2]
+    {
+        bytes[field..field + 2].fill(0);
+    }
+    bytes
 }

@@ -4,9 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lb_common::{Addr, Port};
 
+/// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Family {
+pub enum Family {
+    /// IPv4.
     V4,
+    /// IPv6.
     V6,
 }
 
@@ -18,9 +21,11 @@ const CLUSTER_IPS: u8 = 96;
 const CLIENTS: u8 = 200;
 
 impl Family {
-    pub(crate) const BOTH: [Self; 2] = [Self::V4, Self::V6];
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
-    pub(crate) fn of(ip: IpAddr) -> Self {
+    /// The family of an address.
+    pub fn of(ip: IpAddr) -> Self {
         if ip.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
@@ -33,32 +38,32 @@ impl Family {
     }
 
     /// The address of this node.
-    pub(crate) fn node(self) -> IpAddr {
+    pub fn node(self) -> IpAddr {
         self.ip(NODES, 1)
     }
 
     /// A client outside of the cluster.
-    pub(crate) fn client(self, number: u16) -> IpAddr {
+    pub fn client(self, number: u16) -> IpAddr {
         self.ip(CLIENTS, number)
     }
 
     /// A service's cluster IP.
-    pub(crate) fn service(self, number: u16) -> IpAddr {
+    pub fn service(self, number: u16) -> IpAddr {
         self.ip(CLUSTER_IPS, number)
     }
 
     /// A pod on this node.
-    pub(crate) fn local_pod(self, number: u16) -> IpAddr {
+    pub fn local_pod(self, number: u16) -> IpAddr {
         self.ip(LOCAL_PODS, number)
     }
 
     /// A pod on another node.
-    pub(crate) fn remote_pod(self, number: u16) -> IpAddr {
+    pub fn remote_pod(self, number: u16) -> IpAddr {
         self.ip(REMOTE_PODS, number)
     }
 
     /// The address that means none.
-    pub(crate) fn unspecified(self) -> IpAddr {
+    pub fn unspecified(self) -> IpAddr {
         match self {
             Self::V4 => Ipv4Addr::UNSPECIFIED.into(),
             Self::V6 => Ipv6Addr::UNSPECIFIED.into(),
@@ -66,7 +71,7 @@ impl Family {
     }
 
     /// The network of the cluster IPs, and its mask.
-    pub(crate) fn cluster_net(self) -> (IpAddr, IpAddr) {
+    pub fn cluster_net(self) -> (IpAddr, IpAddr) {
         let mask = match self {
             Self::V4 => Ipv4Addr::new(255, 255, 0, 0).into(),
             Self::V6 => Ipv6Addr::new(0xffff, 0xffff, 0, 0, 0, 0, 0, 0).into(),
@@ -76,16 +81,16 @@ impl Family {
 }
 
 /// Shorthand: a socket address.
-pub(crate) fn at(ip: IpAddr, port: u16) -> SocketAddr {
+pub fn at(ip: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(ip, port)
 }
 
 /// The pipeline's view of an address known to be of family `A`.
-pub(crate) fn words<A: Addr>(ip: IpAddr) -> A {
+pub fn words<A: Addr>(ip: IpAddr) -> A {
     A::from_ip(ip).unwrap()
 }
 
 /// The pipeline's view of a socket address known to be of family `A`.
-pub(crate) fn endpoint<A: Addr>(addr: SocketAddr) -> (A, Port) {
+pub fn endpoint<A: Addr>(addr: SocketAddr) -> (A, Port) {
     (words(addr.ip()), Port::new(addr.port()))
 }

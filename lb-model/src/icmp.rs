@@ -4,21 +4,26 @@ use std::net::IpAddr;
 
 use etherparse::PacketBuilder;
 
-use super::{frame::MACS, wire::Headers};
+use crate::{frame::MACS, wire::Headers};
 
 /// An error as a host or router makes it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Error {
-    pub(crate) macs: [u8; 12],
-    pub(crate) ttl: u8,
-    pub(crate) kind: (u8, u8),
-    pub(crate) from: IpAddr,
+pub struct Error {
+    /// Destination and source, as they begin the frame.
+    pub macs: [u8; 12],
+    /// Or hop limit.
+    pub ttl: u8,
+    /// Type and code.
+    pub kind: (u8, u8),
+    /// Who sends it.
+    pub from: IpAddr,
     /// How much is quoted of what follows the IP header.
-    pub(crate) quotes: usize,
+    pub quotes: usize,
 }
 
 impl Error {
-    pub(crate) fn new(from: IpAddr, quotes: usize) -> Self {
+    /// That a packet is too long, by this sender.
+    pub fn new(from: IpAddr, quotes: usize) -> Self {
         let kind = match from {
             IpAddr::V4(_) => (3, 4),
             IpAddr::V6(_) => (2, 0),
@@ -33,7 +38,7 @@ impl Error {
     }
 
     /// The error about a packet, to its sender.
-    pub(crate) fn about(&self, frame: &[u8]) -> Vec<u8> {
+    pub fn about(&self, frame: &[u8]) -> Vec<u8> {
         const MTU: [u8; 4] = [0, 0, 0x05, 0x14];
         let headers = Headers::find(frame).unwrap();
         let quote = &frame[headers.l3..headers.end.min(headers.l4 + self.quotes)];

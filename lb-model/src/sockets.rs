@@ -11,38 +11,38 @@ use lb_ebpf::{
     Answer, Call, InsertError, Operation, Outcome, Sockets, lead, lead_v6, service, service_v6,
 };
 
-use super::{
+use crate::{
     family::{Family, at, endpoint},
     node::Node,
 };
 
 /// Both families' tables.
 #[derive(Clone, Default)]
-pub(crate) struct HostSockets {
+pub struct HostSockets {
     v4: HashMap<SocketKey<V4>, SocketPeer<V4>>,
     v6: HashMap<SocketKey<V6>, SocketPeer<V6>>,
     /// Network namespaces of pods whose sockets are led.
-    pub(crate) pods: HashMap<Cookie, PodAddresses>,
+    pub pods: HashMap<Cookie, PodAddresses>,
     /// How often rows were written.
-    pub(crate) writes: u32,
+    pub writes: u32,
     /// Whether no row is taken.
-    pub(crate) busy: bool,
+    pub busy: bool,
 }
 
 impl HostSockets {
     /// How many rows there are.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
     /// Loses every row, as a table that evicts may.
-    pub(crate) fn evict(&mut self) {
+    pub fn evict(&mut self) {
         self.v4.clear();
         self.v6.clear();
     }
 
     /// Loses the rows that say which service a backend stands for.
-    pub(crate) fn evict_replies(&mut self) {
+    pub fn evict_replies(&mut self) {
         self.v4
             .retain(|key, _| key.half() == lb_common::flow::Half::Request);
         self.v6
@@ -81,21 +81,24 @@ family!(V4, v4);
 family!(V6, v6);
 
 /// The network namespace of the node.
-pub(crate) const NODE: Cookie = Cookie::new(0x1_0000_0007);
+pub const NODE: Cookie = Cookie::new(0x1_0000_0007);
 
 /// A socket of a process.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Socket {
-    pub(crate) number: u64,
-    pub(crate) netns: Cookie,
-    pub(crate) protocol: u8,
+pub struct Socket {
+    /// What the programs know it by.
+    pub number: u64,
+    /// The namespace it is of.
+    pub netns: Cookie,
+    /// TCP, UDP or another one.
+    pub protocol: u8,
     /// An IPv6 socket that names IPv4 addresses.
-    pub(crate) mapped: bool,
+    pub mapped: bool,
 }
 
 impl Socket {
     /// A socket in the node's namespace.
-    pub(crate) fn new(number: u64, protocol: u8) -> Self {
+    pub fn new(number: u64, protocol: u8) -> Self {
         Self {
             number,
             netns: NODE,
@@ -105,7 +108,7 @@ impl Socket {
     }
 
     /// Connects, or sends; yields what the kernel is told and where the call goes on to.
-    pub(crate) fn call(
+    pub fn call(
         self,
         node: &mut Node,
         operation: Operation,
@@ -121,16 +124,18 @@ impl Socket {
         }
     }
 
-    pub(crate) fn connect(self, node: &mut Node, to: SocketAddr) -> (Answer, SocketAddr) {
+    /// Connects it.
+    pub fn connect(self, node: &mut Node, to: SocketAddr) -> (Answer, SocketAddr) {
         self.call(node, Operation::Connect, to)
     }
 
-    pub(crate) fn send(self, node: &mut Node, to: SocketAddr) -> (Answer, SocketAddr) {
+    /// Sends from it to somebody it is not connected to.
+    pub fn send(self, node: &mut Node, to: SocketAddr) -> (Answer, SocketAddr) {
         self.call(node, Operation::Send, to)
     }
 
     /// Whom the process is told it talks to when that is `peer`.
-    pub(crate) fn told(self, node: &Node, peer: SocketAddr) -> SocketAddr {
+    pub fn told(self, node: &Node, peer: SocketAddr) -> SocketAddr {
         let (sockets, tables) = (&node.sockets, &node.tables);
         let named = self.named(peer);
         let told = match Family::of(named.ip()) {
@@ -171,7 +176,7 @@ fn host<A: Addr>((addr, port): (A, lb_common::Port)) -> SocketAddr {
 }
 
 /// A node whose own sockets are led, to node ports on loopback addresses too.
-pub(crate) fn node() -> Node {
+pub fn node() -> Node {
     let mut node = Node::new();
     let config = node.tables.config.as_mut().unwrap();
     config.netns = NODE;

@@ -1,0 +1,222 @@
+//! A stream of events, played on both sides.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use anyhow::{Context, Result, ensure};
+use lb_common::{
+    Addr, V4, V6,
+    config::{Config, Network, flags},
+    counters::Reason,
+};
+use lb_model::wire;
+use tests::{
+    fixture::{action, names},
+    kernel::Output,
+    random::Random,
+    topology::Family,
+};
+
+use crate::{
+    draw::{Draw, Event},
+    place::{Place, Way},
+    tuple::Shown,
+    twins::Twins,
+};
+
+/// Events of a stream: few enough that no row grows old by itself.
+const EVENTS: usize = 60;
+
+/// Reasons nothing is counted by here: all programs are there, the kernel's table makes room for what
+/// is new, and so few packets are rejected, in buffers with so much room, that each is answered.
+const NEVER: [Reason; 4] = [
+    Reason::NoFullPath,
+    Reason::TableBusy,
+    Reason::TooManyRejects,
+    Reason::NoRoom,
+];
+
+/// What was played.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Played {
+    /// Packets drawn; each was seen by XDP and by tc if it entered.
+    pub(crate) packets: usize,
+    /// Seen by a program.
+    runs: usize,
+    passed: usize,
+    dropped: usize,
+    /// Rewritten, or answered.
+    rewritten: usize,
+    /// Of those, packets all of whose checksums had to be right.
+    sound: usize,
+    reasons: BTreeMap<Reason, u64>,
+}
+
+impl Played {
+    /// Whether there was enough of everything to say something.
+    pub(crate) fn covers_everything(&self) -> Result<()> {
+        for (what, share) in [
+            ("passed", self.passed),
+            ("dropped", self.dropped),
+            ("sound when rewritten", self.sound),
+        ] {
+            let packets = self.packets;
+            ensure!(
+                share * 10 > packets,
+                "of {packets} packets only {share} were {what}"
+            );
+        }
+        for reason in Reason::ALL {
+            let counted = self.reasons.contains_key(reason);
+            let name = reason.name();
+            ensure!(
+                counted || NEVER.contains(reason),
+                "nothing was counted as {name}"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Played {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            packets,
+            runs,
+            passed,
+            dropped,
+            rewritten,
+            sound,
+            reasons,
+        } = self;
+        writeln!(
+            f,
+            "{packets} packets in {runs} runs: {passed} passed, {dropped} dropped, {rewritten} rewritten \
+             or answered, {sound} of them with checksums that had to be right"
+        )?;
+        let reasons = reasons.iter();
+        let lines: Vec<_> = reasons
+            .map(|(reason, times)| format!("{} {times}", reason.name()))
+            .collect();
+        f.write_str(&lines.join(", "))
+    }
+}
+
+/// Plays the stream of a seed, as it enters by XDP and by tc.
+pub(crate) fn play(twins: &mut Twins<'_>, seed: u64, played: &mut Played) -> Result<()> {
+    let before = played.packets;
+    for way in [Way::Xdp, Way::Tc] {
+        played.packets = before;
+        let mut random = Random::new(seed);
+        let config = config(twins.config(), &mut random)?;
+        twins.begin(&config)?;
+        let mut history = Vec::new();
+        play_by(way, twins, random, played, &mut history)
+            .with_context(|| format!("by {way:?}, after\n{}", history.join("\n")))?;
+        for (reason, times) in twins.counted() {
+            *played.reasons.entry(reason).or_default() += times;
+        }
+    }
+    Ok(())
+}
+
+fn play_by(
+    way: Way,
+    twins: &mut Twins<'_>,
+    random: Random,
+    played: &mut Played,
+    history: &mut Vec<String>,
+) -> Result<()> {
+    let mut draw = Draw::new(random);
+    for _ in 0..EVENTS {
+        for event in draw.next(&twins.world, twins.known())? {
+            match event {
+                Event::Change(change) => {
+                    history.push(format!("{change:?}"));
+                    twins.change(&change)?;
+                }
+                Event::Packet(place, frame) => {
+                    played.packets += 1;
+                    packet(twins, place, way, &frame, played)
+                        .with_context(|| format!("{place:?} by {way:?}: {}", Shown(&frame)))?;
+                    history.push(format!("{place:?}: {}", Shown(&frame)));
+                }
+            }
+        }
+    }
+    twins.compare_state()
+}
+
+/// A packet on its way in or out: tc sees what XDP passes.
+fn packet(
+    twins: &mut Twins<'_>,
+    place: Place,
+    way: Way,
+    frame: &[u8],
+    played: &mut Played,
+) -> Result<()> {
+    let Some(output) = twins.see(place, way, frame)? else {
+        return Ok(());
+    };
+    judge(frame, &output, played)?;
+    if way == Way::Xdp && place == Place::Enters && output.action == action::XDP_PASS {
+        return packet(twins, place, Way::Tc, &output.frame, played)
+            .with_context(|| format!("tc, of what XDP passed: {}", Shown(&output.frame)));
+    }
+    Ok(())
+}
+
+/// A packet that was rewritten can be read, and its checksums are right if they were.
+fn judge(before: &[u8], Output { action, frame }: &Output, played: &mut Played) -> Result<()> {
+    played.runs += 1;
+    if matches!(*action, action::XDP_DROP | action::TC_ACT_SHOT) {
+        played.dropped += 1;
+    } else if frame == before {
+        played.passed += 1;
+    } else {
+        played.rewritten += 1;
+        let was_sound = wire::is_sound(before);
+        // An answer is this node's own packet, whatever it is an answer to.
+        let is_answer = frame.len() != before.len();
+        if is_answer || was_sound {
+            played.sound += 1;
+            ensure!(wire::is_sound(frame), "it became unsound: {}", Shown(frame));
+        }
+        if was_sound && wire::quote_is_sound(before) {
+            ensure!(
+                wire::quote_is_sound(frame),
+                "what it quotes became unsound: {}",
+                Shown(frame)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// How the node is configured in a stream.
+fn config(mut config: Config, random: &mut Random) -> Result<Config> {
+    if random.one_in(4) {
+        // Every flow whose source is translated wants the same port.
+        config.snat_last = config.snat_first;
+    }
+    if random.one_in(6) {
+        config.flags |= flags::MASQUERADE_ALL;
+    }
+    if random.one_in(6) {
+        config.flags |= flags::PODS_BY_ADDRESS;
+        config.v4.pods = only(names::address("pod", Family::V4)?)?;
+        config.v6.pods = only(names::address("pod", Family::V6)?)?;
+    }
+    if random.one_in(16) {
+        config.v4.node = V4::default();
+        config.v6.node = V6::default();
+    }
+    Ok(config)
+}
+
+/// The network of one address.
+fn only<A: Addr>(addr: IpAddr) -> Result<Network<A>> {
+    Ok(Network {
+        net: A::from_ip(addr).context("an address of the other family")?,
+        mask: A::from_words(|_| u32::MAX),
+    })
+}
