@@ -1,4 +1,5 @@
-//! What takes bare system calls: a program for the far end of a link, and a map that takes no more.
+//! What takes bare system calls: a program for the far end of a link, a map that takes no more, and frames
+//! that no socket sends by itself.
 //!
 //! The program is XDP that passes everything. A veth takes frames that XDP transmits (`XDP_TX`) only if its peer has an XDP program too: with
 //! GRO alone they are queued, and nobody is told (`veth_xdp_flush` in the kernel's
@@ -16,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use rustix::net::{AddressFamily, SocketType, eth, netdevice::name_to_index, socket};
 
 /// `r0 = XDP_PASS; exit`, as `struct bpf_insn` lays them out on a little-endian machine.
 static PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
@@ -41,6 +43,35 @@ struct ObjPin {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
+}
+
+/// Sends a frame out of an interface of the caller's namespace, as it is: with a VLAN tag in it, which no
+/// device of this kernel would put there.
+pub fn send_frame(interface: &str, frame: &[u8]) -> Result<()> {
+    let index = {
+        let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+        name_to_index(&any, interface).with_context(|| format!("there is no {interface}"))?
+    };
+    let packets = socket(AddressFamily::PACKET, SocketType::RAW, Some(eth::ALL))?;
+    // SAFETY: all fields are integers, or arrays of them.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_ifindex = i32::try_from(index)?;
+    // SAFETY: buffer and address are as long as said, and outlive the call.
+    let sent = unsafe {
+        libc::sendto(
+            packets.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_ll>() as u32,
+        )
+    };
+    if sent < 0 {
+        return Err(io::Error::last_os_error()).context("cannot send a frame");
+    }
+    Ok(())
 }
 
 /// Loads the program and pins it at `path`, which is in a bpffs.

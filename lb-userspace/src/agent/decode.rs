@@ -99,6 +99,8 @@ fn link(message: &LinkMessage) -> Option<Interface> {
                 link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
                 link.bonded = infos.contains(&LinkInfo::PortKind(InfoPortKind::Bond));
                 link.uplink = infos.iter().all(stands_for_hardware);
+                link.vlan = infos.contains(&LinkInfo::Kind(InfoKind::Vlan));
+                link.tunnel = infos.iter().any(is_tunnel);
             }
             _ => {}
         }
@@ -118,6 +120,14 @@ fn stands_for_hardware(info: &LinkInfo) -> bool {
         }
         _ => true,
     }
+}
+
+/// Whether a kind of device has Ethernet frames carried by IP packets.
+fn is_tunnel(info: &LinkInfo) -> bool {
+    matches!(
+        info,
+        LinkInfo::Kind(InfoKind::Vxlan | InfoKind::Geneve | InfoKind::GreTap | InfoKind::GreTap6)
+    )
 }
 
 fn address(message: &AddressMessage) -> Option<Event> {
@@ -231,6 +241,23 @@ mod tests {
             ..Interface::default()
         };
         assert_eq!(event(&message), Some(Event::Link(expected)));
+    }
+
+    #[test]
+    fn tunnels_and_vlans_are_known_by_their_kinds() {
+        let kinds = |kind| {
+            let mut message = link_message(AddressFamily::Unspec);
+            message.attributes = vec![LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])];
+            let Some(Event::Link(link)) = event(&RouteNetlinkMessage::NewLink(message)) else {
+                panic!("no link");
+            };
+            (link.tunnel, link.vlan, link.uplink)
+        };
+        for kind in [InfoKind::Vxlan, InfoKind::Geneve, InfoKind::GreTap] {
+            assert_eq!(kinds(kind.clone()), (true, false, false), "{kind:?}");
+        }
+        assert_eq!(kinds(InfoKind::Vlan), (false, true, true));
+        assert_eq!(kinds(InfoKind::IpIp), (false, false, false));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use clap::ValueEnum;
 use glob::Pattern;
@@ -38,6 +38,10 @@ pub(super) struct Interface {
     pub(super) bonded: bool,
     /// Hardware, or one of the kinds that stand for hardware: a bond, a VLAN and such.
     pub(super) uplink: bool,
+    /// A VLAN of the device below.
+    pub(super) vlan: bool,
+    /// Ethernet frames carried by IP packets: VXLAN and such.
+    pub(super) tunnel: bool,
     /// Index of the bridge or bond it belongs to.
     pub(super) master: Option<u32>,
     /// Number of the network namespace that the other end, or the device below, is in, if that is
@@ -79,6 +83,10 @@ pub(super) enum External {
 pub(super) struct Found {
     /// Names of the external interfaces, the most important first.
     pub(super) external: Vec<String>,
+    /// Names of the overlay's devices.
+    overlay: Vec<String>,
+    /// Indices of the devices that VLANs are on.
+    trunks: BTreeSet<u32>,
     /// Index of the pods' bridge; none if it does not exist.
     bridge: Option<u32>,
 }
@@ -87,8 +95,9 @@ pub(super) struct Found {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Xdp {
-    /// On all but veths: what XDP sends back out of a veth is lost without a trace unless its other
-    /// end runs XDP too (`veth_xdp_flush`), and that cannot be asked.
+    /// On all but veths, and devices that VLANs are on: what XDP sends back out of a veth is lost
+    /// without a trace unless its other end runs XDP too (`veth_xdp_flush`), and a driver may hide
+    /// VLANs from it; neither can be asked.
     #[default]
     Auto,
     /// On all.
@@ -122,6 +131,8 @@ impl Selection {
                 External::Named(names) => names.clone(),
                 External::Auto => uplinks(table, node),
             },
+            overlay: overlay(table),
+            trunks: trunks(table),
             bridge: self
                 .bridge
                 .as_ref()
@@ -158,11 +169,12 @@ impl Selection {
         names.iter().filter(|name| table.link(name).is_none())
     }
 
-    /// What the interface is to us, if anything: external when found so, else a pod's when it is a
-    /// veth that leads to another network namespace, its name fits and it is on the pods' bridge,
-    /// if they have one.
+    /// What the interface is to us, if anything: external when found so, or when an overlay's; else a
+    /// pod's when it is a veth that leads to another network namespace, its name fits and it is on
+    /// the pods' bridge, if they have one.
     fn role(&self, interface: &Interface, found: &Found) -> Option<Role> {
-        if found.external.contains(&interface.name) {
+        let mut external = found.external.iter().chain(&found.overlay);
+        if external.any(|name| *name == interface.name) {
             return Some(Role::External);
         }
         let leads_away = interface.veth && interface.peer_netns.is_some();
@@ -182,18 +194,23 @@ impl Selection {
             role: self.role(interface, found)?,
             obstacle: obstacle(interface),
             mtu: interface.mtu,
-            no_xdp: self.no_xdp(interface),
+            no_xdp: self.no_xdp(interface, found),
         })
     }
 
-    fn no_xdp(&self, interface: &Interface) -> Option<&'static str> {
+    fn no_xdp(&self, interface: &Interface, found: &Found) -> Option<&'static str> {
         match self.xdp {
+            Xdp::Off => Some("--xdp off"),
+            Xdp::Auto | Xdp::Always if interface.tunnel => Some("the driver of a tunnel has none"),
             Xdp::Auto if interface.veth => Some(
                 "a veth loses what XDP sends unless its other end runs XDP too; \
                  if it does, give --xdp always",
             ),
+            Xdp::Auto if found.trunks.contains(&interface.index) => Some(
+                "VLANs are on it, and a driver may hide from XDP which of them a frame is of; \
+                 if it does not (`ethtool -K` with rxvlan off), give --xdp always",
+            ),
             Xdp::Auto | Xdp::Always => None,
-            Xdp::Off => Some("--xdp off"),
         }
     }
 }
@@ -214,6 +231,32 @@ fn uplinks(table: &Table, node: &[IpAddr]) -> Vec<String> {
         .filter(|link| may_be_external(link))
         .map(|link| link.name.clone());
     values::unique(names.collect())
+}
+
+/// Names of the devices that pods of other nodes are behind where a CNI has tunnels for them (flannel,
+/// Calico): what is forwarded to them leaves there, so their answers enter there, whichever interfaces
+/// are named. A tunnel without an address is not one that this node sends by, and one on a bridge is
+/// that network's.
+fn overlay(table: &Table) -> Vec<String> {
+    let has_address = |link: &Interface| {
+        let own = |address: &Address| address.interface == link.index && address.global;
+        table.addresses().iter().any(own)
+    };
+    table
+        .links()
+        .filter(|link| link.tunnel && link.master.is_none() && has_address(link))
+        .map(|link| link.name.clone())
+        .collect()
+}
+
+/// Indices of the devices that VLANs of this node are on. Most hardware takes a tag off the frame and
+/// tells the stack of it, but not XDP: to that, all would be frames of the device itself.
+fn trunks(table: &Table) -> BTreeSet<u32> {
+    table
+        .links()
+        .filter(|link| link.vlan && !link.peer_elsewhere)
+        .filter_map(|link| link.peer)
+        .collect()
 }
 
 /// Bridges, tunnels and dummies carry what has come in elsewhere. A veth is the way out of a node

@@ -9,6 +9,7 @@ mod hashed;
 mod life;
 mod paths;
 mod refusals;
+mod tagged;
 
 use std::{path::Path, process::ExitCode};
 
@@ -159,6 +160,7 @@ fn main() -> ExitCode {
         list.extend(paths::checks(name));
         list.extend(refusals::checks(name));
         list.extend(errors::checks(name));
+        list.extend(tagged::checks(name));
         list.push(Check::new(format!("{name}::clean_wire"), clean_wire));
         list.extend(change::checks(name));
         list.extend(hashed::checks(name));

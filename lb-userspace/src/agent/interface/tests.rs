@@ -121,6 +121,70 @@ fn uplinks_with_a_default_route_or_the_nodes_address_are_external() {
 }
 
 #[test]
+fn overlays_are_external_whichever_interfaces_are_named() {
+    let tunnel = |index, name: &str| Interface {
+        index,
+        name: name.into(),
+        ethernet: true,
+        tunnel: true,
+        ..Interface::default()
+    };
+    let bridged = Interface {
+        master: Some(9),
+        ..tunnel(8, "vxlan100")
+    };
+    let without_address = tunnel(3, "vxlan_sys");
+    let table = node(vec![tunnel(2, "flannel.1"), bridged, without_address]);
+    let selection = selection();
+    let found = selection.find(&table, &[]);
+    let external: Vec<_> = table
+        .links()
+        .filter_map(|link| selection.wanted(link, &found))
+        .collect();
+    let [wanted] = external.as_slice() else {
+        panic!("{external:?}");
+    };
+    assert_eq!((&*wanted.name, wanted.role), ("flannel.1", Role::External));
+    assert_eq!(wanted.obstacle, None);
+    assert_eq!(wanted.no_xdp, Some("the driver of a tunnel has none"));
+    // The node is not known by the address of its tunnel.
+    assert_eq!(found.external, NAMES);
+}
+
+#[test]
+fn xdp_is_not_used_beneath_vlans_unless_told() {
+    let eth0 = Interface {
+        index: 1,
+        name: "eth0".into(),
+        ethernet: true,
+        uplink: true,
+        ..Interface::default()
+    };
+    let vlan = Interface {
+        index: 2,
+        name: "eth0.7".into(),
+        vlan: true,
+        peer: Some(1),
+        ..eth0.clone()
+    };
+    let in_a_pod = Interface {
+        peer_elsewhere: true,
+        ..vlan.clone()
+    };
+    let refused = |xdp, others: &[&Interface], interface: &Interface| {
+        let selection = Selection { xdp, ..selection() };
+        let links = [&eth0].into_iter().chain(others.iter().copied());
+        let found = selection.find(&node(links.cloned().collect()), &[]);
+        selection.no_xdp(interface, &found).is_some()
+    };
+    assert!(!refused(Xdp::Auto, &[], &eth0));
+    assert!(refused(Xdp::Auto, &[&vlan], &eth0));
+    assert!(!refused(Xdp::Auto, &[&vlan], &vlan));
+    assert!(!refused(Xdp::Auto, &[&in_a_pod], &eth0));
+    assert!(!refused(Xdp::Always, &[&vlan], &eth0));
+}
+
+#[test]
 fn d10_with_a_bridge_pods_are_on_it() {
     let selection = Selection {
         bridge: Some("cni0".into()),

@@ -32,8 +32,8 @@ pub(super) struct Own {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) node_name: Option<String>,
     /// Interface that clients and other nodes are behind. Repeat it, or separate with commas.
-    /// auto finds those of default routes and of the Node's addresses, as they come and go
-    /// [default: auto].
+    /// auto finds those of default routes and of the Node's addresses, as they come and go. The
+    /// tunnels of an overlay are attached to in any case [default: auto].
     #[arg(long, value_name = "IF", value_delimiter = ',')]
     #[serde(rename = "externalInterfaces")]
     pub(super) external_interface: Vec<String>,

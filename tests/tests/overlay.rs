@@ -1,0 +1,291 @@
+//! Nodes whose pods are connected by an overlay, as flannel builds it: a VXLAN device of each family on
+//! each node, with permanent neighbours, over the network the nodes are on. What a client asks of a
+//! backend behind the tunnel goes out by its device and comes back in by it, where only tc can be had.
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result, ensure};
+use lb_userspace::status::{Mode, Role};
+use tests::{
+    agent,
+    capture::Capture,
+    checks::{Check, Checks},
+    cluster::{Cluster, Target},
+    echo::{Answer, Protocol},
+    manifests::examples,
+    site::Site,
+    talk::{Conversation, PATIENCE, unspecified},
+    topology::{Family, Host, Links, Topology},
+};
+
+/// The devices: their names, and what their headers take of the MTU.
+const DEVICES: [(Family, &str, u32); 2] = [
+    (Family::V4, "flannel.1", 50),
+    (Family::V6, "flannel-v6.1", 70),
+];
+/// Where VXLAN packets go.
+const VXLAN_PORT: u16 = 8472;
+
+/// A course: who asks what, who answers, and whose address the answerer sees: a node's is that of its
+/// tunnel.
+#[derive(Clone, Copy)]
+struct Course {
+    name: &'static str,
+    from: &'static str,
+    to: Target,
+    answers: &'static str,
+    sees: &'static str,
+}
+
+const fn target(v4: &'static str, v6: &'static str, port: u16) -> Target {
+    Target { v4, v6, port }
+}
+
+#[rustfmt::skip]
+const COURSES: [Course; 6] = [
+    Course { name: "node_port", from: "client", to: target("10.10.0.1", "fd00:10::1", 30083), answers: "pod-3", sees: "node-a" },
+    Course { name: "node_port_the_other_way", from: "client", to: target("10.10.0.2", "fd00:10::2", 30081), answers: "pod-1", sees: "node-b" },
+    Course { name: "cluster_ip_from_outside", from: "client", to: target("10.96.1.83", "fd00:96::183", 80), answers: "pod-3", sees: "node-a" },
+    Course { name: "local_backend", from: "client", to: target("10.10.0.1", "fd00:10::1", 30081), answers: "pod-1", sees: "client" },
+    Course { name: "pod_to_cluster_ip", from: "pod-2", to: target("10.96.1.83", "fd00:96::183", 80), answers: "pod-3", sees: "pod-2" },
+    Course { name: "pod_to_node_port", from: "pod-2", to: target("10.10.0.1", "fd00:10::1", 30083), answers: "pod-3", sees: "pod-2" },
+];
+
+fn main() -> ExitCode {
+    let mut checks = Checks::from_args();
+    let mut list = vec![Check::new(
+        "tunnels_are_seen_by_tc_without_being_named",
+        seen_by_tc,
+    )];
+    for course in COURSES {
+        for family in Family::BOTH {
+            for protocol in Protocol::BOTH {
+                let name = format!("{}::{family:?}::{protocol:?}", course.name).to_lowercase();
+                list.push(Check::new(name, move |world| {
+                    follow(world, course, family, protocol)
+                }));
+            }
+            let name = format!("{}::{family:?}::stream", course.name).to_lowercase();
+            list.push(Check::new(name, move |world| stream(world, course, family)));
+            let name = format!("{}::{family:?}::large", course.name).to_lowercase();
+            list.push(Check::new(name, move |world| large(world, course, family)));
+        }
+    }
+    list.push(Check::new("all_of_it_went_through_the_tunnels", tunnelled));
+    checks.group(list, World::start, |world| world.cluster.logs());
+    checks.finish()
+}
+
+struct World {
+    wire: Option<Capture>,
+    cluster: Cluster,
+}
+
+impl World {
+    fn start() -> Result<Self> {
+        let cluster = Cluster::build(Site::new()?, Links::Standard, &examples())?;
+        cluster
+            .source
+            .add(&Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests"))?;
+        lay(&cluster.topology)?;
+        let mut world = Self {
+            wire: Some(Capture::start(&cluster.topology.switch)?),
+            cluster,
+        };
+        world.cluster.start_agents()?;
+        Ok(world)
+    }
+}
+
+/// Lays the overlay: what a node sends to pods of the other one goes by the tunnel of its family.
+fn lay(topology: &Topology) -> Result<()> {
+    let nodes = [(&topology.node_a, 1), (&topology.node_b, 2)];
+    for (node, number) in nodes {
+        for (family, device, headers) in DEVICES {
+            tunnel(node, number, family, device, 1500 - headers)?;
+        }
+    }
+    // What fits the narrower tunnel fits both; a CNI tells pods so.
+    for pod in &topology.pods {
+        let mtu = 1500 - DEVICES[1].2;
+        pod.netns.ip(&format!("link set eth0 mtu {mtu}"))?;
+        let node = topology.node(pod.node)?;
+        node.netns
+            .ip(&format!("link set {} mtu {mtu}", pod.interface()))?;
+    }
+    Ok(())
+}
+
+fn tunnel(node: &Host, number: u8, family: Family, device: &str, mtu: u32) -> Result<()> {
+    let other = 3 - number;
+    let mac = |number| format!("02:00:00:00:0{}:0{number}", u8::from(family == Family::V6));
+    let (own, far) = (mac(number), mac(other));
+    let (end, whole, length) = match family {
+        Family::V4 => (IpAddr::from([10, 10, 0, other]), 32, 24),
+        Family::V6 => (format!("fd00:10::{other}").parse()?, 128, 64),
+    };
+    let (local, remote) = (address(family, number), address(family, other));
+    node.netns.ip(&format!(
+        "link add {device} address {own} mtu {mtu} type vxlan id 1 dev eth0 local {} dstport {VXLAN_PORT} \
+         nolearning\n\
+         addr add {local}/{whole} dev {device}\n\
+         link set {device} up\n\
+         neigh add {remote} lladdr {far} dev {device} nud permanent\n\
+         route del {remote}/{length}\n\
+         route add {remote}/{length} via {remote} dev {device} onlink",
+        node.addresses.of(family)
+    ))?;
+    let mut bridge = Command::new("bridge");
+    bridge.args([
+        "fdb",
+        "append",
+        &far,
+        "dev",
+        device,
+        "dst",
+        &end.to_string(),
+    ]);
+    node.netns.output(&mut bridge).map(drop)
+}
+
+/// The address of a node's tunnel: the first one of its pods' network.
+fn address(family: Family, node: u8) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from([10, 1, node, 0]),
+        Family::V6 => IpAddr::from([0xfd00, 1, node.into(), 0, 0, 0, 0, 0]),
+    }
+}
+
+/// The agent was told of `eth0` alone.
+fn seen_by_tc(world: &mut World) -> Result<()> {
+    for node in ["node-a", "node-b"] {
+        let status = agent::status(world.cluster.topology.node(node)?)?;
+        for (_, device, _) in DEVICES {
+            let mut interfaces = status.interfaces.iter();
+            let interface = interfaces.find(|interface| interface.name == device);
+            let interface =
+                interface.with_context(|| format!("{device} of {node} is not there"))?;
+            ensure!(
+                (interface.role, interface.mode) == (Role::External, Mode::Tc)
+                    && interface.reason == "no XDP: the driver of a tunnel has none",
+                "{node}: {interface:?}"
+            );
+        }
+        ensure!(status.problems.is_empty(), "{node}: {:?}", status.problems);
+    }
+    let text = agent::lbctl(world.cluster.topology.node("node-a")?, &["status"])?;
+    ensure!(text.contains("the driver of a tunnel has none"), "{text}");
+    Ok(())
+}
+
+fn sees(world: &World, course: Course, family: Family) -> Result<IpAddr> {
+    match course.sees {
+        "node-a" => Ok(address(family, 1)),
+        "node-b" => Ok(address(family, 2)),
+        other => world.cluster.address(other, family),
+    }
+}
+
+fn judge(answer: &Answer, course: Course, sees: IpAddr) -> Result<()> {
+    let Course { answers, .. } = course;
+    ensure!(
+        answer.server == answers,
+        "{} answered instead of {answers}",
+        answer.server
+    );
+    let client = answer.client.ip();
+    ensure!(
+        client == sees,
+        "{answers} saw the client as {client} instead of {sees}"
+    );
+    Ok(())
+}
+
+fn open(world: &World, course: Course, protocol: Protocol, to: SocketAddr) -> Result<Conversation> {
+    Conversation::open(world.cluster.netns(course.from)?, protocol, to, 0)
+        .with_context(|| format!("{} cannot open {protocol:?} to {to}", course.from))
+}
+
+/// The first packets of a flow, and some of the established flow.
+fn follow(world: &mut World, course: Course, family: Family, protocol: Protocol) -> Result<()> {
+    let to = course.to.of(family)?;
+    let sees = sees(world, course, family)?;
+    let mut flow = open(world, course, protocol, to)?;
+    for question in 1..=4 {
+        let answer = flow
+            .ask()
+            .with_context(|| format!("question {question} to {to}"))?;
+        judge(&answer, course, sees)?;
+    }
+    Ok(())
+}
+
+/// Megabytes both ways: segments as long as the tunnel takes.
+fn stream(world: &mut World, course: Course, family: Family) -> Result<()> {
+    let to = course.to.of(family)?;
+    open(world, course, Protocol::Tcp, to)?.transfer(4 << 20)
+}
+
+/// A datagram that is as long as the tunnel takes.
+fn large(world: &mut World, course: Course, family: Family) -> Result<()> {
+    let to = course.to.of(family)?;
+    let headers = match family {
+        Family::V4 => 20 + 8,
+        Family::V6 => 40 + 8,
+    };
+    let question = vec![b'?'; 1500 - DEVICES[1].2 as usize - headers];
+    let ask = || -> Result<Answer> {
+        let socket = UdpSocket::bind((unspecified(to.ip()), 0))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.connect(to)?;
+        socket.send(&question)?;
+        let mut datagram = [0; 1500];
+        let length = socket.recv(&mut datagram).context("no answer")?;
+        Ok(serde_json::from_slice(&datagram[..length])?)
+    };
+    let answer = world.cluster.netns(course.from)?.run(ask)??;
+    judge(&answer, course, sees(world, course, family)?)
+}
+
+/// Ends the capture: on the nodes' network there was no packet of a pod's, but in a tunnel, and all
+/// checksums were right.
+fn tunnelled(world: &mut World) -> Result<()> {
+    let wire = world.wire.take().context("there is no capture")?.finish()?;
+    ensure!(
+        wire.bad.is_empty(),
+        "bad packets on the wire:\n{}",
+        wire.bad.join("\n")
+    );
+    let Topology {
+        pods,
+        node_a,
+        node_b,
+        ..
+    } = &world.cluster.topology;
+    for (proto, from, to) in &wire.flows {
+        let is_pod = |end: &SocketAddr| {
+            let mut pods = pods.iter();
+            pods.any(|pod| {
+                Family::BOTH
+                    .map(|family| pod.addresses.of(family))
+                    .contains(&end.ip())
+            })
+        };
+        ensure!(
+            !is_pod(from) && !is_pod(to),
+            "protocol {proto} from {from} to {to} in no tunnel"
+        );
+    }
+    for family in Family::BOTH {
+        let ends = [node_a.addresses.of(family), node_b.addresses.of(family)];
+        let carried = wire.flows.iter().any(|(proto, from, to)| {
+            *proto == 17 && to.port() == VXLAN_PORT && [from.ip(), to.ip()] == ends
+        });
+        ensure!(carried, "nothing went through the tunnel of {family:?}");
+    }
+    Ok(())
+}
