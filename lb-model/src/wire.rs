@@ -139,6 +139,11 @@ pub fn is_sound(bytes: &[u8]) -> bool {
         && Headers::find(bytes).is_some_and(|headers| headers.checksums_hold())
 }
 
+/// Whether the checksum of a packet's IP header is right, whatever it carries; IPv6 has none.
+pub fn header_is_sound(bytes: &[u8]) -> bool {
+    Headers::find(bytes).is_some_and(|headers| headers.header_holds())
+}
+
 /// Whether the sender of what an ICMP error quotes finds its own packet in it: the checksums of the
 /// quoted headers are right, that of the transport as far as it can be told. A packet that quotes
 /// nothing is sound. An SCTP checksum in a quote is nobody's to look at.

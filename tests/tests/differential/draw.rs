@@ -13,6 +13,7 @@ use lb_model::{
 use tests::{fixture::names, random::Random, topology::Family};
 
 use crate::{
+    change::Change,
     fragment,
     place::Place,
     spoil,
@@ -56,19 +57,6 @@ pub(crate) enum Event {
     Change(Change),
 }
 
-/// What the agent, the table or time does.
-#[derive(Clone, Debug)]
-pub(crate) enum Change {
-    /// A backend goes, or comes back; this number of those there are.
-    Backend(Family, usize),
-    /// A route changes, says the agent.
-    Epoch,
-    /// Seconds pass.
-    Age,
-    /// The table evicts a row.
-    Evict(Known),
-}
-
 /// A source of events.
 pub(crate) struct Draw {
     random: Random,
@@ -108,14 +96,19 @@ impl Draw {
     }
 
     fn change(&mut self, world: &World, known: &[Known]) -> Change {
-        match self.random.below(4) {
+        let family = self.random.pick(&Family::BOTH);
+        let frontend = self.random.below(world.frontends.len());
+        match self.random.below(10) {
             0 if !known.is_empty() => Change::Evict(self.random.pick(known)),
             1 => Change::Epoch,
             2 => Change::Age,
-            _ => {
-                let family = self.random.pick(&Family::BOTH);
-                Change::Backend(family, self.random.below(world.backends.len()))
+            3 => Change::Withdraw(family, frontend),
+            4 | 5 => {
+                let service = self.random.below(World::services() as usize);
+                Change::PassOn(family, frontend, service as u32)
             }
+            6 => Change::Restore,
+            _ => Change::Backend(family, self.random.below(world.backends.len())),
         }
     }
 

@@ -6,6 +6,7 @@
 //! tc. It follows from its seed alone: `FAIRLEAD_SEED` repeats those of a run from there on.
 //! `cargo xtask test --long` plays a million packets.
 
+mod change;
 mod draw;
 mod fragment;
 mod place;

@@ -181,6 +181,14 @@ fn judge(before: &[u8], Output { action, frame }: &Output, played: &mut Played) 
             played.sound += 1;
             ensure!(wire::is_sound(frame), "it became unsound: {}", Shown(frame));
         }
+        // Of a fragment, or a packet that was damaged elsewhere, this much can be told.
+        if wire::header_is_sound(before) {
+            ensure!(
+                wire::header_is_sound(frame),
+                "its header became unsound: {}",
+                Shown(frame)
+            );
+        }
         if was_sound && wire::quote_is_sound(before) {
             ensure!(
                 wire::quote_is_sound(frame),

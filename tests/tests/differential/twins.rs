@@ -1,7 +1,7 @@
 //! The programs in the kernel and the pipeline on the host, side by side.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
 };
 
@@ -11,9 +11,9 @@ use lb_common::{
     config::{Config, link},
     counters::{Allowance, Reason, ServiceCounters},
     flow::{Direction, Flow, FlowKey, Hop},
-    service::{ClientKey, Remembered},
+    service::{ClientKey, Frontend, Remembered},
 };
-use lb_ebpf::{Flows as _, Hook, Verdict};
+use lb_ebpf::{Hook, Verdict};
 use lb_model::{
     flows::{HasTable, HostFlows},
     node::Node,
@@ -24,15 +24,14 @@ use lb_model::{
 use rustix::time::{ClockId, clock_gettime};
 use tests::{
     fixture,
-    kernel::{Input, Kernel, Output, Typed},
+    kernel::{Endpoint, Input, Kernel, Output, Typed},
     topology::Family,
 };
 
 use crate::{
-    draw::Change,
     place::{Place, Way, expected_action},
     tuple::{Shown, Tuple},
-    world::{World, alive, change_backend},
+    world::World,
 };
 
 /// A row, as far as packets for it can be made.
@@ -56,10 +55,12 @@ impl Known {
 
 /// Both sides.
 pub(crate) struct Twins<'k> {
-    kernel: &'k mut Kernel,
-    model: Node,
+    pub(crate) kernel: &'k mut Kernel,
+    pub(crate) model: Node,
     interfaces: &'k BTreeMap<&'static str, u32>,
     pub(crate) world: World,
+    /// Frontends that are not as they were, with what they were.
+    pub(crate) changed: Vec<(Family, Endpoint, u8, Frontend)>,
     known: Vec<Known>,
     /// How often rows had been written when they were listed.
     listed: u32,
@@ -80,6 +81,7 @@ impl<'k> Twins<'k> {
             model,
             interfaces,
             world,
+            changed: Vec::new(),
             known: Vec::new(),
             listed: 0,
             config,
@@ -105,6 +107,7 @@ impl<'k> Twins<'k> {
         tables.allowance.set(Allowance::default());
         self.known.clear();
         self.listed = 0;
+        self.restore_frontends()?;
         for family in Family::BOTH {
             for index in 0..self.world.backends.len() {
                 self.set_backend(family, index, true)?;
@@ -256,70 +259,7 @@ impl<'k> Twins<'k> {
         Ok(())
     }
 
-    /// Has something else happen on both sides.
-    pub(crate) fn change(&mut self, change: &Change) -> Result<()> {
-        match change {
-            Change::Backend(family, index) => self.set_backend(*family, *index, false)?,
-            Change::Epoch => {
-                let mut config = self.kernel.config()?;
-                config.epoch += 1;
-                self.kernel.configure(config)?;
-                self.model.tables.config = Some(config);
-            }
-            Change::Age => {
-                let moment = Tick::from_nanos(nanos() - 3_000_000_000);
-                for family in Family::BOTH {
-                    self.kernel.family(family).age(moment)?;
-                }
-                age(&mut self.model.flows.v4.rows, moment);
-                age(&mut self.model.flows.v6.rows, moment);
-            }
-            Change::Evict(known) => {
-                self.evict::<V4>(known)?;
-                self.evict::<V6>(known)?;
-            }
-        }
-        self.list_rows();
-        Ok(())
-    }
-
-    fn evict<A: Typed + HasTable>(&mut self, known: &Known) -> Result<()> {
-        let Known {
-            proto,
-            direction,
-            src,
-            dst,
-            ..
-        } = *known;
-        let end = |end: SocketAddr| Some((A::from_ip(end.ip())?, Port::new(end.port())));
-        if let (Some(src), Some(dst)) = (end(src), end(dst)) {
-            let key = FlowKey::new(direction, proto, src, dst);
-            A::remove_row(self.kernel, &key)?;
-            self.model.flows.remove(&key);
-        }
-        Ok(())
-    }
-
-    /// Brings a backend back, or has it go if it is there and come back if not.
-    fn set_backend(&mut self, family: Family, index: usize, back: bool) -> Result<()> {
-        let (name, _) = self.world.backends[index];
-        let tables = &self.model.tables;
-        let now = match family {
-            Family::V4 => tables.v4.backends[index].flags,
-            Family::V6 => tables.v6.backends[index].flags,
-        };
-        let flags = if back || now == 0 { alive(name) } else { 0 };
-        if flags == now {
-            return Ok(());
-        }
-        let (rows, index) = (self.kernel.family(family), index as u32);
-        match family {
-            Family::V4 => change_backend::<V4>(rows, &mut self.model, index, flags),
-            Family::V6 => change_backend::<V6>(rows, &mut self.model, index, flags),
-        }
-    }
-
-    fn list_rows(&mut self) {
+    pub(crate) fn list_rows(&mut self) {
         if self.listed == self.model.flows.writes {
             return;
         }
@@ -342,13 +282,6 @@ fn known<A: Addr>((key, row): (&FlowKey<A>, &Flow<A>)) -> Known {
         src: end(key.src, key.sport),
         dst: end(key.dst, key.dport),
         onward: (end(row.src, row.sport), end(row.dst, row.dport)),
-    }
-}
-
-fn age<A: Addr>(rows: &mut HashMap<FlowKey<A>, Flow<A>>, moment: Tick) {
-    for row in rows.values_mut() {
-        row.seen = moment;
-        row.hop.resolved = moment;
     }
 }
 
@@ -381,7 +314,7 @@ fn compare_client<A: Addr>(
     Ok(())
 }
 
-fn nanos() -> u64 {
+pub(crate) fn nanos() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
