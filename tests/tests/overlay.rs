@@ -45,14 +45,20 @@ const fn target(v4: &'static str, v6: &'static str, port: u16) -> Target {
     Target { v4, v6, port }
 }
 
+/// The services of `manifests/`.
+const POD_1_AT_NODE_A: Target = target("10.10.0.1", "fd00:10::1", 30081);
+const POD_1_AT_NODE_B: Target = target("10.10.0.2", "fd00:10::2", 30081);
+const POD_3_AT_NODE_A: Target = target("10.10.0.1", "fd00:10::1", 30083);
+const POD_3_CLUSTER: Target = target("10.96.1.83", "fd00:96::183", 80);
+
 #[rustfmt::skip]
 const COURSES: [Course; 6] = [
-    Course { name: "node_port", from: "client", to: target("10.10.0.1", "fd00:10::1", 30083), answers: "pod-3", sees: "node-a" },
-    Course { name: "node_port_the_other_way", from: "client", to: target("10.10.0.2", "fd00:10::2", 30081), answers: "pod-1", sees: "node-b" },
-    Course { name: "cluster_ip_from_outside", from: "client", to: target("10.96.1.83", "fd00:96::183", 80), answers: "pod-3", sees: "node-a" },
-    Course { name: "local_backend", from: "client", to: target("10.10.0.1", "fd00:10::1", 30081), answers: "pod-1", sees: "client" },
-    Course { name: "pod_to_cluster_ip", from: "pod-2", to: target("10.96.1.83", "fd00:96::183", 80), answers: "pod-3", sees: "pod-2" },
-    Course { name: "pod_to_node_port", from: "pod-2", to: target("10.10.0.1", "fd00:10::1", 30083), answers: "pod-3", sees: "pod-2" },
+    Course { name: "node_port", from: "client", to: POD_3_AT_NODE_A, answers: "pod-3", sees: "node-a" },
+    Course { name: "node_port_the_other_way", from: "client", to: POD_1_AT_NODE_B, answers: "pod-1", sees: "node-b" },
+    Course { name: "cluster_ip_from_outside", from: "client", to: POD_3_CLUSTER, answers: "pod-3", sees: "node-a" },
+    Course { name: "local_backend", from: "client", to: POD_1_AT_NODE_A, answers: "pod-1", sees: "client" },
+    Course { name: "pod_to_cluster_ip", from: "pod-2", to: POD_3_CLUSTER, answers: "pod-3", sees: "pod-2" },
+    Course { name: "pod_to_node_port", from: "pod-2", to: POD_3_AT_NODE_A, answers: "pod-3", sees: "pod-2" },
 ];
 
 fn main() -> ExitCode {

@@ -51,8 +51,8 @@ const FLAGS: [u8; 14] = [
 /// What happens.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// A packet is seen.
-    Packet(Place, Vec<u8>),
+    /// A packet is seen, or the fragments of one.
+    Packet(Place, Vec<Vec<u8>>),
     /// Something else.
     Change(Change),
 }
@@ -67,10 +67,10 @@ impl Draw {
         Self { random }
     }
 
-    /// What happens next where these rows are known; a packet may come in fragments.
-    pub(crate) fn next(&mut self, world: &World, known: &[Known]) -> Result<Vec<Event>> {
+    /// What happens next where these rows are known.
+    pub(crate) fn next(&mut self, world: &World, known: &[Known]) -> Result<Event> {
         if self.random.one_in(40) {
-            return Ok(vec![Event::Change(self.change(world, known))]);
+            return Ok(Event::Change(self.change(world, known)));
         }
         let family = self.random.pick(&Family::BOTH);
         let (place, frame) = match self.random.below(100) {
@@ -85,14 +85,12 @@ impl Draw {
         if self.random.one_in(12) {
             frames = fragment::split(&frames[0], &mut self.random);
         }
-        let mut events = Vec::new();
-        for mut frame in frames {
+        for frame in &mut frames {
             while self.random.one_in(3) {
-                spoil::spoil(&mut frame, &mut self.random);
+                spoil::spoil(frame, &mut self.random);
             }
-            events.push(Event::Packet(place, frame));
         }
-        Ok(events)
+        Ok(Event::Packet(place, frames))
     }
 
     fn change(&mut self, world: &World, known: &[Known]) -> Change {

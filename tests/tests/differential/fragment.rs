@@ -2,11 +2,17 @@
 
 use tests::random::Random;
 
-use crate::{sums, tuple::Tuple};
+use crate::{
+    sums,
+    tuple::{Tuple, word},
+};
 
 /// Bytes that an offset counts.
 const UNIT: usize = 8;
 const MORE: u16 = 0x2000;
+const OFFSET: u16 = 0x1fff;
+/// The next header that says an IPv6 fragment follows.
+const FRAGMENT: u8 = 44;
 
 /// A frame's packet in two or three fragments, in any order; or the frame, if it is too short or has
 /// extension headers or VLAN tags.
@@ -59,7 +65,6 @@ fn ipv4(headers: &[u8], data: &[u8], units: usize, more: bool) -> Vec<u8> {
 }
 
 fn ipv6(headers: &[u8], data: &[u8], units: usize, more: bool) -> Vec<u8> {
-    const FRAGMENT: u8 = 44;
     let place = (units * UNIT) as u16 | u16::from(more);
     let [high, low] = place.to_be_bytes();
     let header = [headers[20], 0, high, low, 0, 0, 0x43, 0x21];
@@ -68,4 +73,75 @@ fn ipv6(headers: &[u8], data: &[u8], units: usize, more: bool) -> Vec<u8> {
     frame[18..20].copy_from_slice(&length.to_be_bytes());
     frame[20] = FRAGMENT;
     frame
+}
+
+/// The packet whose fragments these are, as its receiver has it; none if they do not fit together.
+pub(crate) fn join(fragments: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let mut parts = fragments
+        .iter()
+        .map(|it| part(it))
+        .collect::<Option<Vec<_>>>()?;
+    parts.sort_by_key(|part| part.offset);
+    let (first, last) = (parts.first()?, parts.last()?);
+    let mut frame = first.headers.clone();
+    let l4 = frame.len();
+    for part in &parts {
+        let is_next = frame.len() - l4 == part.offset;
+        // Addresses, which come last in either header.
+        let addresses = l4.checked_sub(8)?..l4;
+        if !is_next || part.headers.get(addresses.clone())? != frame.get(addresses)? {
+            return None;
+        }
+        frame.extend(part.data);
+    }
+    if last.more || parts.iter().rev().skip(1).any(|part| !part.more) {
+        return None;
+    }
+    if frame[12] == 0x08 {
+        let length = (frame.len() - 14) as u16;
+        frame[16..18].copy_from_slice(&length.to_be_bytes());
+        frame[20..22].fill(0);
+        sums::set_header(&mut frame, 14);
+    } else {
+        let length = (frame.len() - 54) as u16;
+        frame[18..20].copy_from_slice(&length.to_be_bytes());
+    }
+    Some(frame)
+}
+
+/// A fragment, taken apart.
+struct Part<'f> {
+    /// Those of the whole packet, but for length and checksum.
+    headers: Vec<u8>,
+    data: &'f [u8],
+    /// Where its data is in the whole.
+    offset: usize,
+    more: bool,
+}
+
+fn part(frame: &[u8]) -> Option<Part<'_>> {
+    if word(frame, 12)? == 0x0800 {
+        let l4 = 14 + usize::from(frame.get(14)? & 0x0f) * 4;
+        let place = word(frame, 20)?;
+        let end = 14 + usize::from(word(frame, 16)?);
+        return Some(Part {
+            headers: frame.get(..l4)?.to_vec(),
+            data: frame.get(l4..end)?,
+            offset: usize::from(place & OFFSET) * UNIT,
+            more: place & MORE != 0,
+        });
+    }
+    if word(frame, 12)? != 0x86dd || *frame.get(20)? != FRAGMENT {
+        return None;
+    }
+    let place = word(frame, 56)?;
+    let end = 54 + usize::from(word(frame, 18)?);
+    let mut headers = frame.get(..54)?.to_vec();
+    headers[20] = frame[54];
+    Some(Part {
+        headers,
+        data: frame.get(62..end)?,
+        offset: usize::from(place & !7),
+        more: place & 1 != 0,
+    })
 }

@@ -18,6 +18,7 @@ use tests::{
 
 use crate::{
     draw::{Draw, Event},
+    fragment,
     place::{Place, Way},
     tuple::Shown,
     twins::Twins,
@@ -48,6 +49,8 @@ pub(crate) struct Played {
     rewritten: usize,
     /// Of those, packets all of whose checksums had to be right.
     sound: usize,
+    /// Packets that came in fragments and were whole and sound when those were put together.
+    joined: usize,
     reasons: BTreeMap<Reason, u64>,
 }
 
@@ -65,6 +68,7 @@ impl Played {
                 "of {packets} packets only {share} were {what}"
             );
         }
+        ensure!(self.joined > 0, "no packet came in fragments");
         for reason in Reason::ALL {
             let counted = self.reasons.contains_key(reason);
             let name = reason.name();
@@ -86,12 +90,13 @@ impl fmt::Display for Played {
             dropped,
             rewritten,
             sound,
+            joined,
             reasons,
         } = self;
         writeln!(
             f,
             "{packets} packets in {runs} runs: {passed} passed, {dropped} dropped, {rewritten} rewritten \
-             or answered, {sound} of them with checksums that had to be right"
+             or answered, {sound} of them with checksums that had to be right, and {joined} whole from fragments"
         )?;
         let reasons = reasons.iter();
         let lines: Vec<_> = reasons
@@ -128,40 +133,65 @@ fn play_by(
 ) -> Result<()> {
     let mut draw = Draw::new(random);
     for _ in 0..EVENTS {
-        for event in draw.next(&twins.world, twins.known())? {
-            match event {
-                Event::Change(change) => {
-                    history.push(format!("{change:?}"));
-                    twins.change(&change)?;
-                }
-                Event::Packet(place, frame) => {
+        match draw.next(&twins.world, twins.known())? {
+            Event::Change(change) => {
+                history.push(format!("{change:?}"));
+                twins.change(&change)?;
+            }
+            Event::Packet(place, frames) => {
+                let mut outputs = Vec::new();
+                for frame in &frames {
                     played.packets += 1;
-                    packet(twins, place, way, &frame, played)
-                        .with_context(|| format!("{place:?} by {way:?}: {}", Shown(&frame)))?;
-                    history.push(format!("{place:?}: {}", Shown(&frame)));
+                    let output = packet(twins, place, way, frame, played)
+                        .with_context(|| format!("{place:?} by {way:?}: {}", Shown(frame)))?;
+                    outputs.extend(output);
+                    history.push(format!("{place:?}: {}", Shown(frame)));
                 }
+                judge_whole(&frames, &outputs, played)?;
             }
         }
     }
     twins.compare_state()
 }
 
-/// A packet on its way in or out: tc sees what XDP passes.
+/// A packet on its way in or out: tc sees what XDP passes. What it became, unless it was dropped.
 fn packet(
     twins: &mut Twins<'_>,
     place: Place,
     way: Way,
     frame: &[u8],
     played: &mut Played,
-) -> Result<()> {
+) -> Result<Option<Vec<u8>>> {
     let Some(output) = twins.see(place, way, frame)? else {
-        return Ok(());
+        return Ok(None);
     };
     judge(frame, &output, played)?;
     if way == Way::Xdp && place == Place::Enters && output.action == action::XDP_PASS {
         return packet(twins, place, Way::Tc, &output.frame, played)
             .with_context(|| format!("tc, of what XDP passed: {}", Shown(&output.frame)));
     }
+    let is_dropped = matches!(output.action, action::XDP_DROP | action::TC_ACT_SHOT);
+    Ok((!is_dropped).then_some(output.frame))
+}
+
+/// The fragments of a packet are still those of one, unless some were lost: put together, it is as sound
+/// as it was.
+fn judge_whole(before: &[Vec<u8>], after: &[Vec<u8>], played: &mut Played) -> Result<()> {
+    if before.len() == 1 || before.len() != after.len() {
+        return Ok(());
+    }
+    let Some(whole) = fragment::join(before).filter(|whole| wire::is_sound(whole)) else {
+        return Ok(());
+    };
+    played.joined += 1;
+    let what = || format!("fragments of {}", Shown(&whole));
+    let after = fragment::join(after).with_context(what)?;
+    ensure!(
+        wire::is_sound(&after),
+        "{} became unsound: {}",
+        what(),
+        Shown(&after)
+    );
     Ok(())
 }
 
