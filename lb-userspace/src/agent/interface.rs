@@ -254,7 +254,7 @@ fn overlay(table: &Table) -> Vec<String> {
 fn trunks(table: &Table) -> BTreeSet<u32> {
     table
         .links()
-        .filter(|link| link.vlan && !link.peer_elsewhere)
+        .filter(|link| link.vlan && link.peer_netns.is_none())
         .filter_map(|link| link.peer)
         .collect()
 }

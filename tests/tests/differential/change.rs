@@ -38,6 +38,8 @@ pub(crate) enum Change {
     Age,
     /// The table evicts a row.
     Evict(Known),
+    /// The pods that all flows lead to are deleted.
+    Abandon,
 }
 
 impl Twins<'_> {
@@ -67,6 +69,12 @@ impl Twins<'_> {
             Change::Evict(known) => {
                 self.evict::<V4>(known)?;
                 self.evict::<V6>(known)?;
+            }
+            Change::Abandon => {
+                for family in Family::BOTH {
+                    self.kernel.family(family).abandon()?;
+                }
+                self.model.abandon_flows();
             }
         }
         self.list_rows();

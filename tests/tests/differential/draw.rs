@@ -96,7 +96,7 @@ impl Draw {
     fn change(&mut self, world: &World, known: &[Known]) -> Change {
         let family = self.random.pick(&Family::BOTH);
         let frontend = self.random.below(world.frontends.len());
-        match self.random.below(10) {
+        match self.random.below(11) {
             0 if !known.is_empty() => Change::Evict(self.random.pick(known)),
             1 => Change::Epoch,
             2 => Change::Age,
@@ -106,6 +106,7 @@ impl Draw {
                 Change::PassOn(family, frontend, service as u32)
             }
             6 => Change::Restore,
+            7 => Change::Abandon,
             _ => Change::Backend(family, self.random.below(world.backends.len())),
         }
     }

@@ -28,10 +28,11 @@ use crate::{
 const EVENTS: usize = 60;
 
 /// Reasons nothing is counted by here: all programs are there, the kernel's table makes room for what
-/// is new, and so few packets are rejected, in buffers with so much room, that each is answered.
-const NEVER: [Reason; 4] = [
+/// is new (so none goes without), and so few packets are rejected, in buffers with so much room, that each is answered.
+const NEVER: [Reason; 5] = [
     Reason::NoFullPath,
     Reason::TableBusy,
+    Reason::Stateless,
     Reason::TooManyRejects,
     Reason::NoRoom,
 ];

@@ -102,6 +102,8 @@ impl<'k> Twins<'k> {
         tables.config = Some(*config);
         tables.v4.affinity.borrow_mut().clear();
         tables.v6.affinity.borrow_mut().clear();
+        tables.v4.fragments.borrow_mut().clear();
+        tables.v6.fragments.borrow_mut().clear();
         tables.reasons.borrow_mut().clear();
         tables.services.borrow_mut().clear();
         tables.allowance.set(Allowance::default());
@@ -143,7 +145,9 @@ impl<'k> Twins<'k> {
         let output = self.kernel.run(program, input)?;
         let drawn = self.drawn(hook, frame)?;
         *self.model.tables.dice.borrow_mut() = VecDeque::from([drawn; 16]);
-        let mut packet = HostPacket::new(frame.to_vec());
+        self.model.tables.ifindex = ifindex;
+        // To a test run all packets are of a socket.
+        let mut packet = HostPacket::new(frame.to_vec()).of_this_node();
         let mut verdict = self.model.process(hook, &mut packet);
         if verdict == Verdict::Reject {
             verdict = self.model.reject(&mut packet);
@@ -174,7 +178,7 @@ impl<'k> Twins<'k> {
     /// The random number that has the model take the port the kernel took, where it drew one. Nothing
     /// else depends on chance in this world: if more than one backend may be chosen, a hash decides.
     fn drawn(&self, hook: Hook, frame: &[u8]) -> Result<u32> {
-        let Some(tuple) = Tuple::of(frame).filter(|_| hook.direction == Direction::Ingress) else {
+        let Some(tuple) = Tuple::of(frame) else {
             return Ok(0);
         };
         let port = match tuple.key::<V4>(hook.direction) {

@@ -168,7 +168,7 @@ fn xdp_is_not_used_beneath_vlans_unless_told() {
         ..eth0.clone()
     };
     let in_a_pod = Interface {
-        peer_elsewhere: true,
+        peer_netns: Some(0),
         ..vlan.clone()
     };
     let refused = |xdp, others: &[&Interface], interface: &Interface| {
