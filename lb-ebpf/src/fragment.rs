@@ -54,15 +54,21 @@ fn stray<A: Addr, T: Tables<A>>(datagram: &Datagram<A>, tables: &T) -> Act {
     act
 }
 
-/// Remembers the ports of a packet whose first fragment has been translated.
+/// Has the other fragments of a packet follow the first, or not: identifications come round, and what an
+/// earlier packet has told is not to lead those of one that was left alone.
 #[inline(never)]
-pub(crate) fn remember<A: Addr, T: Tables<A>>(datagram: &Datagram<A>, tables: &T) {
+pub(crate) fn note<A: Addr, T: Tables<A>>(datagram: &Datagram<A>, is_followed: bool, tables: &T) {
+    let key = datagram.fragment_key();
+    if !is_followed {
+        tables.forget_fragment(&key);
+        return;
+    }
     let first = FirstFragment {
         sport: datagram.key.sport,
         dport: datagram.key.dport,
         seen: tables.now(),
     };
-    tables.remember_fragment(&datagram.fragment_key(), &first);
+    tables.remember_fragment(&key, &first);
 }
 
 /// Whether a fragment would leave its packet with a wrong checksum: an SCTP packet's covers the ports, and
@@ -80,12 +86,11 @@ pub(crate) fn is_unfit<A: Addr>(datagram: &Datagram<A>, flow: &Flow<A>) -> bool 
         && (sport, dport) != (flow.sport, flow.dport)
 }
 
-/// Whether the other fragments are to follow this one.
+/// Whether the other fragments of a packet go the way of the first, whose fate this is.
 #[inline(always)]
-pub(crate) fn is_followed<A: Addr>(datagram: &Datagram<A>, fate: Fate) -> bool {
-    datagram.part == Part::First
-        && match fate.act {
-            Act::Deliver | Act::Transmit | Act::Resolve | Act::Enter | Act::Reflect => true,
-            Act::Pass | Act::Reject | Act::Drop => false,
-        }
+pub(crate) const fn is_followed(fate: Fate) -> bool {
+    match fate.act {
+        Act::Deliver | Act::Transmit | Act::Resolve | Act::Enter | Act::Reflect => true,
+        Act::Pass | Act::Reject | Act::Drop => false,
+    }
 }

@@ -76,8 +76,8 @@ fn settle_datagram<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     let datagram = tables.forget(parsed);
     if parse::has_ports(datagram.key.proto) {
         let fate = translate(hook, pkt, datagram, flows, tables);
-        if fragment::is_followed(datagram, fate) {
-            fragment::remember(datagram, tables);
+        if datagram.part == Part::First {
+            fragment::note(datagram, fragment::is_followed(fate), tables);
         }
         return Ok(fate);
     }

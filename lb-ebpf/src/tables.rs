@@ -126,6 +126,8 @@ pub trait Tables<A: Addr> {
     fn first_fragment(&self, key: &FragmentKey<A>) -> Option<FirstFragment>;
     /// Remembers it; if there is no room for it, the other fragments are lost.
     fn remember_fragment(&self, key: &FragmentKey<A>, first: &FirstFragment);
+    /// Forgets it, if it is remembered.
+    fn forget_fragment(&self, key: &FragmentKey<A>);
     /// Facts about the node; none only if the maps are broken.
     fn config(&self) -> Option<&Config>;
     /// The part of [`Tables::config`] for this family.

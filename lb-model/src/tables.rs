@@ -263,6 +263,10 @@ impl<A: HasServices> Tables<A> for HostTables {
         fragments.insert(*key, *first);
     }
 
+    fn forget_fragment(&self, key: &FragmentKey<A>) {
+        A::services(self).fragments.borrow_mut().remove(key);
+    }
+
     fn config(&self) -> Option<&Config> {
         self.config.as_ref()
     }

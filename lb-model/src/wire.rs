@@ -24,6 +24,8 @@ pub struct Headers<'a> {
     pub src: IpAddr,
     /// Destination address.
     pub dst: IpAddr,
+    /// Whether it is one of several fragments.
+    fragmented: bool,
 }
 
 impl<'a> Headers<'a> {
@@ -55,6 +57,7 @@ impl<'a> Headers<'a> {
             proto: payload.ip_number.0,
             src,
             dst,
+            fragmented: payload.fragmented,
         })
     }
 
@@ -92,8 +95,9 @@ impl<'a> Headers<'a> {
         }
     }
 
+    /// Of a fragment that can't be told.
     fn transport_holds(&self) -> bool {
-        let Some(field) = self.checksum_field() else {
+        let Some(field) = self.checksum_field().filter(|_| !self.fragmented) else {
             return false;
         };
         if self.proto == proto::SCTP {

@@ -288,6 +288,15 @@ macro_rules! family {
             }
 
             #[inline(always)]
+            fn forget_fragment(&self, key: &FragmentKey<$addr>) {
+                if DRY && dry_run::is_on() {
+                    return;
+                }
+                // An absent row is as good as a removed one.
+                let _ = maps::$fragments.remove(key);
+            }
+
+            #[inline(always)]
             fn config(&self) -> Option<&Config> {
                 maps::CONFIG.get(0)
             }

@@ -163,6 +163,22 @@ fn a_first_fragment_is_forgotten_in_time() {
     }
 }
 
+/// Identifications come round: a packet that is nobody's is not led by what an earlier one has told.
+#[test]
+fn a_first_fragment_that_is_left_alone_leaves_the_others_alone() {
+    for family in Family::BOTH {
+        let elsewhere = at(family.client(2), 80);
+        let mut node = node(family, local(family));
+        node.serve(elsewhere, proto::UDP, &[0], &[0]);
+        let parts = |to| split(&long(Frame::udp(client(family), to), 100).build(), 48);
+        see_all(&mut node, THERE, &parts(elsewhere));
+        let others = parts(at(elsewhere.ip(), 81));
+        for (seen, part) in see_all(&mut node, THERE, &others).iter().zip(&others) {
+            assert_eq!(seen, &(Verdict::Pass, part.clone()));
+        }
+    }
+}
+
 /// Fragments of others: with another identification, protocol or address.
 #[test]
 fn a_first_fragment_speaks_for_its_own_packet_only() {

@@ -11,10 +11,10 @@ use lb_common::{
     service::{Affinity, frontend},
 };
 use lb_ebpf::{Hook, Verdict};
+use lb_model::flows::Table;
 
 use crate::support::{
     family::{Family, at},
-    flows::Table,
     frame::{Frame, chunk, flag},
     node::Node,
     packet::HostPacket,

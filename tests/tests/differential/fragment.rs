@@ -1,5 +1,6 @@
 //! Packets in fragments, as a router or their sender cuts them (RFC 791, RFC 8200).
 
+use lb_common::proto;
 use tests::random::Random;
 
 use crate::{
@@ -87,9 +88,7 @@ pub(crate) fn join(fragments: &[Vec<u8>]) -> Option<Vec<u8>> {
     let l4 = frame.len();
     for part in &parts {
         let is_next = frame.len() - l4 == part.offset;
-        // Addresses, which come last in either header.
-        let addresses = l4.checked_sub(8)?..l4;
-        if !is_next || part.headers.get(addresses.clone())? != frame.get(addresses)? {
+        if !is_next || part.of != first.of || alike(&part.headers) != alike(&first.headers) {
             return None;
         }
         frame.extend(part.data);
@@ -109,38 +108,74 @@ pub(crate) fn join(fragments: &[Vec<u8>]) -> Option<Vec<u8>> {
     Some(frame)
 }
 
+/// What is the same in the headers of all fragments, as their sender has cut them: all but length, place
+/// and checksum.
+fn alike(headers: &[u8]) -> Vec<u8> {
+    let mut headers = headers.to_vec();
+    let differ: &[usize] = if headers[12] == 0x08 {
+        &[16, 17, 20, 21, 24, 25]
+    } else {
+        &[18, 19]
+    };
+    for at in differ {
+        headers[*at] = 0;
+    }
+    headers
+}
+
+/// Whether it is the fragment with the ports. One that ends within the transport header (RFC 1858) is not
+/// read, and nobody's.
+pub(crate) fn is_first(frame: &[u8]) -> bool {
+    part(frame).is_some_and(|part| {
+        let least = match part.of.0 {
+            proto::TCP => 20,
+            proto::SCTP => 16,
+            _ => 8,
+        };
+        part.offset == 0 && part.more && part.data.len() >= least
+    })
+}
+
 /// A fragment, taken apart.
 struct Part<'f> {
     /// Those of the whole packet, but for length and checksum.
     headers: Vec<u8>,
     data: &'f [u8],
+    /// What all fragments of a packet have: protocol and identification.
+    of: (u8, u32),
     /// Where its data is in the whole.
     offset: usize,
     more: bool,
 }
 
 fn part(frame: &[u8]) -> Option<Part<'_>> {
-    if word(frame, 12)? == 0x0800 {
+    if word(frame, 12)? == 0x0800 && frame.get(14)? >> 4 == 4 {
         let l4 = 14 + usize::from(frame.get(14)? & 0x0f) * 4;
+        if l4 < 34 {
+            return None;
+        }
         let place = word(frame, 20)?;
         let end = 14 + usize::from(word(frame, 16)?);
         return Some(Part {
             headers: frame.get(..l4)?.to_vec(),
             data: frame.get(l4..end)?,
+            of: (frame[23], word(frame, 18)?.into()),
             offset: usize::from(place & OFFSET) * UNIT,
             more: place & MORE != 0,
         });
     }
-    if word(frame, 12)? != 0x86dd || *frame.get(20)? != FRAGMENT {
+    if word(frame, 12)? != 0x86dd || frame.get(14)? >> 4 != 6 || *frame.get(20)? != FRAGMENT {
         return None;
     }
     let place = word(frame, 56)?;
     let end = 54 + usize::from(word(frame, 18)?);
     let mut headers = frame.get(..54)?.to_vec();
     headers[20] = frame[54];
+    let id = frame.get(58..62)?.first_chunk()?;
     Some(Part {
         headers,
         data: frame.get(62..end)?,
+        of: (frame[54], u32::from_be_bytes(*id)),
         offset: usize::from(place & !7),
         more: place & 1 != 0,
     })

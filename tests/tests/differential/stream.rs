@@ -7,6 +7,7 @@ use lb_common::{
     Addr, V4, V6,
     config::{Config, Network, flags},
     counters::Reason,
+    proto,
 };
 use lb_model::wire;
 use tests::{
@@ -20,7 +21,7 @@ use crate::{
     draw::{Draw, Event},
     fragment,
     place::{Place, Way},
-    tuple::Shown,
+    tuple::{Shown, Tuple},
     twins::Twins,
 };
 
@@ -175,8 +176,8 @@ fn packet(
     Ok((!is_dropped).then_some(output.frame))
 }
 
-/// The fragments of a packet are still those of one, unless some were lost: put together, it is as sound
-/// as it was.
+/// The fragments of a packet are still those of one, unless some were lost or came before the first: put
+/// together, it is as sound as it was. Otherwise they are those of none.
 fn judge_whole(before: &[Vec<u8>], after: &[Vec<u8>], played: &mut Played) -> Result<()> {
     if before.len() == 1 || before.len() != after.len() {
         return Ok(());
@@ -184,9 +185,19 @@ fn judge_whole(before: &[Vec<u8>], after: &[Vec<u8>], played: &mut Played) -> Re
     let Some(whole) = fragment::join(before).filter(|whole| wire::is_sound(whole)) else {
         return Ok(());
     };
-    played.joined += 1;
+    if refuses(&whole) {
+        return Ok(());
+    }
     let what = || format!("fragments of {}", Shown(&whole));
-    let after = fragment::join(after).with_context(what)?;
+    let Some(after) = fragment::join(after) else {
+        // The first may have been answered.
+        let was_first = [before, after]
+            .iter()
+            .all(|parts| fragment::is_first(&parts[0]));
+        ensure!(!was_first, "{} fell apart", what());
+        return Ok(());
+    };
+    played.joined += 1;
     ensure!(
         wire::is_sound(&after),
         "{} became unsound: {}",
@@ -194,6 +205,18 @@ fn judge_whole(before: &[Vec<u8>], after: &[Vec<u8>], played: &mut Played) -> Re
         Shown(&after)
     );
     Ok(())
+}
+
+/// Whether a packet may end its flow at once, and leave nothing for fragments behind the first: a reset, or
+/// an SCTP ABORT.
+fn refuses(frame: &[u8]) -> bool {
+    const RST: u8 = 0x04;
+    const ABORT: u8 = 6;
+    Tuple::of(frame).is_some_and(|Tuple { l4, proto, .. }| match proto {
+        proto::TCP => frame.get(l4 + 13).is_some_and(|flags| flags & RST != 0),
+        proto::SCTP => frame.get(l4 + 12) == Some(&ABORT),
+        _ => false,
+    })
 }
 
 /// A packet that was rewritten can be read, and its checksums are right if they were.

@@ -70,10 +70,13 @@ impl Tuple {
 
 fn behind_extensions(frame: &[u8], mut l4: usize, mut proto: u8) -> Option<(usize, u8)> {
     const OPTIONS: [u8; 3] = [0, 43, 60];
-    while OPTIONS.contains(&proto) {
+    const FRAGMENT: u8 = 44;
+    // Of fragments only the first has the transport header.
+    while OPTIONS.contains(&proto) || proto == FRAGMENT && word(frame, l4 + 2)? >> 3 == 0 {
         let header = frame.get(l4..)?.first_chunk::<2>()?;
+        let units = if proto == FRAGMENT { 0 } else { header[1] };
         proto = header[0];
-        l4 += (usize::from(header[1]) + 1) * 8;
+        l4 += (usize::from(units) + 1) * 8;
     }
     Some((l4, proto))
 }
