@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 /// A directory of manifests, ours to change.
 #[derive(Debug)]
@@ -14,10 +15,15 @@ pub struct Manifests {
 }
 
 impl Manifests {
+    /// Makes the new directory `dir`, with nothing in it.
+    pub fn new(dir: PathBuf) -> Result<Self> {
+        fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        Ok(Self { dir })
+    }
+
     /// Copies the manifests of `from` to the new directory `dir`.
     pub fn copy(from: &Path, dir: PathBuf) -> Result<Self> {
-        fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let manifests = Self { dir };
+        let manifests = Self::new(dir)?;
         manifests.add(from)?;
         Ok(manifests)
     }
@@ -60,6 +66,13 @@ impl Manifests {
         fs::write(&partial, text)
             .and_then(|()| fs::rename(&partial, &path))
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Writes or replaces a file of these objects.
+    pub fn write_objects(&self, file: &str, objects: &[Value]) -> Result<()> {
+        // JSON is YAML.
+        let documents: Vec<_> = objects.iter().map(Value::to_string).collect();
+        self.write(file, &documents.join("\n---\n"))
     }
 
     /// Removes a file.

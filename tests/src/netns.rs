@@ -13,6 +13,15 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{command, site};
 
+/// What an interface has received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// In bytes.
+    pub bytes: u64,
+    /// In packets.
+    pub packets: u64,
+}
+
 /// A named network namespace, as `ip netns` has them. It is removed with its [`site::Site`].
 #[derive(Debug)]
 pub struct Netns {
@@ -101,6 +110,22 @@ impl Netns {
                     .with_context(|| format!("cannot set {key} in {}", self.name))
             })
         })?
+    }
+
+    /// What an interface has received so far.
+    pub fn received(&self, interface: &str) -> Result<Received> {
+        let devices = || fs::read_to_string("/proc/thread-self/net/dev");
+        let devices = self.run(devices)??;
+        let line = devices
+            .lines()
+            .find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'));
+        let line = line.with_context(|| format!("{} has no {interface}", self.name))?;
+        let mut numbers = line.split_whitespace().map(str::parse);
+        let mut next = || Ok::<_, anyhow::Error>(numbers.next().context("a number is missing")??);
+        Ok(Received {
+            bytes: next()?,
+            packets: next()?,
+        })
     }
 
     /// Switches offloads of an interface, given as `ethtool -K` takes them.

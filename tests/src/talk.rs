@@ -213,7 +213,8 @@ fn open(
     Ok(Conversation { socket })
 }
 
-fn connected(
+/// A connected socket, from any port where 0 is said.
+pub(crate) fn connected(
     kind: SocketType,
     to: SocketAddr,
     from: SocketAddr,

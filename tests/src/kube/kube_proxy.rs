@@ -1,12 +1,13 @@
 //! The real kube-proxy, to compare with.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{ControlPlane, assets::program, network::ADDRESS};
 use crate::{
+    command,
     netns::Netns,
     process::{Process, Usage},
     topology::CLUSTER_CIDRS,
@@ -29,6 +30,12 @@ impl Mode {
             Self::Iptables => "iptables",
         }
     }
+}
+
+/// Which `iptables` there is for it.
+pub fn iptables_version() -> Result<String> {
+    let output = command::run(Command::new("iptables").arg("--version"))?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// A running kube-proxy. Dropped, it is killed; its rules go with the namespace.

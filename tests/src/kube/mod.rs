@@ -23,10 +23,11 @@ mod replica;
 mod runtime;
 
 pub use access::Account;
+pub use assets::are_there;
 pub use cluster::{Api, node_object};
 pub use control_plane::{ControlPlane, Options, Part, documents};
 pub use detour::Detour;
-pub use kube_proxy::{KubeProxy, Mode};
+pub use kube_proxy::{KubeProxy, Mode, iptables_version};
 pub use network::{ADDRESS, INTERFACE};
 pub use pki::Signer;
 pub use replica::Replica;

@@ -5,30 +5,26 @@
 //! last one in every list is probed from a pod, and leads to one of two pods that answer.
 
 mod changes;
-mod objects;
+pub(super) mod objects;
 mod probe;
 mod report;
 mod requirements;
 mod resync;
 mod said;
 mod size;
-mod stage;
+pub(super) mod stage;
 mod trace;
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use self::{
     changes::{Changes, Plan},
-    stage::{Stage, Start, backends},
+    stage::{Feed, Stage, Start, backends},
 };
 use crate::{
-    command,
-    kube::{self, ControlPlane},
+    kube::{self, ControlPlane, iptables_version},
     process::Usage,
     site::Site,
 };
@@ -42,10 +38,8 @@ pub use trace::Calls;
 
 /// How long changes are made with Fairlead, and how long with another, at most.
 const LIMITS: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(180));
-/// Services with their slices that are made in a second, on two cores.
-const MADE_IN_A_SECOND: u32 = 150;
 /// What starting and ending a control plane and a stage takes, and what a resync takes.
-const AROUND: Duration = Duration::from_secs(20);
+pub(super) const AROUND: Duration = Duration::from_secs(20);
 const RESYNC: Duration = Duration::from_secs(60);
 
 /// What to measure.
@@ -68,10 +62,7 @@ impl Options {
             Proxy::Nftables | Proxy::Iptables => changing.min(LIMITS.1) + AROUND,
         };
         let proxies: Duration = self.proxies.iter().map(of_proxy).sum();
-        let of_size = |size: &Size| {
-            let making = Duration::from_secs((size.services / MADE_IN_A_SECOND).into());
-            making + AROUND + proxies
-        };
+        let of_size = |size: &Size| size.making() + AROUND + proxies;
         self.sizes.iter().map(of_size).sum()
     }
 }
@@ -79,8 +70,7 @@ impl Options {
 /// Measures; `progress` is told what is at hand.
 pub fn measure(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> {
     let iptables = if options.proxies.contains(&Proxy::Iptables) {
-        let output = command::run(Command::new("iptables").arg("--version"))?;
-        String::from_utf8(output.stdout)?.trim().to_owned()
+        iptables_version()?
     } else {
         String::new()
     };
@@ -122,11 +112,12 @@ fn one(
     progress("starting");
     let [first, _] = backends();
     control.run(|client| objects::lead_to(client, first.address))?;
-    let (mut stage, start) = Stage::start(control, proxy)?;
+    let (mut stage, start) = Stage::start(Feed::Api(control), proxy)?;
     progress(&match start.programming {
         Some(taken) => format!("programmed in {taken:.3?}"),
         None => format!("not programmed within {:?}", stage::START),
     });
+    let received = stage.received()?;
     let idle = stage.settle()?;
     let changes = match start.programming {
         Some(_) => {
@@ -146,7 +137,7 @@ fn one(
     ));
     let settled = stage.process().usage()?;
     let resync = match proxy {
-        Proxy::Fairlead => Some(resync::measure(control, &mut stage, start.received)?),
+        Proxy::Fairlead => Some(resync::measure(control, &mut stage, received)?),
         Proxy::Nftables | Proxy::Iptables => None,
     };
     let ever = stage.process().usage()?;

@@ -39,14 +39,15 @@ const ENDPOINT_PORT: u16 = 8080;
 /// Nodes that the endpoints are on.
 const NODES: u32 = 100;
 
-const SERVICES: &str = "/api/v1/namespaces/default/services";
-const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+pub(in crate::bench) const SERVICES: &str = "/api/v1/namespaces/default/services";
+pub(in crate::bench) const SLICES: &str =
+    "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 
 /// Makes all objects, the probed Service leading to `backend`.
 ///
 /// Services are restored as from a backup: an API server that makes one counts all that there are, so
 /// 10,000 take it many minutes.
-pub(super) fn make(control: &ControlPlane, size: Size, backend: IpAddr) -> Result<()> {
+pub(in crate::bench) fn make(control: &ControlPlane, size: Size, backend: IpAddr) -> Result<()> {
     let services: Vec<_> = (0..size.services).flat_map(restored).collect();
     control.restore(&services)?;
     control.run(|client| async move {
@@ -64,17 +65,31 @@ pub(super) fn make(control: &ControlPlane, size: Size, backend: IpAddr) -> Resul
     })
 }
 
+/// What [`make`] makes, for who is not told by an API server.
+pub(in crate::bench) fn documents(size: Size, backend: IpAddr) -> impl Iterator<Item = Value> {
+    let many = (0..size.services).flat_map(move |number| {
+        let [(_, service), _] = restored(number);
+        [service, unasked_slice(size, number)]
+    });
+    many.chain([probed_service(), probed_slice(backend)])
+}
+
 async fn make_slices(client: Client, size: Size, next: Arc<AtomicU32>) -> Result<()> {
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         if number >= size.services {
             return Ok(());
         }
-        let first = number * size.endpoints;
-        let endpoints: Vec<Value> = (first..first + size.endpoints).map(endpoint).collect();
-        let port = json!([{ "name": "http", "protocol": "TCP", "port": ENDPOINT_PORT }]);
-        post(&client, SLICES, &slice(&name(number), &port, &endpoints)).await?;
+        post(&client, SLICES, &unasked_slice(size, number)).await?;
     }
+}
+
+/// The slice of a Service that nobody asks for.
+fn unasked_slice(size: Size, number: u32) -> Value {
+    let first = number * size.endpoints;
+    let endpoints: Vec<Value> = (first..first + size.endpoints).map(endpoint).collect();
+    let port = json!([{ "name": "http", "protocol": "TCP", "port": ENDPOINT_PORT }]);
+    slice(&name(number), &port, &endpoints)
 }
 
 fn name(number: u32) -> String {
@@ -147,7 +162,8 @@ fn probed_slice(backend: IpAddr) -> Value {
     slice(PROBED, &port, &[endpoint])
 }
 
-fn service(name: &str, spec: &Value) -> Value {
+/// A Service by this name.
+pub(in crate::bench) fn service(name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -157,7 +173,7 @@ fn service(name: &str, spec: &Value) -> Value {
 }
 
 /// A slice with all that the controller would write.
-fn slice(service: &str, ports: &Value, endpoints: &[Value]) -> Value {
+pub(in crate::bench) fn slice(service: &str, ports: &Value, endpoints: &[Value]) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -191,7 +207,8 @@ fn endpoint(number: u32) -> Value {
     })
 }
 
-async fn post(client: &Client, path: &str, object: &Value) -> Result<()> {
+/// Makes an object.
+pub(in crate::bench) async fn post(client: &Client, path: &str, object: &Value) -> Result<()> {
     send(client, Method::POST, path, object).await
 }
 

@@ -1,6 +1,6 @@
 //! How much is in the cluster, and who is measured with it.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
@@ -9,6 +9,9 @@ use crate::kube::Mode;
 
 /// Endpoints of each Service where nothing else is said.
 const ENDPOINTS: u32 = 10;
+
+/// Services with their slices that are made in a second, on two cores.
+const MADE_IN_A_SECOND: u32 = 150;
 
 /// How many Services there are, and how many endpoints each has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +25,13 @@ pub struct Size {
 impl Size {
     /// What is asked for most.
     pub const LARGE: Self = Self::new(10_000, ENDPOINTS);
-    /// Those that are measured where nothing else is said.
+    /// Those that traffic is measured at where nothing else is said.
+    pub const OF_TRAFFIC: [Self; 3] = [
+        Self::new(1, ENDPOINTS),
+        Self::new(1_000, ENDPOINTS),
+        Self::LARGE,
+    ];
+    /// Those that the control plane is measured at.
     pub const ALL: [Self; 4] = [
         Self::new(100, ENDPOINTS),
         Self::new(1_000, ENDPOINTS),
@@ -35,6 +44,11 @@ impl Size {
             services,
             endpoints,
         }
+    }
+
+    /// About how long it takes to make as much.
+    pub(in crate::bench) fn making(self) -> Duration {
+        Duration::from_secs((self.services / MADE_IN_A_SECOND).into())
     }
 }
 
@@ -97,7 +111,7 @@ impl Proxy {
     }
 
     /// The name in a report.
-    pub(super) const fn name(self) -> &'static str {
+    pub(in crate::bench) const fn name(self) -> &'static str {
         match self {
             Self::Fairlead => "fairlead",
             Self::Nftables => "kube-proxy nftables",

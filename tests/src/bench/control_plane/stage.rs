@@ -2,19 +2,19 @@
 
 use std::{
     ffi::OsString,
-    fs,
     net::IpAddr,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 
 use super::{Proxy, probe::Prober, said};
 use crate::{
     agent::Agent,
     echo::Servers,
     kube::{ADDRESS, ControlPlane, INTERFACE, KubeProxy, node_object},
+    manifests::Manifests,
     process::{Process, Usage},
     site::Site,
     topology::{Host, Links, Topology, pod_addresses},
@@ -29,7 +29,7 @@ const BACKENDS: [&str; 2] = ["pod-2", "pod-3"];
 /// The port they answer at.
 const PORT: u16 = 8080;
 /// How long a proxy may take until it has programmed everything; what takes longer is not awaited.
-pub(super) const START: Duration = Duration::from_secs(300);
+pub(in crate::bench) const START: Duration = Duration::from_secs(300);
 /// How long a proxy may take until it has nothing more to do.
 const SETTLE: Duration = Duration::from_secs(60);
 /// It has nothing to do when in so much time it takes no more of a CPU than this.
@@ -38,7 +38,7 @@ const IDLE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_milli
 const LOOK: Duration = Duration::from_millis(20);
 
 /// See the [module](self). Fields are in the order they are to be dropped in.
-pub(super) struct Stage {
+pub(in crate::bench) struct Stage {
     proxy: Proxy,
     running: Running,
     prober: Prober,
@@ -51,14 +51,20 @@ enum Running {
     KubeProxy(KubeProxy),
 }
 
+/// Where a proxy has its objects from.
+pub(in crate::bench) enum Feed<'a> {
+    /// From the API server, as all can.
+    Api(&'a mut ControlPlane),
+    /// From files, as only Fairlead can.
+    Manifests(&'a Manifests),
+}
+
 /// How a proxy started.
-pub(super) struct Start {
+pub(in crate::bench) struct Start {
     /// From when it knew all objects to when it had programmed them; none if it was not in time.
-    pub(super) programming: Option<Duration>,
+    pub(in crate::bench) programming: Option<Duration>,
     /// From its start to when the probed Service answered; none if it did not in time.
     pub(super) traffic: Option<Duration>,
-    /// Bytes the API server had sent by then.
-    pub(super) received: u64,
 }
 
 /// A pod that answers.
@@ -81,17 +87,16 @@ pub(super) fn backends() -> [Backend; 2] {
 
 impl Stage {
     /// Builds the stage and starts a proxy there, until it is through or out of time.
-    pub(super) fn start(control: &mut ControlPlane, proxy: Proxy) -> Result<(Self, Start)> {
+    pub(in crate::bench) fn start(mut feed: Feed<'_>, proxy: Proxy) -> Result<(Self, Start)> {
         let topology = Topology::build(Site::new()?, Links::Standard)?;
         let servers = BACKENDS
             .iter()
             .map(|pod| Servers::start(&topology.pod(pod)?.netns, pod, &[PORT]))
             .collect::<Result<_>>()?;
         let node = topology.node(NODE)?;
-        control.join(&node.netns)?;
-        control.apply(&[&topology.node_a, &topology.node_b].map(node_object))?;
+        feed.tell(&topology)?;
         let began = Instant::now();
-        let running = Running::start(control, node, proxy)?;
+        let running = Running::start(&feed, node, proxy)?;
         let mut stage = Self {
             proxy,
             running,
@@ -117,12 +122,11 @@ impl Stage {
         Ok(Start {
             programming,
             traffic: answered.map(|at| at - began),
-            received: self.received()?,
         })
     }
 
     /// Waits until the proxy has nothing more to do, for a while; what it has taken.
-    pub(super) fn settle(&mut self) -> Result<Usage> {
+    pub(in crate::bench) fn settle(&mut self) -> Result<Usage> {
         let deadline = Instant::now() + SETTLE;
         loop {
             let before = self.process().usage()?.cpu;
@@ -145,11 +149,16 @@ impl Stage {
     }
 
     /// The proxy.
-    pub(super) const fn process(&mut self) -> &mut Process {
+    pub(in crate::bench) const fn process(&mut self) -> &mut Process {
         match &mut self.running {
             Running::Fairlead(agent) => agent.process(),
             Running::KubeProxy(kube_proxy) => &mut kube_proxy.process,
         }
+    }
+
+    /// What it is all built on.
+    pub(in crate::bench) const fn topology(&self) -> &Topology {
+        &self.topology
     }
 
     /// The node it is on.
@@ -159,25 +168,43 @@ impl Stage {
 
     /// Bytes that have come to the node from the API server.
     pub(super) fn received(&self) -> Result<u64> {
-        let devices = || fs::read_to_string("/proc/thread-self/net/dev");
-        let devices = self.node()?.netns.run(devices)??;
-        let line = devices
-            .lines()
-            .find_map(|line| line.trim_start().strip_prefix(INTERFACE)?.strip_prefix(':'));
-        let bytes = line.and_then(|line| line.split_whitespace().next());
-        let bytes = bytes.with_context(|| format!("{NODE} has no {INTERFACE}"))?;
-        Ok(bytes.parse()?)
+        Ok(self.node()?.netns.received(INTERFACE)?.bytes)
+    }
+}
+
+impl Feed<'_> {
+    /// Lets the nodes of a topology have their objects here, their own ones among them.
+    fn tell(&mut self, topology: &Topology) -> Result<()> {
+        let nodes = [&topology.node_a, &topology.node_b].map(node_object);
+        match self {
+            Self::Api(control) => {
+                control.join(&topology.node(NODE)?.netns)?;
+                control.apply(&nodes)
+            }
+            Self::Manifests(manifests) => manifests.write_objects("nodes.yaml", &nodes),
+        }
     }
 }
 
 impl Running {
-    fn start(control: &ControlPlane, node: &Host, proxy: Proxy) -> Result<Self> {
-        let Some(mode) = proxy.mode() else {
-            let kubeconfig = control.kubeconfig("system:kube-proxy", None, ADDRESS)?;
-            let arguments: [OsString; 2] = ["--kubeconfig".into(), kubeconfig.into()];
-            return Ok(Self::Fairlead(Agent::launch(node, &arguments)?));
-        };
-        let kube_proxy = KubeProxy::start(control, &node.netns, node.name, mode)?;
-        Ok(Self::KubeProxy(kube_proxy))
+    fn start(feed: &Feed<'_>, node: &Host, proxy: Proxy) -> Result<Self> {
+        match (feed, proxy.mode()) {
+            (Feed::Api(control), None) => {
+                let kubeconfig = control.kubeconfig("system:kube-proxy", None, ADDRESS)?;
+                Self::fairlead(node, "--kubeconfig", kubeconfig.into())
+            }
+            (Feed::Manifests(manifests), None) => {
+                Self::fairlead(node, "--manifests", manifests.dir().into())
+            }
+            (Feed::Api(control), Some(mode)) => {
+                let kube_proxy = KubeProxy::start(control, &node.netns, node.name, mode)?;
+                Ok(Self::KubeProxy(kube_proxy))
+            }
+            (Feed::Manifests(_), Some(_)) => bail!("kube-proxy needs an API server"),
+        }
+    }
+
+    fn fairlead(node: &Host, option: &str, from: OsString) -> Result<Self> {
+        Ok(Self::Fairlead(Agent::launch(node, &[option.into(), from])?))
     }
 }
