@@ -46,7 +46,7 @@ enum Verb {
         /// Run only tests whose name contains one of these, and no other checks.
         filters: Vec<String>,
     },
-    /// Measure: `bench datapath` or `bench control-plane`, `[--json] [--check]` (needs root).
+    /// Measure: `bench datapath`, `control-plane` or `traffic`, `[--json] [--check]` (needs root).
     #[command(disable_help_flag = true)]
     Bench {
         /// What to measure, and its options; see `bench --help`.
@@ -97,7 +97,8 @@ fn demo(options: &[String]) -> Result<()> {
 
 fn bench(options: &[String]) -> Result<()> {
     ebpf::build(&[])?;
-    if options.iter().any(|word| word == "control-plane") {
+    let is_of = |bench: &str| options.iter().any(|word| word == bench);
+    if is_of("control-plane") || is_of("traffic") {
         let needs = [
             tools::NETWORK,
             tools::NFTABLES,
@@ -105,7 +106,11 @@ fn bench(options: &[String]) -> Result<()> {
             tools::STRACE,
         ];
         needs.into_iter().try_for_each(tools::debian_packages)?;
-        kube_assets::provide()?;
+        match kube_assets::provide() {
+            // It tells who is absent, and what there is without.
+            Err(error) if is_of("traffic") => eprintln!("warning: no kube-proxy: {error:#}"),
+            provided => provided?,
+        }
         build_binaries()?;
     }
     become_binary("bench", options)

@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: figures, held against what was asked. [`control_plane`] is what it costs to
-//! follow a cluster; all else here is `bench datapath`: what a packet costs, held against the price of
+//! follow a cluster, [`traffic`] what clients have of a proxy; all else here is `bench datapath`: what a packet costs, held against the price of
 //! the primitives it cannot do without.
 //!
 //! There everything is measured by `BPF_PROG_TEST_RUN` of an outer program that lays a fresh packet
@@ -14,6 +14,7 @@ mod packet;
 mod report;
 mod rows;
 mod table;
+pub mod traffic;
 mod world;
 
 pub use extent::Extent;

@@ -1,6 +1,9 @@
 //! `cargo xtask bench`: figures, held against what was asked.
 
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -8,10 +11,14 @@ use tests::bench::{
     Extent,
     control_plane::{self, Proxy, Size},
     datapath,
+    traffic::{self, Contestant},
 };
 
 /// How often a slice is changed, and how often for a look.
 const CHANGES: (usize, usize) = (200, 20);
+
+/// How often traffic is measured, and how often for a look.
+const ROUNDS: (usize, usize) = (24, 4);
 
 /// Measures Fairlead.
 #[derive(Parser)]
@@ -45,6 +52,20 @@ enum What {
     ///   cargo xtask bench control-plane --quick --proxies fairlead     a look, in two minutes
     #[command(verbatim_doc_comment)]
     ControlPlane(ControlPlane),
+    /// Connections, requests, throughput and latency, beside no proxy and kube-proxy (needs root).
+    ///
+    /// Clients on the node, in a pod and outside; the API server, etcd and kube-proxy are real. All of it
+    /// takes about 20 minutes.
+    ///
+    /// Examples:
+    ///
+    ///   cargo xtask bench traffic                                      every figure, for people
+    ///
+    ///   cargo xtask bench traffic --sizes 1000                         with 1,000 services only
+    ///
+    ///   cargo xtask bench traffic --quick --by direct,fairlead         a look, in a minute
+    #[command(verbatim_doc_comment)]
+    Traffic(Traffic),
 }
 
 #[derive(Args)]
@@ -79,10 +100,35 @@ struct ControlPlane {
     proxies: Vec<Proxy>,
 }
 
+#[derive(Args)]
+struct Traffic {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Exit with 1 when what is asked for is not met.
+    #[arg(long)]
+    check: bool,
+    /// The smallest size with few rounds only.
+    #[arg(long)]
+    quick: bool,
+    /// How many Services there are, and how many endpoints each has (10 where it is not said).
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "SERVICES[xENDPOINTS]",
+        default_values_t = Size::OF_TRAFFIC
+    )]
+    sizes: Vec<Size>,
+    /// Who is measured.
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Contestant::ALL)]
+    by: Vec<Contestant>,
+}
+
 fn main() -> Result<ExitCode> {
     match Cli::parse().what {
         What::Datapath(options) => run_datapath(&options),
         What::ControlPlane(options) => run_control_plane(&options),
+        What::Traffic(options) => run_traffic(&options),
     }
 }
 
@@ -115,30 +161,64 @@ fn run_control_plane(options: &ControlPlane) -> Result<ExitCode> {
     } = options;
     let (all, few) = CHANGES;
     let wanted = control_plane::Options {
-        sizes: match sizes.iter().min() {
-            Some(smallest) if *quick => vec![*smallest],
-            Some(_) | None => sizes.clone(),
-        },
+        sizes: chosen(sizes, *quick),
         proxies: proxies.clone(),
         changes: if *quick { few } else { all },
     };
-    let minutes = wanted.estimate().as_secs().div_ceil(60);
-    eprintln!("this takes about {minutes} minutes, and longer where kube-proxy does");
-    let began = Instant::now();
-    let report = control_plane::measure(&wanted, &mut |line| {
-        eprintln!("[{:>4} s] {line}", began.elapsed().as_secs());
-    })?;
+    let report = control_plane::measure(&wanted, &mut announced(wanted.estimate()))?;
     if *json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{}", report.table());
     }
     let over = report.requirements.iter().filter(|it| it.is_over()).count();
-    if over != 0 {
-        eprintln!(
-            "{over} of {} requirements are not met",
-            report.requirements.len()
-        );
+    Ok(judged(over, report.requirements.len(), *check))
+}
+
+fn run_traffic(options: &Traffic) -> Result<ExitCode> {
+    let Traffic {
+        json,
+        check,
+        quick,
+        sizes,
+        by,
+    } = options;
+    let (all, few) = ROUNDS;
+    let wanted = traffic::Options {
+        sizes: chosen(sizes, *quick),
+        contestants: by.clone(),
+        rounds: if *quick { few } else { all },
+    };
+    let report = traffic::measure(&wanted, &mut announced(wanted.estimate()))?;
+    if *json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", report.table());
     }
-    Ok(ExitCode::from(u8::from(*check && over != 0)))
+    let unmet = report.requirements.iter().filter(|it| !it.is_met()).count();
+    Ok(judged(unmet, report.requirements.len(), *check))
+}
+
+/// The smallest size alone, for a look.
+fn chosen(sizes: &[Size], is_look: bool) -> Vec<Size> {
+    match sizes.iter().min() {
+        Some(smallest) if is_look => vec![*smallest],
+        Some(_) | None => sizes.to_vec(),
+    }
+}
+
+/// Says how long it takes, and then what is at hand since when.
+fn announced(estimate: Duration) -> impl FnMut(&str) {
+    let minutes = estimate.as_secs().div_ceil(60);
+    eprintln!("this takes about {minutes} minutes, and longer where kube-proxy does");
+    let began = Instant::now();
+    move |line: &str| eprintln!("[{:>4} s] {line}", began.elapsed().as_secs())
+}
+
+/// Says how many of the requirements are not met; a failure if that is to be one.
+fn judged(unmet: usize, all: usize, check: bool) -> ExitCode {
+    if unmet != 0 {
+        eprintln!("{unmet} of {all} requirements are not met");
+    }
+    ExitCode::from(u8::from(check && unmet != 0))
 }
