@@ -18,6 +18,7 @@ pub enum Direction {
 
 impl Direction {
     /// The other one.
+    #[must_use]
     #[inline(always)]
     pub const fn opposite(self) -> Self {
         match self {
@@ -329,6 +330,7 @@ impl<A: Addr> FlowKey<A> {
     /// The key of a flow's other row, given the row of this one. What the stack routes comes back on
     /// its way out toward the client, everything else where it enters; and only the node's own requests
     /// are seen on their way out.
+    #[must_use]
     #[inline(always)]
     pub const fn mate(&self, row: &Flow<A>) -> Self {
         let direction = match (row.half(), row.route()) {

@@ -22,6 +22,7 @@ const UNSAFE_FILES: &[&str] = &[
     "lb-ebpf/src/bench/targets.rs",
     "lb-ebpf/src/bpf/dry_run.rs",
     "lb-ebpf/src/bpf/entry.rs",
+    "lb-ebpf/src/bpf/fib.rs",
     "lb-ebpf/src/bpf/maps.rs",
     "lb-ebpf/src/bpf/socket.rs",
     "lb-ebpf/src/bpf/tables.rs",

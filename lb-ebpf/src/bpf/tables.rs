@@ -5,22 +5,25 @@ use core::ffi::c_void;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_ANY, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH,
-        BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST,
-        bpf_fib_lookup as FibParams, bpf_sock_addr, xdp_md,
+        __sk_buff, BPF_ANY, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, bpf_fib_lookup as FibParams,
+        bpf_sock_addr, xdp_md,
     },
     helpers::generated::{bpf_fib_lookup, bpf_get_prandom_u32, bpf_jiffies64},
 };
 use lb_common::{
-    Addr, Tick, V4, V6,
+    Tick, V4, V6,
     config::{Config, FamilyConfig},
     counters::{Reason, ServiceCounters},
-    flow::{FirstFragment, Flow, FlowKey, FragmentKey, Half, Macs, Staged},
+    flow::{FirstFragment, Flow, FlowKey, FragmentKey, Half, Staged},
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots, SourceRange},
 };
-use lb_ebpf::{Datagram, Entry, Fib, FibQuery, Flows, InsertError, Reach, Tables, take_allowance};
+use lb_ebpf::{Datagram, Entry, Fib, FibQuery, Flows, InsertError, Tables, take_allowance};
 
-use crate::{dry_run, maps, words};
+use crate::{
+    dry_run,
+    fib::{AF_INET, AF_INET6, PARAMS_SIZE, fib_answer, fib_params},
+    maps, words,
+};
 
 /// Both families' flow tables; see [`KernelTables`] on `DRY`.
 pub(crate) struct FlowTables<const DRY: bool>;
@@ -69,58 +72,6 @@ impl<const DRY: bool> KernelTables<DRY> {
         // SAFETY: `params` is a whole `bpf_fib_lookup`, and the context is the program's own.
         unsafe { bpf_fib_lookup(self.ctx, params, PARAMS_SIZE, BPF_FIB_LOOKUP_SRC) }
     }
-}
-
-/// What a helper's answer in `params` means.
-#[inline(always)]
-fn fib_answer<A: Addr>(code: i64, params: &FibParams, src: A) -> Fib<A> {
-    const NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
-    // Said at tc of a packet longer than the device's MTU, with the neighbour known.
-    const TOO_LONG: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
-    const NO_NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_NO_NEIGH as i64;
-    const NOT_FORWARDED: i64 = BPF_FIB_LKUP_RET_NOT_FWDED as i64;
-    let reach = match code {
-        NEIGHBOUR | TOO_LONG => Reach::Neighbour,
-        NO_NEIGHBOUR => Reach::Route,
-        NOT_FORWARDED => Reach::NotForwarded,
-        _ => Reach::Unreachable,
-    };
-    Fib {
-        reach,
-        ifindex: params.ifindex,
-        macs: macs(params),
-        src,
-    }
-}
-
-/// The MACs the FIB filled in, the destination's first as in a frame.
-///
-/// Read word by word: merged into wider loads, which the compiler may do with packets, they would
-/// be misaligned on the stack, and the verifier refuses that.
-#[inline(always)]
-fn macs(params: &FibParams) -> Macs {
-    const SOURCE_FIRST: [usize; 6] = [3, 4, 5, 0, 1, 2];
-    let words = (&raw const params.__bindgen_anon_6).cast::<u16>();
-    // SAFETY: the union holds source and destination MAC, six words that end the struct.
-    SOURCE_FIRST.map(|i| unsafe { words.add(i).read_volatile() })
-}
-
-/// What the helper is told of `bpf_fib_lookup`'s size.
-const PARAMS_SIZE: i32 = 64;
-const _: () = assert!(size_of::<FibParams>() == 64);
-
-/// `AF_INET` and `AF_INET6`, as the FIB helper wants them.
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-
-#[inline(always)]
-fn fib_params(family: u8, proto: u8, ifindex: u32) -> FibParams {
-    // SAFETY: all fields are integers, or unions and arrays of them.
-    let mut params: FibParams = unsafe { core::mem::zeroed() };
-    params.family = family;
-    params.l4_protocol = proto;
-    params.ifindex = ifindex;
-    params
 }
 
 macro_rules! family {

@@ -2,7 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use lb_common::{counters::Reason, proto, service::frontend};
+use lb_common::{
+    counters::Reason,
+    flow::{Flow, Stage},
+    proto,
+    service::frontend,
+};
 use lb_ebpf::{Hook, Verdict};
 use proptest::{prelude::*, sample};
 
@@ -274,10 +279,10 @@ fn what_lies_where_flags_would_be_tells_nothing() {
             ..Frame::tcp(client, service, flag::ACK)
         };
         see_all(&mut node, THERE, &split(&frame.build(), 48));
-        let rows = (node.flows.v4.rows.values().map(|row| row.stage()))
-            .chain(node.flows.v6.rows.values().map(|row| row.stage()));
+        let rows = (node.flows.v4.rows.values().map(Flow::stage))
+            .chain(node.flows.v6.rows.values().map(Flow::stage));
         for stage in rows {
-            assert_eq!(stage, lb_common::flow::Stage::Established);
+            assert_eq!(stage, Stage::Established);
         }
     }
 }

@@ -294,13 +294,14 @@ fn a_segment_without_a_row_goes_where_its_hash_leads_it() {
 #[test]
 fn a_segment_without_a_row_is_dropped_where_nobody_knows_its_backend() {
     type Change = fn(&mut Node, Family);
+    type Segment<'s> = &'s dyn Fn(Family) -> Frame;
     let hashed = |node: &mut Node, family, slots: &[u32]| {
         serve(node, family, slots);
         node.flag(service(family), proto::TCP, frontend::HASHED);
     };
     let next = |flags| move |family| Frame::tcp(client(family), service(family), flags);
     let ack = next(flag::ACK);
-    let cases: [(&str, Change, &dyn Fn(Family) -> Frame); 4] = [
+    let cases: [(&str, Change, Segment<'_>); 4] = [
         ("by chance", |_, _| {}, &ack),
         (
             "affinity chose",

@@ -123,16 +123,7 @@ fn case(reason: Reason, family: Family) -> Case {
         Reason::NoBackend => whole.node(|node| {
             node.serve(service, proto::UDP, &[], &[]);
         }),
-        Reason::BackendGone => {
-            let segment = Frame::tcp(client(family), service, flag::ACK);
-            whole
-                .node(|node| {
-                    let syn = Frame::tcp(client(family), service, flag::SYN);
-                    node.see(Hook::XDP_EXTERNAL, &syn);
-                    node.abandon_flows();
-                })
-                .packet(&segment)
-        }
+        Reason::BackendGone => abandoned(whole, family),
         Reason::NoSuchPort => whole.packet(&Frame::udp(client(family), at(service.ip(), 81))),
         Reason::Unallocated => whole.packet(&Frame::udp(client(family), at(family.service(2), 80))),
         Reason::NoLocalBackend => whole.node(|node| {
@@ -188,6 +179,16 @@ fn case(reason: Reason, family: Family) -> Case {
             node.tables.v6.slots.clear();
         }),
     }
+}
+
+/// A segment of a connection whose pod is deleted.
+fn abandoned(whole: Case, family: Family) -> Case {
+    let segment = |flags| Frame::tcp(client(family), service(family), flags);
+    let deleted = whole.node(|node| {
+        node.see(Hook::XDP_EXTERNAL, &segment(flag::SYN));
+        node.abandon_flows();
+    });
+    deleted.packet(&segment(flag::ACK))
 }
 
 /// What a reason's name says becomes of its packets.

@@ -250,7 +250,7 @@ impl Node {
         self.clean_conntrack();
         self.take_sweeps();
         let mut usage = self.controller.usage(now);
-        usage.extend(self.upkeep.usage().iter().cloned());
+        usage.extend(self.upkeep.usage().iter().copied());
         let lines = usage.iter().filter_map(events::nearly_full).collect();
         self.problems.set(Area::Capacity, lines);
         self.problems.set(Area::Servers, self.servers.problems());

@@ -12,7 +12,7 @@ const ID: u16 = 0x0815;
 /// Splits an untagged frame without extension headers into fragments with this much payload each, which
 /// is a multiple of 8. There are at least two.
 pub(crate) fn split(frame: &[u8], size: usize) -> Vec<Vec<u8>> {
-    assert!(size % 8 == 0);
+    assert!(size.is_multiple_of(8));
     let parts = if is_ipv6(frame) {
         split_ipv6
     } else {

@@ -95,10 +95,10 @@ pub(super) struct Own {
     #[arg(long, value_name = "SLOTS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) maglev_table_size: Option<TableSize>,
-    /// How long a flow may be unused, by protocol and how far it has got: tcp-opening [default: 2m],
-    /// tcp-established [24h], tcp-closing [1h], tcp-closed [2m], tcp-reset [10s], udp-opening [30s],
-    /// udp-established [2m], sctp-opening [1m], sctp-established [210s], sctp-closing [1m],
-    /// sctp-closed [10s], sctp-reset [10s]. Repeat it, or separate with commas.
+    /// How long a flow may be unused, by protocol and how far it has got; by default tcp-opening=2m,
+    /// tcp-established=24h, tcp-closing=1h, tcp-closed=2m, tcp-reset=10s, udp-opening=30s,
+    /// udp-established=2m, sctp-opening=1m, sctp-established=210s, sctp-closing=1m, sctp-closed=10s,
+    /// sctp-reset=10s. Repeat it, or separate with commas.
     #[arg(long, value_name = "STAGE=TIME", value_delimiter = ',')]
     #[serde(rename = "flowTimeouts")]
     pub(super) flow_timeout: Vec<String>,

@@ -12,9 +12,9 @@ const PROTOCOLS: [(&str, u8, &[Stage]); 3] = [
 ];
 
 /// Longest that is taken: ticks wrap after nine years, and half of that is the past.
-const LONGEST: Duration = Duration::from_secs(4 * 365 * 86_400);
+const LONGEST: Duration = Duration::from_hours(4 * 365 * 24);
 
-/// What flows are given by default, in seconds. They are those of nf_conntrack (linux 6.18, and RFC 5382
+/// What flows are given by default, in seconds. They are those of `nf_conntrack` (linux 6.18, and RFC 5382
 /// and RFC 4787, which ask for no less), but for two that kube-proxy sets there: a day for established
 /// connections and an hour for half closed ones. An SCTP association answers heartbeats every half minute
 /// (RFC 9260, 16).
