@@ -44,6 +44,8 @@ pub(crate) struct Part {
     pub(crate) claims: BTreeSet<Key>,
     /// All addresses in its slices.
     pub(crate) endpoints: BTreeSet<SocketAddr>,
+    /// Those of them that terminate.
+    pub(crate) terminating: BTreeSet<SocketAddr>,
 }
 
 impl History {
@@ -97,6 +99,16 @@ impl History {
         let parts = names.iter().filter_map(|name| self.parts.get(name));
         let mut parts = parts.flat_map(|versions| during(versions, window));
         parts.any(|part| part.endpoints.contains(endpoint))
+    }
+
+    /// Whether the pod of an endpoint may be taken for deleted: a Service had it as one that terminates, and
+    /// by now has not.
+    pub(crate) fn may_be_deleted(&self, endpoint: &SocketAddr, window: &Window) -> bool {
+        let ever = 0..=*window.end();
+        self.parts.values().any(|versions| {
+            during(versions, &ever).any(|part| part.terminating.contains(endpoint))
+                && during(versions, window).any(|part| !part.endpoints.contains(endpoint))
+        })
     }
 
     /// The Services that asked for a frontend, and all their endpoints meanwhile.

@@ -99,6 +99,14 @@ impl History {
         }
     }
 
+    /// Whether a connection, that `last` answered on, was broken off because that pod is deleted.
+    pub(crate) fn is_cut_off(&self, asked: &Asked, last: Option<(SocketAddr, Instant)>) -> bool {
+        matches!(asked.outcome, Outcome::Failure)
+            && last.is_some_and(|(server, when)| {
+                self.may_be_deleted(&server, &self.window(when, asked.to))
+            })
+    }
+
     /// Judges a question on a flow of datagrams that goes on, or goes on where another one, of the
     /// same addresses and ports, ended: `last` is who answered last, and when that was asked.
     pub(crate) fn judge_datagrams(

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
 };
 
-use lb_userspace::model::{EndpointSlice, ObjectName};
+use lb_userspace::model::{Endpoint, EndpointSlice, ObjectName};
 use tests::frontends::{Here, Objects, claims};
 
 use crate::{
@@ -61,16 +61,21 @@ impl Stock {
     pub(crate) fn part(&self, name: &ObjectName, here: &[Here; 2]) -> Part {
         let service = self.objects.services.get(name);
         let claims = here.iter().filter_map(|here| Some(claims(service?, here)));
-        let endpoints = self.slices(name).flat_map(|slice| {
-            let addresses = slice.endpoints.iter().map(|endpoint| endpoint.addr);
-            addresses.flat_map(|address| {
-                let ports = slice.ports.iter();
-                ports.map(move |port| SocketAddr::new(address, port.port))
-            })
-        });
+        let endpoints = |is_meant: fn(&Endpoint) -> bool| {
+            let of_slice = move |slice: &EndpointSlice| {
+                let meant = slice.endpoints.iter().filter(|it| is_meant(it));
+                let ports = slice.ports.iter().map(|port| port.port);
+                let at = |addr| ports.clone().map(move |port| SocketAddr::new(addr, port));
+                meant.flat_map(|it| at(it.addr)).collect::<Vec<_>>()
+            };
+            self.slices(name)
+                .flat_map(of_slice)
+                .collect::<BTreeSet<_>>()
+        };
         Part {
             claims: claims.flatten().collect(),
-            endpoints: endpoints.collect::<BTreeSet<_>>(),
+            endpoints: endpoints(|_| true),
+            terminating: endpoints(|endpoint| endpoint.terminating),
         }
     }
 }
