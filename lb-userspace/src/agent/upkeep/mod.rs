@@ -39,9 +39,9 @@ use sweep::Rules;
 const REST: Duration = Duration::from_millis(50);
 /// Rest between two looks at all of them.
 const PAUSE: Duration = Duration::from_secs(5);
-/// For how long rows are looked for that lead to a deleted pod: a packet that was under way may have made
-/// one.
-const MEMORY: Duration = Duration::from_secs(3);
+/// For how long rows are looked for that lead to a deleted pod: longer than the pause, since a packet that
+/// was under way may have made one after the first look.
+const MEMORY: Duration = Duration::from_secs(8);
 /// From here on a table counts as nearly full.
 const NEARLY_FULL_PERCENT: u64 = 80;
 
@@ -177,7 +177,7 @@ impl Orders {
         }
         match self.told.recv_timeout(time) {
             Ok(departures) => {
-                self.take(departures);
+                self.take(departures, Instant::now());
                 true
             }
             Err(RecvTimeoutError::Timeout) => true,
@@ -185,18 +185,17 @@ impl Orders {
         }
     }
 
-    fn take(&mut self, departures: Departures) {
-        self.deleted.push((Instant::now() + MEMORY, departures));
+    fn take(&mut self, departures: Departures, now: Instant) {
+        self.deleted.push((now + MEMORY, departures));
         self.is_urgent = true;
     }
 
     /// Begins a look at all rows, which those that are told while it lasts are no part of.
-    fn begin(&mut self) {
+    fn begin(&mut self, now: Instant) {
         while let Ok(departures) = self.told.try_recv() {
-            self.take(departures);
+            self.take(departures, now);
         }
         self.is_urgent = false;
-        let now = Instant::now();
         self.deleted.retain(|(until, _)| *until > now);
     }
 }
@@ -208,7 +207,7 @@ struct Tables {
 
 impl Tables {
     fn sweep(&mut self, lifetimes: &Lifetimes, orders: &mut Orders) -> Result<Sweep, UpkeepError> {
-        orders.begin();
+        orders.begin(Instant::now());
         let deleted: Vec<_> = orders.deleted.iter().map(|(_, it)| it.clone()).collect();
         let v4 = deleted.iter().flat_map(|it| &it.v4);
         let v6 = deleted.iter().flat_map(|it| &it.v6);
@@ -278,4 +277,25 @@ fn now() -> Tick {
     let seconds = Duration::from_secs(time.tv_sec.unsigned_abs());
     let nanos = seconds + Duration::from_nanos(time.tv_nsec.unsigned_abs());
     Tick::from_nanos(u64::try_from(nanos.as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// At once, and once more after the pause: a packet that was under way may have made a row.
+    #[test]
+    fn flows_to_a_deleted_pod_are_looked_for_twice() {
+        let (tell, told) = channel();
+        let mut orders = Orders::new(told);
+        tell.send(Departures::default()).unwrap();
+        let begun = Instant::now();
+        let is_looked_for = |orders: &mut Orders, after| {
+            orders.begin(begun + after);
+            !orders.deleted.is_empty()
+        };
+        assert!(is_looked_for(&mut orders, Duration::ZERO));
+        assert!(is_looked_for(&mut orders, PAUSE + Duration::from_secs(1)));
+        assert!(!is_looked_for(&mut orders, 2 * PAUSE));
+    }
 }
