@@ -19,6 +19,7 @@ use crate::{
     packet::HostPacket,
     sockets::HostSockets,
     tables::{HasServices, HostTables, Way},
+    wire,
 };
 
 /// A node.
@@ -67,6 +68,14 @@ impl Node {
         let mut packet = packet.into();
         let verdict = self.process(hook, &mut packet);
         (verdict, packet.on_wire())
+    }
+
+    /// Where a packet is sent on to; none if it is not.
+    pub fn reached(&mut self, hook: Hook, packet: impl Into<HostPacket>) -> Option<SocketAddr> {
+        match self.see(hook, packet) {
+            (Verdict::Deliver | Verdict::Transmit { .. }, bytes) => Some(wire::addresses(&bytes).1),
+            _ => None,
+        }
     }
 
     /// Has a rejected packet answered.

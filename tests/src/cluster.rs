@@ -214,6 +214,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// The addresses in either family, and the port.
+    pub const fn new(v4: &'static str, v6: &'static str, port: u16) -> Self {
+        Self { v4, v6, port }
+    }
+
     /// The socket address in a family.
     pub fn of(&self, family: Family) -> Result<SocketAddr> {
         let text = match family {

@@ -41,15 +41,11 @@ struct Course {
     sees: &'static str,
 }
 
-const fn target(v4: &'static str, v6: &'static str, port: u16) -> Target {
-    Target { v4, v6, port }
-}
-
 /// The services of `manifests/`.
-const POD_1_AT_NODE_A: Target = target("10.10.0.1", "fd00:10::1", 30081);
-const POD_1_AT_NODE_B: Target = target("10.10.0.2", "fd00:10::2", 30081);
-const POD_3_AT_NODE_A: Target = target("10.10.0.1", "fd00:10::1", 30083);
-const POD_3_CLUSTER: Target = target("10.96.1.83", "fd00:96::183", 80);
+const POD_1_AT_NODE_A: Target = Target::new("10.10.0.1", "fd00:10::1", 30081);
+const POD_1_AT_NODE_B: Target = Target::new("10.10.0.2", "fd00:10::2", 30081);
+const POD_3_AT_NODE_A: Target = Target::new("10.10.0.1", "fd00:10::1", 30083);
+const POD_3_CLUSTER: Target = Target::new("10.96.1.83", "fd00:96::183", 80);
 
 #[rustfmt::skip]
 const COURSES: [Course; 6] = [

@@ -54,14 +54,6 @@ fn serve(node: &mut Node, family: Family, slots: &[u32]) {
     }
 }
 
-/// Where a packet of the client's is sent on to; none if it is not.
-fn reached(node: &mut Node, frame: &Frame) -> Option<SocketAddr> {
-    match node.see(THERE, frame) {
-        (Verdict::Deliver | Verdict::Transmit { .. }, bytes) => Some(wire::addresses(&bytes).1),
-        _ => None,
-    }
-}
-
 /// Who sends a packet of a flow, and the TCP flags or SCTP chunk it has.
 #[derive(Clone, Copy, Debug)]
 enum Said {
@@ -222,7 +214,7 @@ fn a_client_begins_anew_once_its_connection_is_over() {
         for (end, is_over) in ends {
             let mut node = node(family, &[0]);
             let syn = Frame::tcp(client(family), service(family), flag::SYN);
-            assert_eq!(reached(&mut node, &syn), Some(backend(family, 0)));
+            assert_eq!(node.reached(THERE, &syn), Some(backend(family, 0)));
             let answer = Said::Backend(flag::SYN | flag::ACK);
             for from in [&[answer], end].concat() {
                 let (hook, frame) = frame(family, proto::TCP, from);
@@ -230,7 +222,7 @@ fn a_client_begins_anew_once_its_connection_is_over() {
             }
             serve(&mut node, family, &[1]);
             let expected = backend(family, u16::from(is_over));
-            assert_eq!(reached(&mut node, &syn), Some(expected), "{end:?}");
+            assert_eq!(node.reached(THERE, &syn), Some(expected), "{end:?}");
             // The backend it had may have to say its last again, which is no news of the new one.
             let (hook, late) = frame(family, proto::TCP, Said::Backend(FIN));
             let (_, bytes) = node.see(hook, &late);
@@ -276,11 +268,11 @@ fn a_segment_without_a_row_goes_where_its_hash_leads_it() {
             for port in 4000..4016 {
                 let from = at(family.client(1), port);
                 let first = Frame::first(protocol, from, service(family));
-                let chosen = reached(&mut node, &first).unwrap();
+                let chosen = node.reached(THERE, &first).unwrap();
                 node.flows.v4.rows.clear();
                 node.flows.v6.rows.clear();
                 let next = Frame::next(protocol, from, service(family));
-                assert_eq!(reached(&mut node, &next), Some(chosen));
+                assert_eq!(node.reached(THERE, &next), Some(chosen));
                 assert_eq!(stages(&node), [Stage::Established; 2]);
                 let reply = Frame::next(protocol, chosen, from);
                 let (_, bytes) = node.see(BACK, &reply);
@@ -342,10 +334,10 @@ fn a_segment_without_a_row_is_dropped_where_nobody_knows_its_backend() {
         let from = at(family.client(1), port);
         let segment = Frame::tcp(from, service(family), flag::ACK);
         let elsewhere = Some(at(family.remote_pod(1), 8080));
-        assert_eq!(reached(&mut node, &segment), elsewhere);
+        assert_eq!(node.reached(THERE, &segment), elsewhere);
         // Unless another flow has it.
         let other = Frame::tcp(at(family.client(2), port), service(family), flag::ACK);
-        assert_eq!(reached(&mut node, &other), None);
+        assert_eq!(node.reached(THERE, &other), None);
     }
 }
 
@@ -357,12 +349,12 @@ fn a_row_that_was_not_taken_is_tried_once_more() {
             let first = Frame::first(protocol, client(family), service(family));
             let mut node = node(family, &[0]);
             node.flows.busy = 1;
-            assert_eq!(reached(&mut node, &first), Some(backend(family, 0)));
+            assert_eq!(node.reached(THERE, &first), Some(backend(family, 0)));
             assert_eq!((node.flows.len(), node.count(Reason::TableBusy)), (2, 0));
 
             let mut node = self::node(family, &[0]);
             node.flows.busy = 2;
-            assert_eq!(reached(&mut node, &first), None);
+            assert_eq!(node.reached(THERE, &first), None);
             assert_eq!((node.flows.len(), node.count(Reason::TableBusy)), (0, 1));
         }
     }
@@ -378,10 +370,10 @@ fn a_hashed_flow_goes_on_without_the_row_of_its_requests() {
             node.flag(service(family), protocol, frontend::HASHED);
             node.flows.limit(1);
             let first = Frame::first(protocol, client(family), service(family));
-            let chosen = reached(&mut node, &first).unwrap();
+            let chosen = node.reached(THERE, &first).unwrap();
             assert_eq!((node.flows.len(), node.count(Reason::Stateless)), (1, 1));
             let next = Frame::next(protocol, client(family), service(family));
-            assert_eq!(reached(&mut node, &next), Some(chosen));
+            assert_eq!(node.reached(THERE, &next), Some(chosen));
             let reply = Frame::next(protocol, chosen, client(family));
             let (_, bytes) = node.see(BACK, &reply);
             assert_eq!(wire::addresses(&bytes).0, service(family));
@@ -391,7 +383,7 @@ fn a_hashed_flow_goes_on_without_the_row_of_its_requests() {
         node.flag(service(family), proto::UDP, frontend::HASHED);
         node.flows.limit(0);
         let first = Frame::udp(client(family), service(family));
-        assert_eq!(reached(&mut node, &first), None);
+        assert_eq!(node.reached(THERE, &first), None);
         assert_eq!(node.count(Reason::TableBusy), 1);
     }
 }

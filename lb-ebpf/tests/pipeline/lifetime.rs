@@ -46,14 +46,6 @@ fn serve(node: &mut Node, family: Family, backends: &[u32]) {
     }
 }
 
-/// Where a packet is sent on to; none if it is not.
-fn reached(node: &mut Node, frame: &Frame) -> Option<SocketAddr> {
-    match node.see(HOOK, frame) {
-        (Verdict::Deliver | Verdict::Transmit { .. }, bytes) => Some(wire::addresses(&bytes).1),
-        _ => None,
-    }
-}
-
 /// What may happen around a flow.
 #[derive(Clone, Debug)]
 enum Change {
@@ -84,7 +76,7 @@ proptest! {
     ) {
         let mut node = node(family, 6);
         let (client, service) = (client(family), service(family));
-        let chosen = reached(&mut node, &Frame::first(protocol, client, service));
+        let chosen = node.reached(HOOK, &Frame::first(protocol, client, service));
         prop_assert_eq!(chosen, Some(backend(family, 0)));
         for change in changes {
             match change {
@@ -97,7 +89,7 @@ proptest! {
                 Change::Wait(time) => node.wait(time),
             }
             let next = Frame::next(protocol, client, service);
-            prop_assert_eq!(reached(&mut node, &next), chosen);
+            prop_assert_eq!(node.reached(HOOK, &next), chosen);
             let reply = Frame::next(protocol, backend(family, 0), client);
             let (_, bytes) = node.see(Hook::TC_EXTERNAL_EGRESS, &reply);
             prop_assert_eq!(wire::addresses(&bytes), (service, client));
@@ -117,12 +109,12 @@ fn flows_whose_backend_is_gone_drain_or_move() {
         let after = |first: &Frame, next: &Frame| {
             let mut node = node(family, 3);
             serve(&mut node, family, &[1]);
-            assert_eq!(reached(&mut node, first), old);
+            assert_eq!(node.reached(HOOK, first), old);
             serve(&mut node, family, &[2]);
             node.retire(family, 0);
-            assert_eq!(reached(&mut node, next), old, "another backend is gone");
+            assert_eq!(node.reached(HOOK, next), old, "another backend is gone");
             node.retire(family, 1);
-            reached(&mut node, next)
+            node.reached(HOOK, next)
         };
         for flags in [
             flag::ACK,
@@ -152,20 +144,20 @@ fn flows_follow_a_frontend_that_passes_to_another_service() {
             let another = at(family.client(1), 4001);
             let client = |to| if to == service { client } else { another };
             let first = |to| Frame::first(protocol, client(to), to);
-            assert_eq!(reached(&mut node, &first(service)), old);
-            assert_eq!(reached(&mut node, &first(other)), old);
+            assert_eq!(node.reached(HOOK, &first(service)), old);
+            assert_eq!(node.reached(HOOK, &first(other)), old);
 
             let flags = backend::ALIVE | backend::LOCAL | backend::LOST_FRONTEND;
             node.flag_backend(family, 0, flags);
             node.withdraw(other, protocol);
-            assert_eq!(reached(&mut node, &first(other)), old, "it is nobody's");
+            assert_eq!(node.reached(HOOK, &first(other)), old, "it is nobody's");
             node.serve(other, protocol, &[1], &[1]);
             let next = Frame::next(protocol, client(other), other);
             let drains = protocol != proto::UDP;
             let expected = if drains { old } else { new };
-            assert_eq!(reached(&mut node, &next), expected);
-            assert_eq!(reached(&mut node, &first(other)), new);
-            assert_eq!(reached(&mut node, &first(service)), old, "it is as it was");
+            assert_eq!(node.reached(HOOK, &next), expected);
+            assert_eq!(node.reached(HOOK, &first(other)), new);
+            assert_eq!(node.reached(HOOK, &first(service)), old, "it is as it was");
         }
     }
 }
@@ -210,9 +202,9 @@ fn a_repeated_syn_keeps_its_backend() {
         let mut node = node(family, 6);
         serve(&mut node, family, &[0, 1, 2, 3, 4, 5]);
         let syn = Frame::tcp(client(family), service(family), flag::SYN);
-        let chosen = reached(&mut node, &syn);
+        let chosen = node.reached(HOOK, &syn);
         for _ in 0..20 {
-            assert_eq!(reached(&mut node, &syn), chosen);
+            assert_eq!(node.reached(HOOK, &syn), chosen);
         }
         assert_eq!(node.flows.len(), 2);
     }
@@ -288,9 +280,9 @@ fn who_meets_a_backend_that_has_just_gone_is_sent_on_and_chooses_anew() {
         let mut node = node(family, 2);
         node.retire(family, 0);
         let frame = Frame::udp(client(family), service(family));
-        assert_eq!(reached(&mut node, &frame), Some(backend(family, 0)));
+        assert_eq!(node.reached(HOOK, &frame), Some(backend(family, 0)));
         serve(&mut node, family, &[1]);
-        assert_eq!(reached(&mut node, &frame), Some(backend(family, 1)));
-        assert_eq!(reached(&mut node, &frame), Some(backend(family, 1)));
+        assert_eq!(node.reached(HOOK, &frame), Some(backend(family, 1)));
+        assert_eq!(node.reached(HOOK, &frame), Some(backend(family, 1)));
     }
 }

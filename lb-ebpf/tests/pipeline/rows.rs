@@ -40,14 +40,6 @@ fn node(family: Family) -> Node {
     node
 }
 
-/// Where a packet is sent on to; none if it is not.
-fn reached(node: &mut Node, frame: &Frame) -> Option<SocketAddr> {
-    match node.see(HOOK, frame) {
-        (Verdict::Deliver, bytes) => Some(wire::addresses(&bytes).1),
-        _ => None,
-    }
-}
-
 /// The promise of the flow table: one lookup finishes a packet, and nothing is written.
 #[test]
 fn an_established_flow_costs_one_lookup_and_no_write() {
@@ -102,7 +94,7 @@ fn a_request_renews_the_row_of_its_reply() {
             node.see(HOOK, &next);
             assert_eq!(node.flows.len(), 1, "not with every packet");
             node.wait(A_WHILE);
-            assert_eq!(reached(&mut node, &next), Some(backend(family)));
+            assert_eq!(node.reached(HOOK, &next), Some(backend(family)));
             assert_eq!(node.flows.len(), 2);
             let writes = node.flows.writes;
             node.see(HOOK, &next);
@@ -205,9 +197,9 @@ fn a_full_table_ends_no_flow() {
         evict_replies(&mut node);
         node.flows.limit(1);
         node.wait(A_WHILE);
-        assert!(reached(&mut node, &frame).is_some());
+        assert!(node.reached(HOOK, &frame).is_some());
         assert_eq!(node.flows.len(), 1);
-        assert!(reached(&mut node, &frame).is_some());
+        assert!(node.reached(HOOK, &frame).is_some());
     }
 }
 

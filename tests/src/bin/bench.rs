@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 use tests::bench::{
     Extent,
     control_plane::{self, Proxy, Size},
@@ -139,16 +140,22 @@ fn run_datapath(options: &Datapath) -> Result<ExitCode> {
         Extent::Full
     };
     let report = datapath(extent, &mut |line| eprintln!("measuring {line}"))?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}", report.table());
-    }
+    show(&report, options.json, || report.table())?;
     let over = report.rows.iter().filter(|row| row.is_over()).count();
     if over != 0 {
         eprintln!("{over} of {} rows are over their limit", report.rows.len());
     }
     Ok(ExitCode::from(u8::from(options.check && over != 0)))
+}
+
+/// Prints a report, for programs or for people.
+fn show(report: &impl Serialize, json: bool, table: impl FnOnce() -> String) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+    } else {
+        print!("{}", table());
+    }
+    Ok(())
 }
 
 fn run_control_plane(options: &ControlPlane) -> Result<ExitCode> {
@@ -166,11 +173,7 @@ fn run_control_plane(options: &ControlPlane) -> Result<ExitCode> {
         changes: if *quick { few } else { all },
     };
     let report = control_plane::measure(&wanted, &mut announced(wanted.estimate()))?;
-    if *json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}", report.table());
-    }
+    show(&report, *json, || report.table())?;
     let over = report.requirements.iter().filter(|it| it.is_over()).count();
     Ok(judged(over, report.requirements.len(), *check))
 }
@@ -190,11 +193,7 @@ fn run_traffic(options: &Traffic) -> Result<ExitCode> {
         rounds: if *quick { few } else { all },
     };
     let report = traffic::measure(&wanted, &mut announced(wanted.estimate()))?;
-    if *json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}", report.table());
-    }
+    show(&report, *json, || report.table())?;
     let unmet = report.requirements.iter().filter(|it| !it.is_met()).count();
     Ok(judged(unmet, report.requirements.len(), *check))
 }

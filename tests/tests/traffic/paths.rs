@@ -17,22 +17,18 @@ struct Path {
     sees: &'static str,
 }
 
-const fn target(v4: &'static str, v6: &'static str, port: u16) -> Target {
-    Target { v4, v6, port }
-}
-
 /// `only-pod-1` of `manifests/`: local to node-a.
-pub(crate) const POD_1_AT_NODE_A: Target = target("10.10.0.1", "fd00:10::1", 30081);
-const POD_1_AT_NODE_B: Target = target("10.10.0.2", "fd00:10::2", 30081);
-const POD_1_EXTERNAL: Target = target("192.0.2.81", "2001:db8:1::81", 80);
-const POD_1_INGRESS: Target = target("198.51.100.81", "2001:db8:2::81", 80);
-pub(crate) const POD_1_CLUSTER: Target = target("10.96.1.81", "fd00:96::181", 80);
+pub(crate) const POD_1_AT_NODE_A: Target = Target::new("10.10.0.1", "fd00:10::1", 30081);
+const POD_1_AT_NODE_B: Target = Target::new("10.10.0.2", "fd00:10::2", 30081);
+const POD_1_EXTERNAL: Target = Target::new("192.0.2.81", "2001:db8:1::81", 80);
+const POD_1_INGRESS: Target = Target::new("198.51.100.81", "2001:db8:2::81", 80);
+pub(crate) const POD_1_CLUSTER: Target = Target::new("10.96.1.81", "fd00:96::181", 80);
 /// `only-pod-3`: remote from node-a.
-pub(crate) const POD_3_AT_NODE_A: Target = target("10.10.0.1", "fd00:10::1", 30083);
-const POD_3_AT_NODE_B: Target = target("10.10.0.2", "fd00:10::2", 30083);
-const POD_3_EXTERNAL: Target = target("192.0.2.83", "2001:db8:1::83", 80);
-const POD_3_INGRESS: Target = target("198.51.100.83", "2001:db8:2::83", 80);
-pub(crate) const POD_3_CLUSTER: Target = target("10.96.1.83", "fd00:96::183", 80);
+pub(crate) const POD_3_AT_NODE_A: Target = Target::new("10.10.0.1", "fd00:10::1", 30083);
+const POD_3_AT_NODE_B: Target = Target::new("10.10.0.2", "fd00:10::2", 30083);
+const POD_3_EXTERNAL: Target = Target::new("192.0.2.83", "2001:db8:1::83", 80);
+const POD_3_INGRESS: Target = Target::new("198.51.100.83", "2001:db8:2::83", 80);
+pub(crate) const POD_3_CLUSTER: Target = Target::new("10.96.1.83", "fd00:96::183", 80);
 
 /// The client's address is kept but for a remote backend of outside traffic and for hairpin.
 #[rustfmt::skip]
@@ -146,7 +142,7 @@ fn stream(world: &mut World, path: Path, family: Family) -> Result<()> {
 /// `api` of the examples: the pods' container ports say what the target's name means.
 fn named_target_ports(world: &mut World) -> Result<()> {
     for (family, protocol) in kinds() {
-        let to = target("10.96.0.20", "fd00:96::20", 7000).of(family)?;
+        let to = Target::new("10.96.0.20", "fd00:96::20", 7000).of(family)?;
         world.ask(Question {
             from: "pod-2",
             protocol,
@@ -160,7 +156,7 @@ fn named_target_ports(world: &mut World) -> Result<()> {
 /// a fair choice falls outside these bounds less than once in 10^9 runs.
 fn spread(world: &mut World) -> Result<()> {
     const FLOWS: u32 = 600;
-    let to = target("10.10.0.1", "fd00:10::1", 30080);
+    let to = Target::new("10.10.0.1", "fd00:10::1", 30080);
     let mut count = BTreeMap::<String, u32>::new();
     for flow in 0..FLOWS {
         let family = Family::BOTH[usize::from(flow % 2 == 0)];
