@@ -32,7 +32,8 @@ assert_layout!(Allowance = 8);
 
 macro_rules! reasons {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
-        /// Why a packet was passed untouched, dropped or rejected: index into `REASONS`.
+        /// Why a packet was passed untouched, dropped or rejected, or translated in another way than usual:
+        /// index into `REASONS`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u32)]
         pub enum Reason {

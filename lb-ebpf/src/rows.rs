@@ -71,8 +71,8 @@ pub(crate) fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
     Ok(())
 }
 
-/// Inserts one of the staged rows. A table that is busy is asked twice: its lists of free rows are
-/// each CPU's own, and filled by what the first try evicts.
+/// Inserts one of the staged rows. A table that is busy is asked twice: what it had no room for at once,
+/// it may have by then.
 #[inline(always)]
 fn insert<A: Addr, F: Flows<A>>(
     half: Half,
@@ -184,7 +184,7 @@ fn ours<A: Addr, F: Flows<A>>(
 
 /// The key of a reply's row that would take what answers a packet which is led nowhere, though its
 /// flow has not been used for a second. The client has opened it, closed it, and now addresses the
-/// backend itself from the same port: nobody tells rows that their flows have ended.
+/// backend itself from the same port: a row outlives its flow.
 #[inline(always)]
 pub(crate) fn in_the_way<A: Addr, F: Flows<A>>(
     key: &FlowKey<A>,

@@ -107,7 +107,7 @@ definitions! {
     BUILD: Gauge, "fairlead_build_info" ["version"],
         "1, labelled with the agent's version.";
     PACKETS: Counter, "fairlead_packets_total" ["verdict", "reason"],
-        "Packets that were not translated: passed on as they came, dropped or rejected. Passes are counted by each hook a packet goes through.";
+        "Packets that were not translated: passed on as they came, dropped or rejected; and those that were, though their flow has no row. Passes are counted by each hook a packet goes through.";
     TRANSLATED: Counter, "fairlead_translated_packets_total" [],
         "Packets translated, in either direction.";
     TRANSLATED_BYTES: Counter, "fairlead_translated_bytes_total" [],
