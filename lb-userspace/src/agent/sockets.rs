@@ -214,7 +214,8 @@ impl Sockets {
         let destroyed = self.destroyer.poll(pods.as_ref(), now)?;
         self.undestroyed = destroyed.as_ref().err().map(|error| {
             format!(
-                "sockets: those that were led to deleted backends stay: {error}; their processes                  have to notice by themselves"
+                "sockets: those that were led to deleted backends stay: {error}; their processes \
+                 have to notice by themselves"
             )
         });
         destroyed.ok()
