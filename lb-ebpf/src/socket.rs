@@ -28,8 +28,6 @@ pub enum Operation {
 /// A call of a process on its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call<A> {
-    /// The socket.
-    pub socket: Cookie,
     /// The socket's network namespace.
     pub netns: Cookie,
     /// IP protocol number.
@@ -122,7 +120,7 @@ pub fn service<A: Addr, S: Sockets<A>, T: Tables<A>>(
     if !may_be_ours(call, tables) {
         return None;
     }
-    let service = sockets.get(&call.key(Half::Reply, call.peer))?;
+    let service = sockets.get(&call.key(Half::Reply, call.peer, sockets.cookie()))?;
     Some((service.addr, service.port))
 }
 
@@ -204,7 +202,8 @@ fn backend<A: Addr, S: Sockets<A>, T: Tables<A>>(
         Claim::ClusterIp => return Err(choice::unclaimed(&call.peer.0, tables)),
         Claim::Nobody => return Err(Refusal::Pass(Reason::NotService)),
     };
-    let request = call.key(Half::Request, call.peer);
+    let socket = sockets.cookie();
+    let request = call.key(Half::Request, call.peer, socket);
     let known = match operation {
         Operation::Connect => None,
         Operation::Send => current(&request, frontend, sockets, tables),
@@ -217,7 +216,7 @@ fn backend<A: Addr, S: Sockets<A>, T: Tables<A>>(
         sockets.insert(&request, &led).map_err(|_| BUSY)?;
     }
     let to = (led.addr, led.port);
-    remember(call, to, &led, sockets)?;
+    remember(call, &call.key(Half::Reply, to, socket), &led, sockets)?;
     if known.is_none() {
         tables.count_flow(led.service);
     }
@@ -323,13 +322,12 @@ fn choose<A: Addr, T: Tables<A>>(
 #[inline(always)]
 fn remember<A: Addr, S: Sockets<A>>(
     call: &Call<A>,
-    backend: (A, Port),
+    reply: &SocketKey<A>,
     led: &SocketPeer<A>,
     sockets: &mut S,
 ) -> Result<(), Refusal> {
-    let reply = call.key(Half::Reply, backend);
     let known = sockets
-        .get(&reply)
+        .get(reply)
         .is_some_and(|service| (service.addr, service.port) == call.peer);
     if known {
         return Ok(());
@@ -339,7 +337,7 @@ fn remember<A: Addr, S: Sockets<A>>(
         port: call.peer.1,
         ..*led
     };
-    sockets.insert(&reply, &service).map_err(|_| BUSY)
+    sockets.insert(reply, &service).map_err(|_| BUSY)
 }
 
 /// Counts a refusal, and says what the process hears. A cluster IP nobody has is refused: there is
@@ -358,10 +356,10 @@ fn refuse<A: Addr, T: Tables<A>>(refusal: Refusal, tables: &T) -> Answer {
 }
 
 impl<A: Addr> Call<A> {
-    /// The key of one of the socket's rows.
+    /// The key of one of the rows of the socket it is on.
     #[inline(always)]
-    fn key(&self, half: Half, peer: (A, Port)) -> SocketKey<A> {
-        SocketKey::new(half, self.socket, self.proto, peer)
+    fn key(&self, half: Half, peer: (A, Port), socket: Cookie) -> SocketKey<A> {
+        SocketKey::new(half, socket, self.proto, peer)
     }
 }
 
@@ -374,7 +372,6 @@ impl Call<V6> {
     fn unmapped(&self) -> Option<Call<V4>> {
         match self.peer {
             ([0, 0, MAPPED, word], port) => Some(Call {
-                socket: self.socket,
                 netns: self.netns,
                 proto: self.proto,
                 peer: ([word], port),

@@ -53,6 +53,9 @@ pub trait Flows<A: Addr> {
 
 /// The table of led sockets of one family. Rows are shared between CPUs and written as a whole.
 pub trait Sockets<A: Addr> {
+    /// The socket at hand. Asked for when it is needed only: the kernel numbers a socket when it is asked first,
+    /// and most sockets of a node are nobody's to lead.
+    fn cookie(&self) -> Cookie;
     /// The row of `key`.
     fn get(&self, key: &SocketKey<A>) -> Option<&SocketPeer<A>>;
     /// Inserts a row, or replaces the one with that key.

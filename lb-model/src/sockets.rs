@@ -1,6 +1,6 @@
 //! The tables of led sockets as hash maps, and a process that has sockets.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{cell::Cell, collections::HashMap, net::SocketAddr};
 
 use lb_common::{
     Addr, V4, V6,
@@ -27,6 +27,8 @@ pub struct HostSockets {
     pub writes: u32,
     /// Whether no row is taken.
     pub busy: bool,
+    /// The socket whose call it is.
+    at_hand: Cell<Cookie>,
 }
 
 impl HostSockets {
@@ -53,6 +55,10 @@ impl HostSockets {
 macro_rules! family {
     ($addr:ty, $table:ident) => {
         impl Sockets<$addr> for HostSockets {
+            fn cookie(&self) -> Cookie {
+                self.at_hand.get()
+            }
+
             fn get(&self, key: &SocketKey<$addr>) -> Option<&SocketPeer<$addr>> {
                 self.$table.get(key)
             }
@@ -115,6 +121,7 @@ impl Socket {
         to: SocketAddr,
     ) -> (Answer, SocketAddr) {
         let (sockets, tables) = (&mut node.sockets, &node.tables);
+        sockets.at_hand.set(Cookie::new(self.number));
         match Family::of(self.named(to).ip()) {
             Family::V4 => told(&lead(operation, &self.to::<V4>(to), sockets, tables)),
             Family::V6 => {
@@ -137,6 +144,7 @@ impl Socket {
     /// Whom the process is told it talks to when that is `peer`.
     pub fn told(self, node: &Node, peer: SocketAddr) -> SocketAddr {
         let (sockets, tables) = (&node.sockets, &node.tables);
+        sockets.at_hand.set(Cookie::new(self.number));
         let named = self.named(peer);
         let told = match Family::of(named.ip()) {
             Family::V4 => service(&self.to::<V4>(peer), sockets, tables).map(host),
@@ -159,7 +167,6 @@ impl Socket {
 
     fn to<A: Addr>(self, addr: SocketAddr) -> Call<A> {
         Call {
-            socket: Cookie::new(self.number),
             netns: self.netns,
             proto: self.protocol,
             peer: endpoint(self.named(addr)),

@@ -184,7 +184,6 @@ where
     KernelTables<true>: Tables<A>,
 {
     let call = Call {
-        socket: Cookie::NONE,
         netns: Tables::<A>::config(tables).map_or(Cookie::NONE, |config| config.netns),
         proto,
         peer,
@@ -204,6 +203,11 @@ struct Asked {
 }
 
 impl<A: Addr> Sockets<A> for Asked {
+    #[inline(always)]
+    fn cookie(&self) -> Cookie {
+        Cookie::NONE
+    }
+
     #[inline(always)]
     fn get(&self, _: &SocketKey<A>) -> Option<&SocketPeer<A>> {
         None

@@ -82,7 +82,12 @@ const ECONNREFUSED: i32 = 111;
 #[inline(always)]
 fn lead4(operation: Operation, ctx: *mut bpf_sock_addr) -> i32 {
     let tables = KernelTables::<false>::of_socket(ctx);
-    let outcome = lead(operation, &call(ctx, read4(ctx)), &mut SocketTable, &tables);
+    let outcome = lead(
+        operation,
+        &call(ctx, read4(ctx)),
+        &mut SocketTable { ctx },
+        &tables,
+    );
     if outcome.answer == Answer::Lead {
         write4(ctx, outcome.peer);
     }
@@ -92,7 +97,12 @@ fn lead4(operation: Operation, ctx: *mut bpf_sock_addr) -> i32 {
 #[inline(always)]
 fn lead6(operation: Operation, ctx: *mut bpf_sock_addr) -> i32 {
     let tables = KernelTables::<false>::of_socket(ctx);
-    let outcome = lead_v6(operation, &call(ctx, read6(ctx)), &mut SocketTable, &tables);
+    let outcome = lead_v6(
+        operation,
+        &call(ctx, read6(ctx)),
+        &mut SocketTable { ctx },
+        &tables,
+    );
     if outcome.answer == Answer::Lead {
         write6(ctx, outcome.peer);
     }
@@ -102,7 +112,7 @@ fn lead6(operation: Operation, ctx: *mut bpf_sock_addr) -> i32 {
 #[inline(always)]
 fn name4(ctx: *mut bpf_sock_addr) -> i32 {
     let tables = KernelTables::<false>::of_socket(ctx);
-    if let Some(peer) = service(&call(ctx, read4(ctx)), &SocketTable, &tables) {
+    if let Some(peer) = service(&call(ctx, read4(ctx)), &SocketTable { ctx }, &tables) {
         write4(ctx, peer);
     }
     PROCEED
@@ -111,7 +121,7 @@ fn name4(ctx: *mut bpf_sock_addr) -> i32 {
 #[inline(always)]
 fn name6(ctx: *mut bpf_sock_addr) -> i32 {
     let tables = KernelTables::<false>::of_socket(ctx);
-    if let Some(peer) = service_v6(&call(ctx, read6(ctx)), &SocketTable, &tables) {
+    if let Some(peer) = service_v6(&call(ctx, read6(ctx)), &SocketTable { ctx }, &tables) {
         write6(ctx, peer);
     }
     PROCEED
@@ -133,15 +143,13 @@ fn verdict(answer: Answer) -> i32 {
 #[inline(always)]
 fn call<A>(ctx: *mut bpf_sock_addr, peer: (A, Port)) -> Call<A> {
     // SAFETY: the context is the program's own.
-    let (socket, netns, proto) = unsafe {
+    let (netns, proto) = unsafe {
         (
-            bpf_get_socket_cookie(ctx.cast()),
             bpf_get_netns_cookie(ctx.cast()),
             (&raw const (*ctx).protocol).read_volatile(),
         )
     };
     Call {
-        socket: Cookie::new(socket),
         netns: Cookie::new(netns),
         // Numbers beyond those of the IP header (multipath TCP has one) are nobody's here.
         proto: u8::try_from(proto).unwrap_or(0),
@@ -197,12 +205,20 @@ fn port(ctx: *mut bpf_sock_addr) -> Port {
     Port::from_word(word as u16)
 }
 
-/// Both families' tables of led sockets.
-struct SocketTable;
+/// Both families' tables of led sockets, for one call.
+struct SocketTable {
+    ctx: *mut bpf_sock_addr,
+}
 
 macro_rules! family {
     ($addr:ty, $sockets:ident, $own:ident) => {
         impl Sockets<$addr> for SocketTable {
+            #[inline(always)]
+            fn cookie(&self) -> Cookie {
+                // SAFETY: the context is the program's own.
+                Cookie::new(unsafe { bpf_get_socket_cookie(self.ctx.cast()) })
+            }
+
             #[inline(always)]
             fn get(&self, key: &SocketKey<$addr>) -> Option<&SocketPeer<$addr>> {
                 // SAFETY: the row lives until the next grace period, which outlasts this program,
