@@ -63,6 +63,15 @@ pub(super) enum LoadError {
         /// What the system call returned.
         source: io::Error,
     },
+    /// The verifier took a program, and the kernel's JIT compiler did not.
+    #[error(
+        "the kernel's JIT compiler gave up on program {program}, which the verifier had taken: \
+         report what the kernel's log says of bpf_jit, with the kernel's version and the CPU's model"
+    )]
+    Jit {
+        /// The program.
+        program: &'static str,
+    },
     /// The object has no such program, or of another type.
     #[error("the BPF object has no fit program {0}")]
     NoProgram(&'static str),
@@ -230,6 +239,9 @@ impl Programs {
 fn refused(program: &'static str, error: ProgramError) -> LoadError {
     match error {
         error if is_denied(&error) => LoadError::Permission,
+        ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(ENOTSUPP) => {
+            LoadError::Jit { program }
+        }
         ProgramError::LoadError {
             io_error,
             verifier_log,
@@ -243,6 +255,10 @@ fn refused(program: &'static str, error: ProgramError) -> LoadError {
         source => LoadError::Program { program, source },
     }
 }
+
+/// What the kernel says when a program that it checked has no machine code (`bpf_prog_select_runtime`).
+/// Its own number, which the C library has no name for.
+const ENOTSUPP: i32 = 524;
 
 /// Whether the kernel said `EPERM`. The verifier's own refusals are `EACCES`.
 fn is_denied(error: &(dyn StdError + 'static)) -> bool {
