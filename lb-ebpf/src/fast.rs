@@ -8,7 +8,7 @@ use crate::{
     hop, life,
     parse::{self, ETHERNET, IPV4, Network},
     pipeline::{finish, keeps_backend, may_open},
-    rows::{self, is_due},
+    rows::is_due,
     verdict::Fate,
 };
 
@@ -74,21 +74,31 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Option<Fate> {
+    // What asks for a connection begins a flow, or another in the row of one that is over, or may have to
+    // have one put out of its way: not to be looked up twice.
+    if datagram.asks() {
+        return None;
+    }
     let Some(flow) = flows.get(&datagram.key) else {
-        return for_nobody(hook, pkt, datagram, flows, tables);
+        return for_nobody(hook, pkt, datagram, tables);
     };
     let now = tables.now();
     if !is_settled(datagram, flow, tables, now) {
         return None;
     }
-    Some(match hop::known(hook, datagram.ttl, flow, tables, now)? {
+    let is_turn = life::is_turn(datagram, flow);
+    let fate = match hop::known(hook, datagram.ttl, flow, tables, now)? {
         Ok(fate) => finish::<A, P, T, true>(pkt, datagram, flow, tables, fate),
         Err(fate) => fate,
-    })
+    };
+    if is_turn {
+        life::note(datagram, flows, tables);
+    }
+    Some(fate)
 }
 
-/// Whether nothing about a flow is to be looked after: its backend stands, it was seen within a second,
-/// and the packet tells nothing of it.
+/// Whether a packet goes the way of its flow and no other: its backend stands and is not gone for good, and
+/// it was seen within a second.
 #[inline(always)]
 fn is_settled<A: Addr, T: Tables<A>>(
     datagram: &Datagram<A>,
@@ -96,26 +106,23 @@ fn is_settled<A: Addr, T: Tables<A>>(
     tables: &T,
     now: Tick,
 ) -> bool {
-    !is_due(flow, now) && !life::is_turn(datagram, flow) && keeps_backend(datagram, flow, tables)
+    !is_due(flow, now)
+        && !life::is_abandoned(datagram, flow)
+        && keeps_backend(datagram, flow, tables)
 }
 
-/// A packet of no flow: passed if no service can have its address, and no row is in the way of what
-/// answers it.
+/// A packet of no flow: passed if no service can have its address.
 #[inline(always)]
-fn for_nobody<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
+fn for_nobody<A: Addr, P: Packet, T: Tables<A>>(
     hook: Hook,
     pkt: &P,
     datagram: &Datagram<A>,
-    flows: &mut F,
     tables: &T,
 ) -> Option<Fate> {
     let key = &datagram.key;
     if may_open(hook, pkt) {
         let frontend = FrontendKey::new(key.dst, key.dport, key.proto);
         if tables.may_have(&frontend) || choice::may_be_cluster_ip(&key.dst, tables) {
-            return None;
-        }
-        if !hook.xdp && datagram.asks() && rows::in_the_way(key, flows, tables.now()).is_some() {
             return None;
         }
     }

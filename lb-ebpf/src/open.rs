@@ -12,7 +12,8 @@ use crate::{
     FibQuery, Flows, Hook, Reach, Side, Tables,
     choice::{self, Chosen, Client, Refusal},
     datagram::Datagram,
-    hop, rows,
+    hop,
+    rows::{self, Begun},
 };
 
 /// What came of opening a flow. Each outcome but `Opened` has been counted.
@@ -37,11 +38,12 @@ pub(crate) fn open<A: Addr, F: Flows<A>, T: Tables<A>>(
     hook: Hook,
     datagram: &Datagram<A>,
     frontend: &Frontend,
+    begun: Begun,
     flows: &mut F,
     tables: &T,
 ) -> Opening {
     match lead(hook, datagram, frontend, flows, tables) {
-        Opening::Opened => record(datagram, frontend, flows, tables),
+        Opening::Opened => record(datagram, frontend, begun, flows, tables),
         refused => refused,
     }
 }
@@ -71,10 +73,12 @@ fn lead<A: Addr, F: Flows<A>, T: Tables<A>>(
 fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
     datagram: &Datagram<A>,
     frontend: &Frontend,
+    begun: Begun,
     flows: &mut F,
     tables: &T,
 ) -> Opening {
-    conclude(rows::record(datagram, frontend, flows, tables), tables)
+    let recorded = rows::record(datagram, frontend, begun, flows, tables);
+    conclude(recorded, tables)
 }
 
 #[inline(always)]

@@ -14,7 +14,8 @@ use crate::{
     fragment, hop, icmp, life,
     open::{self, Opening},
     parse::{self, Network},
-    rewrite, rows,
+    rewrite,
+    rows::{self, Begun},
     verdict::Fate,
 };
 
@@ -103,28 +104,43 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Fate {
-    if let Some(flow) = flows.get(&datagram.key)
-        && keeps_backend(datagram, flow, tables)
-    {
-        if life::is_abandoned(datagram, flow) {
-            tables.count(Reason::BackendGone);
-            tables.count_reject(flow.service);
-            return Fate::REJECT;
+    let begun = match flows.get(&datagram.key) {
+        Some(flow) if !keeps_backend(datagram, flow, tables) => Begun::Before,
+        Some(flow) => {
+            if life::is_abandoned(datagram, flow) {
+                tables.count(Reason::BackendGone);
+                tables.count_reject(flow.service);
+                return Fate::REJECT;
+            }
+            let now = tables.now();
+            let is_news = rows::is_due(flow, now) || life::is_turn(datagram, flow);
+            let fate = follow(hook, pkt, datagram, flow, tables, now);
+            if is_news && life::note(datagram, flows, tables) {
+                rows::renew(&datagram.key, flows);
+            }
+            return fate;
         }
-        let now = tables.now();
-        let is_news = rows::is_due(flow, now) || life::is_turn(datagram, flow);
-        let fate = follow(hook, pkt, datagram, flow, tables, now);
-        if is_news && life::note(datagram, flows, tables) {
-            rows::renew(&datagram.key, flows);
-        }
-        return fate;
-    }
+        None => Begun::Now,
+    };
     if !may_open(hook, pkt) {
         tables.count(Reason::NotService);
         return Fate::PASS;
     }
+    begin(hook, pkt, datagram, begun, flows, tables)
+}
+
+/// Opens a flow, if it is for a service, and follows it.
+#[inline(always)]
+fn begin<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
+    hook: Hook,
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    begun: Begun,
+    flows: &mut F,
+    tables: &T,
+) -> Fate {
     let opening = match claim(&datagram.key, tables) {
-        Claim::Frontend(frontend) => open::open(hook, datagram, frontend, flows, tables),
+        Claim::Frontend(frontend) => open::open(hook, datagram, frontend, begun, flows, tables),
         Claim::ClusterIp => open::unclaimed(&datagram.key.dst, tables),
         Claim::Nobody => {
             // What XDP passes comes by tc.

@@ -34,11 +34,22 @@ pub(crate) fn request<A: Addr, F: Flows<A>>(flows: &mut F) -> Result<&mut Flow<A
     }
 }
 
+/// Whether a flow's tuple has rows already: then they are looked at first, for an insertion in vain costs
+/// more than a lookup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// As far as is known, it has none.
+    Now,
+    /// It was the tuple of another flow, or is renewed.
+    Before,
+}
+
 /// Inserts both rows of a new flow, whose request is staged.
 #[inline(always)]
 pub(crate) fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
     datagram: &Datagram<A>,
     frontend: &Frontend,
+    begun: Begun,
     flows: &mut F,
     tables: &T,
 ) -> Result<(), Refusal> {
@@ -58,7 +69,7 @@ pub(crate) fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
     };
     // Who is routed by the stack keeps address and port, and so does this node; all others appear as it.
     let keeps = matches!(flow.route(), Route::Stack | Route::Own) || ports.contains(key.sport);
-    reserve(datagram, keeps, ports, flows, tables)?;
+    reserve(datagram, keeps, begun, ports, flows, tables)?;
     if insert(Half::Request, key, Entry::Any, flows).is_err() {
         if !(keeps && choice::is_by_hash(frontend)) {
             let reply_key = key.mate(request(flows)?);
@@ -113,6 +124,7 @@ impl PortRange {
 fn reserve<A: Addr, F: Flows<A>, T: Tables<A>>(
     datagram: &Datagram<A>,
     keeps: bool,
+    begun: Begun,
     ports: PortRange,
     flows: &mut F,
     tables: &T,
@@ -132,7 +144,7 @@ fn reserve<A: Addr, F: Flows<A>, T: Tables<A>>(
             .port(flow.sport)
             .port(flow.dport)
             .fold();
-        match answer(key, flows) {
+        match answer(key, begun, flows) {
             Ok(()) => return Ok(()),
             Err(InsertError::Exists) => {}
             Err(InsertError::Busy) => return Err(Refusal::Drop(Reason::TableBusy)),
@@ -143,7 +155,11 @@ fn reserve<A: Addr, F: Flows<A>, T: Tables<A>>(
 
 /// Inserts the reply's row to the staged request's, unless another flow has the tuple.
 #[inline(always)]
-fn answer<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F) -> Result<(), InsertError> {
+fn answer<A: Addr, F: Flows<A>>(
+    key: &FlowKey<A>,
+    begun: Begun,
+    flows: &mut F,
+) -> Result<(), InsertError> {
     let Staged { request, reply } = flows.staged().ok_or(InsertError::Busy)?;
     let client = (key.src, key.sport);
     *reply = Flow::new(Half::Reply, request.route(), (key.dst, key.dport), client);
@@ -157,11 +173,17 @@ fn answer<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F) -> Result<(), I
     reply.addr_delta = !request.addr_delta;
     reply.port_delta = !request.port_delta;
     let reply_key = key.mate(request);
-    let inserted = insert(Half::Reply, &reply_key, Entry::New, flows);
-    if inserted != Err(InsertError::Exists) {
-        return inserted;
-    }
-    let (hop, link) = ours(key, &reply_key, flows).ok_or(InsertError::Exists)?;
+    let known = match begun {
+        Begun::Now => None,
+        Begun::Before => ours(key, &reply_key, flows),
+    };
+    let (hop, link) = match known {
+        Some(known) => known,
+        None => match insert(Half::Reply, &reply_key, Entry::New, flows) {
+            Err(InsertError::Exists) => ours(key, &reply_key, flows).ok_or(InsertError::Exists)?,
+            inserted => return inserted,
+        },
+    };
     let Staged { reply, .. } = flows.staged().ok_or(InsertError::Busy)?;
     (reply.hop, reply.link) = (hop, link);
     insert(Half::Reply, &reply_key, Entry::Any, flows)
@@ -182,30 +204,19 @@ fn ours<A: Addr, F: Flows<A>>(
     is_ours.then_some((row.hop, row.link))
 }
 
-/// The key of a reply's row that would take what answers a packet which is led nowhere, though its
+/// Removes the reply's row that would take what answers a packet which is led nowhere, though its
 /// flow has not been used for a second. The client has opened it, closed it, and now addresses the
 /// backend itself from the same port: a row outlives its flow.
-#[inline(always)]
-pub(crate) fn in_the_way<A: Addr, F: Flows<A>>(
-    key: &FlowKey<A>,
-    flows: &mut F,
-    now: Tick,
-) -> Option<FlowKey<A>> {
+#[inline(never)]
+pub(crate) fn make_way<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F, now: Tick) {
     let answer = FlowKey::new(
         key.direction().opposite(),
         key.proto,
         (key.dst, key.dport),
         (key.src, key.sport),
     );
-    let unused = flows.get(&answer).is_some_and(|row| is_due(row, now));
-    unused.then_some(answer)
-}
-
-/// Removes such a row.
-#[inline(never)]
-pub(crate) fn make_way<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F, now: Tick) {
-    if let Some(unused) = in_the_way(key, flows, now) {
-        flows.remove(&unused);
+    if flows.get(&answer).is_some_and(|row| is_due(row, now)) {
+        flows.remove(&answer);
     }
 }
 
@@ -223,8 +234,7 @@ pub(crate) fn note_way<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     };
     let reply_key = key.mate(request);
     if let Some(reply) = flows.get(&reply_key) {
-        let source = [6, 8, 10].map(|at| P::load16(header, at));
-        let [a, b, c] = source;
+        let [a, b, c] = [6, 8, 10].map(|at| P::load16(header, at));
         reply.hop.macs = [a, b, c, a, b, c];
         reply.hop.ifindex = tables.ifindex();
     }
@@ -237,7 +247,7 @@ pub(crate) fn note_way<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
 pub(crate) fn renew<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F) {
     let renewed = flows
         .stage(key)
-        .is_some_and(|()| answer(key, flows) != Err(InsertError::Exists));
+        .is_some_and(|()| answer(key, Begun::Before, flows) != Err(InsertError::Exists));
     if !renewed {
         flows.remove(key);
     }
