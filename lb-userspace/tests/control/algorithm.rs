@@ -48,29 +48,31 @@ fn weighted<const N: usize>(weights: [u8; N]) -> Change {
     Change::Slice(name, Some(object))
 }
 
-/// The frontend, and how many slots each of the two endpoints has.
-fn found(controller: &Controller<Memory>) -> (Frontend, [usize; 2]) {
+/// The frontend, and the endpoint of each slot by the last byte of its address.
+fn slots(controller: &Controller<Memory>) -> (Frontend, Vec<u8>) {
     let maps = &controller.maps().content().v4;
     let addr = V4::from_ip([10, 96, 0, 1].into()).unwrap();
     let key = FrontendKey::new(addr, Port::new(53), proto::UDP);
     let value = maps.frontends[&key];
     let first = value.inside.offset as usize;
     let slots = &maps.slots[first..first + value.inside.count as usize];
-    let count = |host: u8| {
-        let of_host = |index: &&u32| {
-            maps.backends[*index]
-                .addr
-                .to_ip()
-                .to_string()
-                .ends_with(&format!(".{host}"))
-        };
-        slots.iter().filter(of_host).count()
-    };
+    let hosts = slots.iter().map(|index| {
+        let [word] = maps.backends[index].addr;
+        let [_, _, _, host] = word.to_ne_bytes();
+        host
+    });
+    (value, hosts.collect())
+}
+
+/// The frontend, and how many slots each of the two endpoints has.
+fn found(controller: &Controller<Memory>) -> (Frontend, [usize; 2]) {
+    let (value, slots) = slots(controller);
+    let count = |host| slots.iter().filter(|it| **it == host).count();
     (value, [count(1), count(2)])
 }
 
 #[test]
-fn a_change_of_algorithm_replaces_flag_and_slots_at_once_and_leaves_the_backends() {
+fn q4_a_change_of_algorithm_replaces_flag_and_slots_at_once_and_leaves_the_backends() {
     let now = Instant::now();
     let mut controller = controller(1024);
     controller.apply(batch([spread(None), weighted([1, 1])]), now);
@@ -93,7 +95,24 @@ fn a_change_of_algorithm_replaces_flag_and_slots_at_once_and_leaves_the_backends
 }
 
 #[test]
-fn weights_are_followed() {
+fn q2_an_endpoint_that_goes_or_comes_moves_no_slot_but_its_own() {
+    const GONE: u8 = 3;
+    let now = Instant::now();
+    let mut controller = controller(1024);
+    let all = || batch([spread(Some(Algorithm::Maglev)), weighted([1, 1, 1])]);
+    controller.apply(all(), now);
+    let (_, before) = slots(&controller);
+    controller.apply(batch([weighted([1, 1])]), now);
+    let (_, without) = slots(&controller);
+    assert!(before.contains(&GONE) && !without.contains(&GONE));
+    let moved = before.iter().zip(&without).filter(|(was, is)| was != is);
+    assert!(moved.into_iter().all(|(was, _)| *was == GONE));
+    controller.apply(all(), now);
+    assert_eq!(slots(&controller).1, before);
+}
+
+#[test]
+fn q3_weights_are_followed() {
     let now = Instant::now();
     let mut controller = controller(2048);
     controller.apply(batch([spread(None), weighted([2, 6])]), now);
@@ -125,7 +144,7 @@ fn a_new_agent_finds_its_tables_as_it_would_make_them() {
 }
 
 #[test]
-fn where_there_is_no_room_for_a_table_what_was_in_force_stays() {
+fn q5_where_there_is_no_room_for_a_table_what_was_in_force_stays() {
     let now = Instant::now();
     let mut controller = controller(SIZE + 1);
     controller.apply(batch([spread(None), weighted([1, 1])]), now);

@@ -42,7 +42,7 @@ pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
     let mut checks = Vec::new();
     for family in Family::BOTH {
         for (name, from, to) in WAYS {
-            let name = format!("{group}::{name}::{family:?}::fragments").to_lowercase();
+            let name = format!("{group}::{name}::{family:?}::n5_fragments").to_lowercase();
             checks.push(Check::new(name, move |world: &mut World| {
                 let question = Question {
                     from,
@@ -52,12 +52,12 @@ pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
                 fragments(world, question)
             }));
         }
-        let name = format!("{group}::{family:?}::clients_of_a_deleted_pod_are_reset");
+        let name = format!("{group}::{family:?}::m1_clients_of_a_deleted_pod_are_reset");
         checks.push(Check::new(name.to_lowercase(), move |world: &mut World| {
             deleted(world, family)
         }));
     }
-    let name = format!("{group}::flows_that_are_not_used_go");
+    let name = format!("{group}::l7_flows_that_are_not_used_go");
     checks.push(Check::new(name, unused));
     checks
 }
