@@ -18,14 +18,13 @@ const DOCUMENT: &str = "docs/semantics.md";
 /// The program all of whose tests are of rows: the contract's own, on a real API server.
 const CONTRACT: &str = "semantics";
 /// The others that have tests of rows, and the packages they are in.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("tests", CONTRACT),
     ("tests", "fixtures"),
     ("tests", "traffic"),
     ("tests", "sockets"),
     ("tests", "overlay"),
     ("tests", "snat"),
-    ("tests", "explain"),
     ("lb-userspace", "control"),
     ("lb-ebpf", "pipeline"),
 ];
@@ -89,7 +88,7 @@ impl Account {
         let lines = self.rows.iter().flat_map(|Row { id, text, tests }| {
             let names: BTreeSet<_> = match tests.as_slice() {
                 [] => BTreeSet::from(["NO TEST".to_owned()]),
-                tests => tests.iter().map(|test| short(test)).collect(),
+                tests => tests.iter().map(|test| short(test, id)).collect(),
             };
             let names = names.into_iter().map(|name| format!("       {name}\n"));
             iter::once(format!("{id:<4} {text}\n")).chain(names)
@@ -148,11 +147,11 @@ fn ids(part: &str) -> impl Iterator<Item = String> {
     ids.take_while(|id| is_row(id))
 }
 
-/// A test without what tells it from others of its kind: `sockets::e1_no_endpoints` of
-/// `sockets::refusals::e1_no_endpoints::v6::udp`.
-fn short(test: &str) -> String {
+/// A test of a row without what tells it from others of its kind: as one of E1
+/// `sockets::e1_no_endpoints::v6::udp` is `sockets::e1_no_endpoints`.
+fn short(test: &str, row: &str) -> String {
     let program = test.split("::").next().unwrap_or_default();
-    match test.split("::").find(|part| ids(part).next().is_some()) {
+    match test.split("::").find(|part| ids(part).any(|id| id == row)) {
         Some(part) => format!("{program}::{part}"),
         None => test.to_owned(),
     }
@@ -183,13 +182,16 @@ mod tests {
             "semantics::a1_also",
             "traffic::tc::b12_a1_that::v4::udp",
             "traffic::tc::b12_a1_that::v6::udp",
+            "sockets::a1_this::v4::b12_loose",
         ]);
         let expected = "\
 A1   This.
        semantics::a1_also
        semantics::a1_this
+       sockets::a1_this
        traffic::b12_a1_that
 B12  `That` | or so.
+       sockets::b12_loose
        traffic::b12_a1_that
 ";
         assert_eq!(account.table(), expected);
