@@ -1,6 +1,9 @@
 //! How flows are spread, as it changes.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use lb_common::{
     Addr as _, Port, V4, proto,
@@ -48,27 +51,27 @@ fn weighted<const N: usize>(weights: [u8; N]) -> Change {
     Change::Slice(name, Some(object))
 }
 
-/// The frontend, and the endpoint of each slot by the last byte of its address.
-fn slots(controller: &Controller<Memory>) -> (Frontend, Vec<u8>) {
+/// The frontend, and the endpoint of each slot.
+fn slots(controller: &Controller<Memory>) -> (Frontend, Vec<IpAddr>) {
     let maps = &controller.maps().content().v4;
     let addr = V4::from_ip([10, 96, 0, 1].into()).unwrap();
     let key = FrontendKey::new(addr, Port::new(53), proto::UDP);
     let value = maps.frontends[&key];
     let first = value.inside.offset as usize;
     let slots = &maps.slots[first..first + value.inside.count as usize];
-    let hosts = slots.iter().map(|index| {
-        let [word] = maps.backends[index].addr;
-        let [_, _, _, host] = word.to_ne_bytes();
-        host
-    });
-    (value, hosts.collect())
+    let endpoints = slots.iter().map(|index| maps.backends[index].addr.to_ip());
+    (value, endpoints.collect())
 }
 
 /// The frontend, and how many slots each of the two endpoints has.
 fn found(controller: &Controller<Memory>) -> (Frontend, [usize; 2]) {
     let (value, slots) = slots(controller);
-    let count = |host| slots.iter().filter(|it| **it == host).count();
+    let count = |host| slots.iter().filter(|it| **it == endpoint(host)).count();
     (value, [count(1), count(2)])
+}
+
+fn endpoint(host: u8) -> IpAddr {
+    [10, 0, 0, host].into()
 }
 
 #[test]
@@ -96,7 +99,7 @@ fn q4_a_change_of_algorithm_replaces_flag_and_slots_at_once_and_leaves_the_backe
 
 #[test]
 fn q2_an_endpoint_that_goes_or_comes_moves_no_slot_but_its_own() {
-    const GONE: u8 = 3;
+    let gone = endpoint(3);
     let now = Instant::now();
     let mut controller = controller(1024);
     let all = || batch([spread(Some(Algorithm::Maglev)), weighted([1, 1, 1])]);
@@ -104,9 +107,9 @@ fn q2_an_endpoint_that_goes_or_comes_moves_no_slot_but_its_own() {
     let (_, before) = slots(&controller);
     controller.apply(batch([weighted([1, 1])]), now);
     let (_, without) = slots(&controller);
-    assert!(before.contains(&GONE) && !without.contains(&GONE));
-    let moved = before.iter().zip(&without).filter(|(was, is)| was != is);
-    assert!(moved.into_iter().all(|(was, _)| *was == GONE));
+    assert!(before.contains(&gone) && !without.contains(&gone));
+    let mut moved = before.iter().zip(&without).filter(|(was, is)| was != is);
+    assert!(moved.all(|(was, _)| *was == gone));
     controller.apply(all(), now);
     assert_eq!(slots(&controller).1, before);
 }
