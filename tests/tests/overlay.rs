@@ -60,7 +60,7 @@ const COURSES: [Course; 6] = [
 fn main() -> ExitCode {
     let mut checks = Checks::from_args();
     let mut list = vec![Check::new(
-        "tunnels_are_seen_by_tc_without_being_named",
+        "r1_tunnels_are_seen_by_tc_without_being_named",
         seen_by_tc,
     )];
     for course in COURSES {
@@ -77,7 +77,10 @@ fn main() -> ExitCode {
             list.push(Check::new(name, move |world| large(world, course, family)));
         }
     }
-    list.push(Check::new("all_of_it_went_through_the_tunnels", tunnelled));
+    list.push(Check::new(
+        "r1_all_of_it_went_through_the_tunnels",
+        tunnelled,
+    ));
     checks.group(list, World::start, |world| world.cluster.logs());
     checks.finish()
 }

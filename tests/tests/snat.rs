@@ -38,11 +38,11 @@ fn main() -> ExitCode {
     let mut checks = Checks::from_args();
     let list = vec![
         Check::new(
-            "no_two_flows_share_a_tuple_whoever_writes_meanwhile",
+            "l10_no_two_flows_share_a_tuple_whoever_writes_meanwhile",
             share_nothing,
         ),
         Check::new(
-            "where_hardly_a_port_is_free_eight_are_tried",
+            "l11_where_hardly_a_port_is_free_eight_are_tried",
             eight_are_tried,
         ),
     ];

@@ -154,7 +154,7 @@ fn a_fragment_before_its_first_reaches_nobody() {
 /// Identifications come round: what a first fragment has told is no longer true once its packet can't be
 /// put together any more.
 #[test]
-fn a_first_fragment_is_forgotten_in_time() {
+fn n5_a_first_fragment_is_forgotten_in_time() {
     for family in Family::BOTH {
         for (seconds, verdict) in [(29, Verdict::Deliver), (32, Verdict::Drop)] {
             let mut node = node(family, local(family));

@@ -343,7 +343,7 @@ fn a_segment_without_a_row_is_dropped_where_nobody_knows_its_backend() {
 
 /// A table that has no room at once is asked again.
 #[test]
-fn a_row_that_was_not_taken_is_tried_once_more() {
+fn l12_a_row_that_was_not_taken_is_tried_once_more() {
     for family in Family::BOTH {
         for protocol in PROTOCOLS {
             let first = Frame::first(protocol, client(family), service(family));
@@ -363,7 +363,7 @@ fn a_row_that_was_not_taken_is_tried_once_more() {
 /// A hash leads the next packet where it led this one, so it takes no row of the request: that of the
 /// reply is enough.
 #[test]
-fn a_hashed_flow_goes_on_without_the_row_of_its_requests() {
+fn l12_a_hashed_flow_goes_on_without_the_row_of_its_requests() {
     for family in Family::BOTH {
         for protocol in PROTOCOLS {
             let mut node = node(family, &[0, 1, 2]);

@@ -1,6 +1,9 @@
 //! How flows are spread, as it changes.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use lb_common::{
     Addr as _, Port, V4, proto,
@@ -48,29 +51,31 @@ fn weighted<const N: usize>(weights: [u8; N]) -> Change {
     Change::Slice(name, Some(object))
 }
 
-/// The frontend, and how many slots each of the two endpoints has.
-fn found(controller: &Controller<Memory>) -> (Frontend, [usize; 2]) {
+/// The frontend, and the endpoint of each slot.
+fn slots(controller: &Controller<Memory>) -> (Frontend, Vec<IpAddr>) {
     let maps = &controller.maps().content().v4;
     let addr = V4::from_ip([10, 96, 0, 1].into()).unwrap();
     let key = FrontendKey::new(addr, Port::new(53), proto::UDP);
     let value = maps.frontends[&key];
     let first = value.inside.offset as usize;
     let slots = &maps.slots[first..first + value.inside.count as usize];
-    let count = |host: u8| {
-        let of_host = |index: &&u32| {
-            maps.backends[*index]
-                .addr
-                .to_ip()
-                .to_string()
-                .ends_with(&format!(".{host}"))
-        };
-        slots.iter().filter(of_host).count()
-    };
+    let endpoints = slots.iter().map(|index| maps.backends[index].addr.to_ip());
+    (value, endpoints.collect())
+}
+
+/// The frontend, and how many slots each of the two endpoints has.
+fn found(controller: &Controller<Memory>) -> (Frontend, [usize; 2]) {
+    let (value, slots) = slots(controller);
+    let count = |host| slots.iter().filter(|it| **it == endpoint(host)).count();
     (value, [count(1), count(2)])
 }
 
+fn endpoint(host: u8) -> IpAddr {
+    [10, 0, 0, host].into()
+}
+
 #[test]
-fn a_change_of_algorithm_replaces_flag_and_slots_at_once_and_leaves_the_backends() {
+fn q4_a_change_of_algorithm_replaces_flag_and_slots_at_once_and_leaves_the_backends() {
     let now = Instant::now();
     let mut controller = controller(1024);
     controller.apply(batch([spread(None), weighted([1, 1])]), now);
@@ -93,7 +98,24 @@ fn a_change_of_algorithm_replaces_flag_and_slots_at_once_and_leaves_the_backends
 }
 
 #[test]
-fn weights_are_followed() {
+fn q2_an_endpoint_that_goes_or_comes_moves_no_slot_but_its_own() {
+    let gone = endpoint(3);
+    let now = Instant::now();
+    let mut controller = controller(1024);
+    let all = || batch([spread(Some(Algorithm::Maglev)), weighted([1, 1, 1])]);
+    controller.apply(all(), now);
+    let (_, before) = slots(&controller);
+    controller.apply(batch([weighted([1, 1])]), now);
+    let (_, without) = slots(&controller);
+    assert!(before.contains(&gone) && !without.contains(&gone));
+    let mut moved = before.iter().zip(&without).filter(|(was, is)| was != is);
+    assert!(moved.all(|(was, _)| *was == gone));
+    controller.apply(all(), now);
+    assert_eq!(slots(&controller).1, before);
+}
+
+#[test]
+fn q3_weights_are_followed() {
     let now = Instant::now();
     let mut controller = controller(2048);
     controller.apply(batch([spread(None), weighted([2, 6])]), now);
@@ -125,7 +147,7 @@ fn a_new_agent_finds_its_tables_as_it_would_make_them() {
 }
 
 #[test]
-fn where_there_is_no_room_for_a_table_what_was_in_force_stays() {
+fn q5_where_there_is_no_room_for_a_table_what_was_in_force_stays() {
     let now = Instant::now();
     let mut controller = controller(SIZE + 1);
     controller.apply(batch([spread(None), weighted([1, 1])]), now);

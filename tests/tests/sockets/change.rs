@@ -29,11 +29,11 @@ pub(crate) const WEB: Target = Target {
 
 pub(crate) fn checks() -> Vec<Check<World>> {
     vec![
-        Check::new("sockets::datagrams_stay_with_a_backend", stay),
+        Check::new("sockets::p8_datagrams_stay_with_a_backend", stay),
         Check::new("sockets::c18_external_local_policy", external_local),
-        Check::new("sockets::backend_leaves", backend_leaves),
+        Check::new("sockets::c22_g2_backend_leaves", backend_leaves),
         Check::new("sockets::agent_crash_and_restart", restart),
-        Check::new("sockets::switched_off_and_on", off_and_on),
+        Check::new("sockets::p1_switched_off_and_on", off_and_on),
         Check::new("sockets::no_cgroup_is_a_problem_and_no_more", no_cgroup),
         Check::new("sockets::cleanup", cleanup),
     ]

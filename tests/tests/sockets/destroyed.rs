@@ -29,11 +29,12 @@ const OWN: Target = Target {
 pub(crate) fn checks() -> Vec<Check<World>> {
     let mut checks = Vec::new();
     for socket in Socket::ALL {
-        let name = |what: &str| format!("sockets::destroyed::{socket:?}::{what}").to_lowercase();
-        checks.push(Check::new(name("udp"), move |world: &mut World| {
+        let udp_name = format!("sockets::m3_m4_destroyed::{socket:?}::udp").to_lowercase();
+        checks.push(Check::new(udp_name, move |world: &mut World| {
             udp(world, "node-a", socket)
         }));
-        checks.push(Check::new(name("tcp"), move |world: &mut World| {
+        let tcp_name = format!("sockets::m2_m3_destroyed::{socket:?}::tcp").to_lowercase();
+        checks.push(Check::new(tcp_name, move |world: &mut World| {
             tcp(world, "node-a", socket)
         }));
     }
@@ -85,7 +86,8 @@ fn counted(world: &World, protocol: &str) -> Result<f64> {
     metrics.get(&name).copied().context("no such metric")
 }
 
-/// A connected UDP socket goes with its backend at once, whatever becomes of the pod.
+/// A connected UDP socket goes with its backend at once, whatever becomes of the pod: a client that asks a
+/// DNS server hears so instead of waiting, and asks another.
 pub(crate) fn udp(world: &mut World, from: &str, socket: Socket) -> Result<()> {
     let manifest = world.cluster.source.read("pod-3.yaml")?;
     let before = counted(world, "UDP")?;
@@ -93,7 +95,7 @@ pub(crate) fn udp(world: &mut World, from: &str, socket: Socket) -> Result<()> {
     world.cluster.source.remove("pod-3.yaml")?;
     sockets.one_is_destroyed()?;
     let web = socket.address(WEB.of(socket.family())?);
-    let answer = world.ask("node-a", Protocol::Udp, web)?;
+    let answer = world.ask(from, Protocol::Udp, web)?;
     ensure!(answer.server != POD, "asked anew, {POD} answered");
     eventually(SOON, || {
         let after = counted(world, "UDP")?;

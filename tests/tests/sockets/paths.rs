@@ -71,19 +71,20 @@ pub(crate) fn checks() -> Vec<Check<World>> {
             let name =
                 |way: &str| format!("sockets::{}::{socket:?}::{way}", path.name).to_lowercase();
             for protocol in Protocol::BOTH {
-                let name = name(&format!("{protocol:?}"));
+                let name = name(&format!("p3_connected::{protocol:?}"));
                 checks.push(Check::new(name, move |world: &mut World| {
                     connected(world, path, socket, protocol)
                 }));
             }
-            checks.push(Check::new(name("loose"), move |world: &mut World| {
-                loose(world, path, socket)
+            checks.push(Check::new(name("p3_loose"), move |world: &mut World| {
+                let to = socket.address(path.to.of(socket.family())?);
+                loose(world, path.from, to, path.answers)
             }));
         }
     }
     checks.push(Check::new("sockets::stream", stream));
     checks.push(Check::new("sockets::any_address_means_localhost", any));
-    checks.push(Check::new("sockets::namespaces_are_kept_apart", apart));
+    checks.push(Check::new("sockets::p1_namespaces_are_kept_apart", apart));
     checks
 }
 
@@ -104,12 +105,11 @@ fn connected(world: &mut World, path: Path, socket: Socket, protocol: Protocol) 
 }
 
 /// So does a socket that is not connected: answers come from the service.
-fn loose(world: &mut World, path: Path, socket: Socket) -> Result<()> {
-    let to = socket.address(path.to.of(socket.family())?);
-    let socket = world.loose(path.from, to)?;
+pub(crate) fn loose(world: &World, from: &str, to: SocketAddr, answers: &str) -> Result<()> {
+    let socket = world.loose(from, to)?;
     for _ in 0..3 {
         let (answer, from) = socket.ask(to)?;
-        ensure!(answer.server == path.answers, "{} answered", answer.server);
+        ensure!(answer.server == answers, "{} answered", answer.server);
         ensure!(from == to, "recvmsg says {from} instead of {to}");
     }
     Ok(())

@@ -12,7 +12,13 @@ use tests::{
     topology::{Family, pod_addresses},
 };
 
-use crate::{World, change::SOON, destroyed, paths::Socket, refusals::fails};
+use crate::{
+    World,
+    change::SOON,
+    destroyed,
+    paths::{self, Socket},
+    refusals::{self, fails},
+};
 
 /// `only-pod-1` and `only-pod-3` of `manifests/`.
 const POD_1: Target = Target {
@@ -33,13 +39,17 @@ pub(crate) fn checks() -> Vec<Check<World>> {
             let name = |what: &str| {
                 format!("sockets::pods::{what}::{socket:?}::{protocol:?}").to_lowercase()
             };
-            checks.push(Check::new(name("led"), move |world: &mut World| {
+            checks.push(Check::new(name("p2_p3_led"), move |world: &mut World| {
                 led(world, socket, protocol)
             }));
-            checks.push(Check::new(name("hairpin"), move |world: &mut World| {
+            checks.push(Check::new(name("p10_hairpin"), move |world: &mut World| {
                 hairpin(world, socket, protocol)
             }));
-            checks.push(Check::new(name("destroyed"), move |world: &mut World| {
+            let destroyed = match protocol {
+                Protocol::Udp => "m3_m4_destroyed",
+                Protocol::Tcp | Protocol::Sctp => "m2_m3_destroyed",
+            };
+            checks.push(Check::new(name(destroyed), move |world: &mut World| {
                 eventually_led(world, "pod-2", true)?;
                 match protocol {
                     Protocol::Udp => destroyed::udp(world, "pod-2", socket),
@@ -47,13 +57,24 @@ pub(crate) fn checks() -> Vec<Check<World>> {
                 }
             }));
         }
+        let name = format!("sockets::pods::p3_loose::{socket:?}").to_lowercase();
+        checks.push(Check::new(name, move |world: &mut World| {
+            loose(world, socket)
+        }));
     }
+    checks.extend(refusals::checks_in_pods());
     checks.push(Check::new("sockets::pods::status", status));
-    checks.push(Check::new("sockets::pods::each_on_its_node", each));
-    checks.push(Check::new("sockets::pods::loopback_is_their_own", loopback));
-    checks.push(Check::new("sockets::pods::annotated", annotated));
-    checks.push(Check::new("sockets::pods::with_a_tap_device", tap));
-    checks.push(Check::new("sockets::pods::with_rules", rules));
+    checks.push(Check::new("sockets::pods::p2_each_on_its_node", each));
+    checks.push(Check::new(
+        "sockets::pods::p9_loopback_is_their_own",
+        loopback,
+    ));
+    checks.push(Check::new("sockets::pods::p5_annotated", annotated));
+    for mode in ["tap", "tun"] {
+        let name = format!("sockets::pods::p6_with_a_{mode}_device");
+        checks.push(Check::new(name, move |world: &mut World| tap(world, mode)));
+    }
+    checks.push(Check::new("sockets::pods::p7_with_rules", rules));
     checks.push(Check::new("sockets::pods::that_come_and_go", come_and_go));
     checks
 }
@@ -63,6 +84,14 @@ fn is_led(world: &World, pod: &str) -> Result<bool> {
     let before = world.led("node-a")?;
     world.ask(pod, Protocol::Tcp, POD_3.of(Family::V4)?)?;
     Ok(world.led("node-a")? > before)
+}
+
+/// Waits until the sockets of a node, which always are, or of a pod of node-a are led.
+pub(crate) fn wait_until_led(world: &World, from: &str) -> Result<()> {
+    match from {
+        "node-a" | "node-b" => Ok(()),
+        pod => eventually_led(world, pod, true),
+    }
 }
 
 /// Waits until a pod of node-a is led, or left to tc. It is served all the while.
@@ -87,6 +116,17 @@ fn led(world: &mut World, socket: Socket, protocol: Protocol) -> Result<()> {
     let own = world.cluster.address("pod-2", socket.family())?;
     ensure!(server == "pod-3", "{server} answered {to}");
     ensure!(client == own, "{server} saw the client as {client}");
+    Ok(())
+}
+
+/// A pod's socket that is not connected: it is led where it sends, and told that the service answers.
+fn loose(world: &mut World, socket: Socket) -> Result<()> {
+    eventually_led(world, "pod-2", true)?;
+    let to = socket.address(POD_3.of(socket.family())?);
+    let before = world.led("node-a")?;
+    paths::loose(world, "pod-2", to, "pod-3")?;
+    // One row for each half.
+    ensure!(world.led("node-a")? == before + 2, "it is not led");
     Ok(())
 }
 
@@ -172,17 +212,19 @@ fn look_again(world: &mut World) -> Result<()> {
     cluster.remove_pod("pod-9")
 }
 
-fn tap(world: &mut World) -> Result<()> {
+fn tap(world: &mut World, mode: &str) -> Result<()> {
     eventually_led(world, "pod-2", true)?;
     let netns = world.cluster.netns("pod-2")?;
-    netns.ip("tuntap add dev tap0 mode tap")?;
+    netns.ip(&format!("tuntap add dev vm0 mode {mode}"))?;
     look_again(world)?;
     eventually_led(world, "pod-2", false)?;
-    world.cluster.netns("pod-2")?.ip("link del tap0")?;
+    world.cluster.netns("pod-2")?.ip("link del vm0")?;
     look_again(world)?;
     eventually_led(world, "pod-2", true)
 }
 
+/// A mesh has its sidecar, which here is whatever serves in pod-2, take what is sent to a service: that goes
+/// by the service's address, which the pod's packets have to have.
 fn rules(world: &mut World) -> Result<()> {
     eventually_led(world, "pod-2", true)?;
     let feed = |world: &World, text: &str| -> Result<()> {
@@ -190,14 +232,24 @@ fn rules(world: &mut World) -> Result<()> {
         let netns = world.cluster.netns("pod-2")?;
         netns.output(command.arg(text)).map(drop)
     };
+    let Target { v4, v6, port } = POD_3;
     feed(
         world,
-        "table ip mesh { chain out { type nat hook output priority -100; \
-         tcp dport 15001 redirect to :15006; }; }",
+        &format!(
+            "table inet mesh {{ chain out {{ type nat hook output priority -100; \
+             ip daddr {v4} tcp dport {port} redirect to :8080; \
+             ip6 daddr {v6} tcp dport {port} redirect to :8080; }}; }}"
+        ),
     )?;
     look_again(world)?;
     eventually_led(world, "pod-2", false)?;
-    feed(world, "delete table ip mesh")?;
+    let taken = Family::BOTH.into_iter().try_for_each(|family| {
+        let answer = world.ask("pod-2", Protocol::Tcp, POD_3.of(family)?)?;
+        ensure!(answer.server == "pod-2", "{} answered", answer.server);
+        Ok(())
+    });
+    feed(world, "delete table inet mesh")?;
+    taken?;
     look_again(world)?;
     eventually_led(world, "pod-2", true)
 }

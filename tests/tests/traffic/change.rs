@@ -34,7 +34,7 @@ pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
             format!("{group}::bad_manifest_leaves_what_was_in_force"),
             bad_manifest,
         ),
-        Check::new(format!("{group}::backend_leaves"), backend_leaves),
+        Check::new(format!("{group}::c22_g2_backend_leaves"), backend_leaves),
         Check::new(format!("{group}::pod_comes_and_goes"), pod_comes_and_goes),
     ]
 }

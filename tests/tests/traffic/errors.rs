@@ -31,17 +31,17 @@ pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
     let mut checks = Vec::new();
     for family in Family::BOTH {
         for (name, from, to, pod) in WAYS {
-            let name = format!("{group}::{name}::{family:?}::closed_port").to_lowercase();
+            let name = format!("{group}::{name}::{family:?}::n2_closed_port").to_lowercase();
             checks.push(Check::new(name, move |world: &mut World| {
                 closed(world, from, to.of(family)?, pod)
             }));
         }
         for (name, from, to, _) in WAYS.into_iter().filter(|(_, _, _, pod)| *pod == "pod-3") {
             let name = format!("{group}::{name}::{family:?}").to_lowercase();
-            checks.push(Check::new(format!("{name}::path_mtu"), move |world| {
+            checks.push(Check::new(format!("{name}::n2_path_mtu"), move |world| {
                 path_mtu(world, from, to.of(family)?, family)
             }));
-            checks.push(Check::new(format!("{name}::trace"), move |world| {
+            checks.push(Check::new(format!("{name}::n2_trace"), move |world| {
                 trace(world, from, to.of(family)?, family)
             }));
         }

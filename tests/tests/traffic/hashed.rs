@@ -30,7 +30,7 @@ const PORTS: std::ops::Range<u16> = 42_000..42_016;
 
 pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
     vec![Check::new(
-        format!("{group}::hashed_flows_find_their_backends_again"),
+        format!("{group}::q1_hashed_flows_find_their_backends_again"),
         hashed_flows_find_their_backends_again,
     )]
 }

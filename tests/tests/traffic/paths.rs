@@ -49,9 +49,9 @@ const PATHS: [Path; 20] = [
     Path { name: "pod_to_node_port_remote", from: "pod-2", to: POD_3_AT_NODE_A, answers: "pod-3", sees: "pod-2" },
     Path { name: "pod_to_external_ip_remote", from: "pod-2", to: POD_3_EXTERNAL, answers: "pod-3", sees: "pod-2" },
     Path { name: "pod_to_itself", from: "pod-1", to: POD_1_CLUSTER, answers: "pod-1", sees: "node-a" },
-    Path { name: "node_to_cluster_ip_local", from: "node-a", to: POD_1_CLUSTER, answers: "pod-1", sees: "node-a" },
-    Path { name: "node_to_cluster_ip_remote", from: "node-a", to: POD_3_CLUSTER, answers: "pod-3", sees: "node-a" },
-    Path { name: "node_to_external_ip_remote", from: "node-a", to: POD_3_EXTERNAL, answers: "pod-3", sees: "node-a" },
+    Path { name: "p11_node_to_cluster_ip_local", from: "node-a", to: POD_1_CLUSTER, answers: "pod-1", sees: "node-a" },
+    Path { name: "p11_node_to_cluster_ip_remote", from: "node-a", to: POD_3_CLUSTER, answers: "pod-3", sees: "node-a" },
+    Path { name: "p11_node_to_external_ip_remote", from: "node-a", to: POD_3_EXTERNAL, answers: "pod-3", sees: "node-a" },
     Path { name: "pod_to_itself_by_external_ip", from: "pod-1", to: POD_1_EXTERNAL, answers: "pod-1", sees: "node-a" },
 ];
 
@@ -62,8 +62,8 @@ const STREAMS: [&str; 7] = [
     "pod_to_cluster_ip_local",
     "pod_to_cluster_ip_remote",
     "pod_to_itself",
-    "node_to_cluster_ip_local",
-    "node_to_cluster_ip_remote",
+    "p11_node_to_cluster_ip_local",
+    "p11_node_to_cluster_ip_remote",
 ];
 
 pub(crate) fn checks(group: &str) -> Vec<Check<World>> {

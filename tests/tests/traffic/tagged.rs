@@ -29,10 +29,11 @@ pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
     let hooks = if group == "xdp" { 2.0 } else { 1.0 };
     let mut checks = Vec::new();
     for family in Family::BOTH {
-        let name = format!("{group}::tags_of_a_priority_change_nothing::{family:?}").to_lowercase();
-        checks.push(Check::new(name, move |world| priority(world, family)));
         let name =
-            format!("{group}::frames_of_a_vlan_are_not_of_its_device::{family:?}").to_lowercase();
+            format!("{group}::r2_tags_of_a_priority_change_nothing::{family:?}").to_lowercase();
+        checks.push(Check::new(name, move |world| priority(world, family)));
+        let name = format!("{group}::r2_frames_of_a_vlan_are_not_of_its_device::{family:?}")
+            .to_lowercase();
         checks.push(Check::new(name, move |world| vlan(world, family, hooks)));
     }
     checks
