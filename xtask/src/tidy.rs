@@ -29,6 +29,7 @@ const UNSAFE_FILES: &[&str] = &[
     "lb-ebpf/src/bpf/tc.rs",
     "lb-ebpf/src/bpf/words.rs",
     "lb-ebpf/src/bpf/xdp.rs",
+    "lb-userspace/src/agent/links/detach.rs",
     "lb-userspace/src/agent/netns.rs",
     "lb-userspace/src/maps/batch.rs",
     "lb-userspace/src/maps/mmap.rs",

@@ -193,7 +193,7 @@ impl Attacher {
 
     /// Removes a pin, if it is there.
     fn remove(&mut self, path: &Path) {
-        if let Err(error) = remove_stale(path) {
+        if let Err(error) = links::remove(path) {
             self.complain(&format!("remove {}", path.display()), &error);
         }
     }
@@ -273,7 +273,7 @@ impl Attacher {
                 Err(error) => not_swapped(&path, &error),
             }
         }
-        remove_stale(&path)?;
+        links::remove(&path)?;
         let id = program.attach(wanted.index, TcAttach::Tcx { attach_type, order })?;
         FdLink::try_from(program.take_link(id)?)?.pin(&path)?;
         Ok(())
@@ -288,7 +288,7 @@ impl Attacher {
                 Err(error) => not_swapped(&path, &error),
             }
         }
-        remove_stale(&path)?;
+        links::remove(&path)?;
         let id = program.attach(wanted.index, XdpMode::Driver)?;
         // Where the kernel refuses a BPF link aya attaches through netlink, which would end with
         // this process; such a link fails to convert, and is detached.
@@ -397,11 +397,4 @@ fn why_no_xdp(error: &AttachError) -> String {
 /// The program that is attached cannot be replaced in place: it is taken off and ours put on.
 fn not_swapped(path: &Path, error: &ProgramError) {
     debug!("{}: attached afresh: {}", path.display(), chain(error));
-}
-
-fn remove_stale(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

@@ -33,7 +33,7 @@ pub(super) fn cleanup(bpffs: &Path) -> Result<(), CleanupError> {
     let links = links::list(&pins).or_else(none_if_missing);
     let links = links.map_err(|error| failed("list", &pins.links(), error))?;
     for pin in &links {
-        fs::remove_file(&pin.path).map_err(|error| failed("remove", &pin.path, error))?;
+        links::remove(&pin.path).map_err(|error| failed("remove", &pin.path, error))?;
     }
     let root = pins.root();
     fs::remove_dir_all(root).map_err(|error| failed("remove", root, error))?;

@@ -1,5 +1,7 @@
 //! Pinned BPF links: which program they keep on which interface.
 
+mod detach;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -7,6 +9,7 @@ use std::{
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use lb_common::maps::programs;
+use tracing::debug;
 
 use crate::pins::Pins;
 
@@ -51,6 +54,20 @@ pub(super) fn list(pins: &Pins) -> io::Result<Vec<Pin>> {
     }
     found.sort_by_key(|pin| (rank(&pin.program), pin.path.clone()));
     Ok(found)
+}
+
+/// Takes a pinned link's program off what it is on, and removes the pin; that there is none is fine.
+pub(super) fn remove(pin: &Path) -> io::Result<()> {
+    if let Err(error) = detach::detach(pin)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        // It goes with the pin, a little later.
+        debug!("{} is not detached at once: {error}", pin.display());
+    }
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Translation must not outlive the reverse translation: XDP and ingress go before egress, what

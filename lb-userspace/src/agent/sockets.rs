@@ -273,12 +273,7 @@ impl Sockets {
         self.attached = false;
         programs::SOCKETS.into_iter().try_for_each(|name| {
             let path = self.pins.link(name, PIN);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(io_error("remove", &path, error))
-                }
-                _ => Ok(()),
-            }
+            links::remove(&path).map_err(|error| io_error("remove", &path, error))
         })
     }
 }
@@ -302,9 +297,7 @@ fn attach_one(
             Err(error) => debug!("{}: attached afresh: {}", path.display(), chain(&error)),
         }
     }
-    if path.exists() {
-        fs::remove_file(&path).map_err(|error| io_error("remove", &path, error))?;
-    }
+    links::remove(&path).map_err(|error| io_error("remove", &path, error))?;
     // A link never keeps others out, whatever the mode; of this one every kernel takes the flags.
     let id = program
         .attach(cgroup, CgroupAttachMode::Single)
