@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{control::select::Endpoint, model::Weight};
 
-/// The share of an endpoint of this number, which is its index too.
+/// The share of an endpoint of this number.
 fn share(number: u32, weight: u8) -> Share {
     let [_, high, middle, low] = number.to_be_bytes();
     let addr = V4::from_ip(IpAddr::from([10, high, middle, low])).unwrap();
@@ -15,7 +15,7 @@ fn share(number: u32, weight: u8) -> Share {
         port: 8080,
         local: number.is_multiple_of(2),
     };
-    Share::new(&endpoint, Weight::try_from(weight).unwrap(), number)
+    Share::new(&endpoint, Weight::try_from(weight).unwrap())
 }
 
 fn shares(backends: &BTreeMap<u32, u8>) -> Vec<Share> {
