@@ -313,8 +313,8 @@ fn memory(
     let [all, maglev] = [bytes, maglev].map(|bytes| bytes.div_ceil(1024));
     match count {
         0 => format!("{all} KiB in use, no Maglev table"),
-        1 => format!("{all} KiB in use, {maglev} of them by 1 Maglev table"),
-        _ => format!("{all} KiB in use, {maglev} of them by {count} Maglev tables"),
+        1 => format!("{all} KiB in use, {maglev} KiB by 1 Maglev table"),
+        _ => format!("{all} KiB in use, {maglev} KiB by {count} Maglev tables"),
     }
 }
 

@@ -84,15 +84,15 @@ fn new_range(
     pool: &mut Pool,
 ) -> Result<Range, ProgramError> {
     let slots = pool.allocate(content.len() as u32);
+    let slots = slots.ok_or_else(|| ProgramError::exhausted(content.len(), "slots", pool));
     if let Form::List(Some(table)) = form {
         match slots {
-            Some(_) => tables.hold(table),
-            None => tables.discard_unheld(table, pool),
+            Ok(_) => tables.hold(table),
+            Err(_) => tables.discard_unheld(table, pool),
         }
     }
-    let slots = slots.ok_or_else(|| ProgramError::exhausted(content.len(), "slots", pool))?;
     Ok(Range {
-        slots,
+        slots: slots?,
         form,
         content: content.into(),
         written: false,
