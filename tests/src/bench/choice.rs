@@ -60,7 +60,7 @@ where
         .map(|slot| slot % PER_SERVICE)
         .collect();
     let (words, list) = listed(POOL, &table);
-    for (slot, word) in (POOL..).zip(words) {
+    for (slot, word) in (POOL..).zip(&words) {
         slots.set(slot, word, 0)?;
     }
     let mut frontends: HashMap<_, FrontendKey<A>, Frontend> = world::open(&world.pins, frontends)?;
@@ -72,7 +72,7 @@ where
             outside: list,
             ..row
         };
-        frontends.insert(key, row, 0)?;
+        frontends.insert(&key, &row, 0)?;
     }
     Ok(())
 }
