@@ -40,8 +40,10 @@ pub mod told {
     pub const DRAWN: u32 = 1 << 26;
     /// A flow was followed: service, backend, route and half.
     pub const FLOW: u32 = 1 << 27;
-    /// The slot that was drawn follows from the flow's hash.
+    /// What was drawn follows from the flow's hash.
     pub const HASHED: u32 = 1 << 28;
+    /// The slots of the frontend are a list with a table.
+    pub const LIST: u32 = 1 << 29;
 }
 
 const REASON_SHIFT: u32 = 8;
@@ -105,6 +107,8 @@ pub struct Considered {
     pub service: u32,
     /// The backends there are for the client.
     pub slots: Slots,
+    /// Whether those slots are a [`list`](crate::service::list).
+    pub list: bool,
     /// Whether one was drawn; else it was remembered, or it did not come to that.
     pub drawn: bool,
     /// Whether it was drawn by the flow's hash, not by chance.
@@ -149,6 +153,7 @@ impl Answer {
             frontend: (bits & told::FRONTEND != 0).then_some(Considered {
                 service,
                 slots: Slots { offset, count },
+                list: bits & told::LIST != 0,
                 drawn: bits & told::DRAWN != 0,
                 hashed: bits & told::HASHED != 0,
             }),
@@ -192,6 +197,7 @@ mod tests {
                 frontend: Some(Considered {
                     service: 7,
                     slots,
+                    list: false,
                     drawn: true,
                     hashed: false,
                 }),

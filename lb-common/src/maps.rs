@@ -2,7 +2,7 @@
 
 /// Version of all layouts in this crate; part of the pin directory's name, so programs and maps
 /// of another version are never mixed.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// `FrontendKey<V4>` → `Frontend`, hash.
 pub const FRONTENDS4: &str = "FRONTENDS4";
@@ -13,9 +13,9 @@ pub const FRONTENDS6: &str = "FRONTENDS6";
 pub const ABSENT4: &str = "ABSENT4";
 /// The same for IPv6.
 pub const ABSENT6: &str = "ABSENT6";
-/// index → index into `BACKENDS4`, array.
+/// index → index into `BACKENDS4`, array; see `service::list` for what else.
 pub const SLOTS4: &str = "SLOTS4";
-/// index → index into `BACKENDS6`, array.
+/// index → index into `BACKENDS6`, array; see `service::list` for what else.
 pub const SLOTS6: &str = "SLOTS6";
 /// index → `Backend<V4>`, array.
 pub const BACKENDS4: &str = "BACKENDS4";

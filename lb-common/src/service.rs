@@ -55,7 +55,9 @@ impl<A: Addr> FrontendKey<A> {
     }
 }
 
-/// A range of [`crate::maps`]' `SLOTS`: the backends one kind of client may be sent to.
+/// A range of [`crate::maps`]' `SLOTS`: the backends one kind of client may be sent to, as many
+/// slots to each as it has shares, or, where the frontend is flagged [`frontend::HASHED`], a
+/// [`list`] of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Slots {
@@ -66,6 +68,28 @@ pub struct Slots {
 }
 
 assert_layout!(Slots = 8);
+
+/// A list of backends: what a [`frontend::HASHED`] frontend's range of `SLOTS` holds.
+///
+/// First stands, as a [`Slots`] of two words, the range of the list's table; behind it the index of
+/// each backend. The table is a range of `SLOTS` too, whose slots hold positions in the list, 0 for
+/// the first backend: as often as the backend has shares, and where a flow's hash finds them. So
+/// tables know of no index, and all lists of the same endpoints with the same weights have one.
+pub mod list {
+    use super::Slots;
+
+    /// Words before the first backend: the table's [`Slots`].
+    pub const HEADER: u32 = (size_of::<Slots>() / size_of::<u32>()) as u32;
+
+    /// The slots of a list's backends, behind its header.
+    #[inline(always)]
+    pub const fn backends(list: Slots) -> Slots {
+        Slots {
+            offset: list.offset.wrapping_add(HEADER),
+            count: list.count.saturating_sub(HEADER),
+        }
+    }
+}
 
 /// Where traffic for a [`FrontendKey`] goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -142,12 +166,12 @@ pub mod frontend {
     pub const CLUSTER_IP: u32 = 1 << 5;
     /// A node port.
     pub const NODE_PORT: u32 = 1 << 6;
-    /// A new flow's slot follows from its 5-tuple, and not from chance: the slots are a Maglev
-    /// table.
+    /// A new flow's backend follows from its 5-tuple, and not from chance: the slots are a
+    /// [`list`](super::list) with a Maglev table.
     pub const HASHED: u32 = 1 << 7;
 }
 
-/// One endpoint, in an array indexed by the entries of `SLOTS`.
+/// One endpoint, in an array indexed by what slots hold for a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Backend<A> {

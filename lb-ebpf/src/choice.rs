@@ -5,7 +5,9 @@ use lb_common::{
     config::{CLUSTER_NETS_MAX, FamilyConfig, Network, flags},
     counters::Reason,
     flow::FlowKey,
-    service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots, backend, frontend},
+    service::{
+        Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots, backend, frontend, list,
+    },
 };
 
 use crate::{Side, Tables};
@@ -271,8 +273,8 @@ pub(crate) fn choose<'t, A: Addr, T: Tables<A>>(
     }
 }
 
-/// The backend of one of the client's slots: of any with the same chance, or of the one that
-/// follows from its flow.
+/// One of the client's backends: by chance, as often as it has slots, or the one that follows from
+/// the flow.
 #[inline(always)]
 fn draw<'t, A: Addr, T: Tables<A>>(
     client: &Client<'_, A>,
@@ -280,17 +282,12 @@ fn draw<'t, A: Addr, T: Tables<A>>(
     tables: &'t T,
 ) -> Result<Chosen<'t, A>, Refusal> {
     let slots = client.slots(frontend);
-    let number = match client.flow {
-        Some(flow) if frontend.flags & frontend::HASHED != 0 => {
-            tables.hashed();
-            hash(flow)
-        }
-        // A socket's backend is known to this node alone, and remembered while the socket lives:
-        // there is nothing for another choice to agree with.
-        Some(_) | None => tables.random(),
+    let index = if frontend.flags & frontend::HASHED == 0 {
+        slot::<A, T>(slots, tables.random(), tables)
+    } else {
+        listed::<A, T>(slots, number(client, tables), tables)
     };
-    let slot = slots.offset.wrapping_add(below(number, slots.count));
-    let index = tables.slot(slot).ok_or(INCONSISTENT)?;
+    let index = index.ok_or(INCONSISTENT)?;
     let backend = tables.backend(index).ok_or(INCONSISTENT)?;
     if backend.addr == A::default() {
         return Err(INCONSISTENT);
@@ -298,7 +295,43 @@ fn draw<'t, A: Addr, T: Tables<A>>(
     Ok(Chosen::of(index, backend))
 }
 
-/// Whether the slot of a flow through this frontend follows from its 5-tuple alone. Where there is
+/// What the slot of a range holds that this number stands for.
+#[inline(always)]
+fn slot<A: Addr, T: Tables<A>>(slots: Slots, number: u32, tables: &T) -> Option<u32> {
+    tables.slot(slots.offset.wrapping_add(below(number, slots.count)))
+}
+
+/// The backend index of a [`list`] that its table has for this number; none if they contradict each
+/// other.
+#[inline(always)]
+fn listed<A: Addr, T: Tables<A>>(list: Slots, number: u32, tables: &T) -> Option<u32> {
+    let table = Slots {
+        offset: tables.slot(list.offset)?,
+        count: tables.slot(list.offset.wrapping_add(1))?,
+    };
+    let position = slot::<A, T>(table, number, tables)?;
+    let backends = list::backends(list);
+    if position >= backends.count {
+        return None;
+    }
+    tables.slot(backends.offset.wrapping_add(position))
+}
+
+/// What a client is looked up in a table by.
+#[inline(always)]
+fn number<A: Addr, T: Tables<A>>(client: &Client<'_, A>, tables: &T) -> u32 {
+    match client.flow {
+        Some(flow) => {
+            tables.hashed();
+            hash(flow)
+        }
+        // A socket's backend is known to this node alone, and remembered while the socket lives:
+        // there is nothing for another choice to agree with.
+        None => tables.random(),
+    }
+}
+
+/// Whether the backend of a flow through this frontend follows from its 5-tuple alone. Where there is
 /// affinity, that may have chosen.
 #[inline(always)]
 pub(crate) fn is_by_hash(frontend: &Frontend) -> bool {

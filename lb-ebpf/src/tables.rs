@@ -115,7 +115,7 @@ pub trait Tables<A: Addr> {
     fn may_have(&self, key: &FrontendKey<A>) -> bool;
     /// The frontend of a service address.
     fn frontend(&self, key: &FrontendKey<A>) -> Option<&Frontend>;
-    /// The backend index in a slot.
+    /// What a slot holds: a backend index, or what belongs to a list.
     fn slot(&self, index: u32) -> Option<u32>;
     /// The backend with that index.
     fn backend(&self, index: u32) -> Option<&Backend<A>>;
@@ -149,7 +149,7 @@ pub trait Tables<A: Addr> {
     fn may_reject(&self) -> bool;
     /// Tells a dry run of the frontend that a client asks for, and of its backends for that client.
     fn consider(&self, _frontend: &Frontend, _slots: Slots) {}
-    /// Tells a dry run that a slot follows from the flow's hash.
+    /// Tells a dry run that the choice follows from the flow's hash.
     fn hashed(&self) {}
     /// Tells a dry run of the row that a packet is rewritten by.
     fn follow(&self, _flow: &Flow<A>) {}

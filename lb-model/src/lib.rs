@@ -20,6 +20,7 @@ pub mod family;
 pub mod flows;
 pub mod frame;
 pub mod icmp;
+pub mod lists;
 pub mod node;
 pub mod packet;
 pub mod sockets;

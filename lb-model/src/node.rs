@@ -9,13 +9,14 @@ use lb_common::{
     Addr, V4, V6,
     counters::{Reason, ServiceCounters},
     flow::{Half, end},
-    service::{Affinity, Backend, Frontend, FrontendKey, Slots, backend},
+    service::{Affinity, Backend, Frontend, FrontendKey, Slots, backend, frontend},
 };
 use lb_ebpf::{Hook, Verdict, fast, process, reject, unfinished};
 
 use crate::{
     family::{Family, endpoint, words},
     flows::{HostFlows, Table},
+    lists::listed,
     packet::HostPacket,
     sockets::HostSockets,
     tables::{HasServices, HostTables, Way},
@@ -183,9 +184,31 @@ impl Node {
         gone.unwrap();
     }
 
-    /// Sets a frontend's flags.
+    /// Sets a frontend's flags. With [`frontend::HASHED`] its slots become the table of a list.
     pub fn flag(&mut self, addr: SocketAddr, protocol: u8, flags: u32) {
-        self.frontend(addr, protocol).flags = flags;
+        let row = self.frontend(addr, protocol);
+        let was_hashed = row.flags & frontend::HASHED != 0;
+        row.flags = flags;
+        let is_hashed = flags & frontend::HASHED != 0;
+        assert!(is_hashed || !was_hashed, "to be served anew");
+        if is_hashed && !was_hashed {
+            match Family::of(addr.ip()) {
+                Family::V4 => self.make_lists::<V4>(addr, protocol),
+                Family::V6 => self.make_lists::<V6>(addr, protocol),
+            }
+        }
+    }
+
+    fn make_lists<A: HasServices>(&mut self, addr: SocketAddr, protocol: u8) {
+        let services = A::services_mut(&mut self.tables);
+        let row = services.frontends.get_mut(&key(addr, protocol)).unwrap();
+        for slots in [&mut row.inside, &mut row.outside] {
+            let end = slots.offset + slots.count;
+            let drawn = &services.slots[slots.offset as usize..end as usize];
+            let (words, list) = listed(services.slots.len() as u32, drawn);
+            services.slots.extend(words);
+            *slots = list;
+        }
     }
 
     /// Sets a frontend's affinity.

@@ -67,7 +67,7 @@ pub fn macs_toward(ip: IpAddr) -> [u8; 12] {
 pub struct Services<A> {
     /// By address, port and protocol.
     pub frontends: HashMap<FrontendKey<A>, Frontend>,
-    /// Indices of backends.
+    /// Indices of backends, and lists of them with their tables.
     pub slots: Vec<u32>,
     /// By index.
     pub backends: Vec<Backend<A>>,

@@ -38,7 +38,7 @@ fn without_maps_the_exit_status_is_1_and_nothing_is_printed() {
     assert_eq!(output.stdout, b"");
     insta::assert_snapshot!(
         String::from_utf8(output.stderr).unwrap(),
-        @"lbctl: no Fairlead maps under /nonexistent/fairlead/v4: is lb-agent running on this node (or was it given another --bpffs)?"
+        @"lbctl: no Fairlead maps under /nonexistent/fairlead/v5: is lb-agent running on this node (or was it given another --bpffs)?"
     );
 }
 

@@ -194,15 +194,17 @@ impl Node {
                 ),
                 (
                     FrontendKey::new(node, Port::new(30080), proto::TCP),
-                    reached_by(slot_range(1, 2), slot_range(2, 1), 0),
+                    reached_by(slot_range(7, 4), slot_range(11, 3), frontend::HASHED),
                 ),
                 (
                     FrontendKey::new(node, Port::new(30053), proto::UDP),
-                    reached_by(slot_range(3, 2), no_slots, 0),
+                    reached_by(slot_range(14, 2), no_slots, 0),
                 ),
             ],
         )?;
-        self.array(slots, ENTRIES, &[0, 1, 2, 90])?;
+        // Backends, two tables and their lists, and a backend that is none.
+        let held = [0, 1, 2, 0, 0, 1, 0, 4, 3, 1, 2, 3, 1, 2, 90];
+        self.array(slots, held.len() as u32, &held)?;
         let endpoint = |addr, flags| Backend {
             addr,
             port: Port::new(8080),

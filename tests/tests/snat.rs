@@ -17,9 +17,9 @@ use lb_common::{
     flow::{Direction, Flow, FlowKey, Half, Route},
     maps::programs,
     proto,
-    service::{Frontend, Slots, backend, frontend},
+    service::{Frontend, backend, frontend},
 };
-use lb_model::frame::Frame;
+use lb_model::{frame::Frame, lists::listed};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tests::{
     checks::{Check, Checks},
@@ -265,12 +265,12 @@ fn serve(kernel: &mut Kernel, backends: &[(&str, u16)]) -> Result<()> {
             let addr = names::address(name, family)?;
             let flags = backend::ALIVE | backend::IN_CLUSTER;
             rows.backend(index, Endpoint { addr, port: *port }, flags, 1)?;
-            rows.slot(index, index)?;
         }
-        let slots = Slots {
-            offset: 0,
-            count: backends.len() as u32,
-        };
+        let indices: Vec<_> = (0..backends.len() as u32).collect();
+        let (words, slots) = listed(0, &indices);
+        for (slot, word) in (0..).zip(words) {
+            rows.slot(slot, word)?;
+        }
         let frontend = Frontend {
             flags: frontend::HASHED,
             inside: slots,

@@ -16,7 +16,7 @@ use lb_common::{
     counters::Reason,
     dry_run::{Outcome, REASON_MASK, flow_bits, reason_bits, told, word},
     flow::{Flow, Half, Route},
-    service::{Frontend, Slots},
+    service::{Frontend, Slots, frontend},
     socket::{Cookie, SocketKey, SocketPeer},
 };
 use lb_ebpf::{
@@ -61,7 +61,11 @@ pub(crate) fn considered(ctx: *mut c_void, frontend: &Frontend, slots: Slots) {
     write(ctx, word::SERVICE, frontend.service);
     write(ctx, word::FIRST_SLOT, slots.offset);
     write(ctx, word::SLOT_COUNT, slots.count);
-    tell(ctx, 0, told::FRONTEND);
+    let list = match frontend.flags & frontend::HASHED {
+        0 => 0,
+        _ => told::LIST,
+    };
+    tell(ctx, 0, told::FRONTEND | list);
 }
 
 /// That a slot was drawn.
@@ -70,7 +74,7 @@ pub(crate) fn drawn(ctx: *mut c_void) {
     tell(ctx, 0, told::DRAWN);
 }
 
-/// That the slot follows from the flow's hash.
+/// That what is drawn follows from the flow's hash.
 #[inline(always)]
 pub(crate) fn hashed(ctx: *mut c_void) {
     tell(ctx, 0, told::HASHED);

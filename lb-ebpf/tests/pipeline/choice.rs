@@ -5,10 +5,7 @@ use std::{
     net::SocketAddr,
 };
 
-use lb_common::{
-    proto,
-    service::{Affinity, frontend},
-};
+use lb_common::{proto, service::frontend};
 use lb_ebpf::{Hook, Side, Verdict};
 use proptest::{collection::vec, prelude::*, sample};
 
@@ -255,87 +252,5 @@ fn extreme_draws_stay_within_the_slots() {
             wire::addresses(&bytes).1,
             at(family.local_pod(expected), 8080)
         );
-    }
-}
-
-/// The backend of a flow's first packet through a hashed frontend, on a node that knows nothing of
-/// the flow and whose dice are its own.
-fn hashed(hook: Hook, protocol: u8, from: SocketAddr, to: SocketAddr, seed: u64) -> SocketAddr {
-    const SLOTS: u16 = 251;
-    let family = Family::of(from.ip());
-    let mut node = Node::new();
-    let slots: Vec<_> = (0..SLOTS)
-        .map(|number| node.local(at(family.local_pod(number), 8080)))
-        .collect();
-    node.serve(to, protocol, &slots, &slots);
-    node.flag(to, protocol, frontend::HASHED);
-    node.tables.seed.set(seed);
-    let (_, bytes) = node.see(hook, &Frame::first(protocol, from, to));
-    wire::addresses(&bytes).1
-}
-
-#[test]
-fn a_hashed_flow_has_one_backend_on_every_node_and_at_every_hook() {
-    for family in Family::BOTH {
-        for protocol in [proto::TCP, proto::UDP, proto::SCTP] {
-            let (from, to) = (at(family.client(1), 4000), at(family.service(1), 80));
-            let nodes = HOOKS.into_iter().zip(1..);
-            let chosen = nodes.map(|(hook, seed)| hashed(hook, protocol, from, to, seed));
-            let chosen: BTreeSet<_> = chosen.collect();
-            assert_eq!(chosen.len(), 1, "{chosen:?}");
-        }
-    }
-}
-
-/// Every part of the tuple counts: flows that differ in one spread over the slots like any others.
-#[test]
-fn flows_that_differ_in_one_part_spread_over_the_slots() {
-    const FLOWS: u16 = 64;
-    for family in Family::BOTH {
-        let flow = |client: u16, client_port: u16, service: u16, port: u16| {
-            let from = at(family.client(client), client_port);
-            let to = at(family.service(service), port);
-            hashed(Hook::XDP_EXTERNAL, proto::TCP, from, to, 1)
-        };
-        let each = |chosen: &dyn Fn(u16) -> SocketAddr| {
-            let chosen: BTreeSet<_> = (1..=FLOWS).map(chosen).collect();
-            // Of 251 slots, 64 throws meet 57 on average, and with fair dice never so few.
-            assert!(chosen.len() > 40, "{} of {FLOWS}", chosen.len());
-        };
-        each(&|n| flow(n, 4000, 1, 80));
-        each(&|n| flow(1, n, 1, 80));
-        each(&|n| flow(1, 4000, n, 80));
-        each(&|n| flow(1, 4000, 1, n));
-        // What is added here and taken away there is not the same.
-        each(&|n| flow(n, 4000 - n, 1, 80));
-        each(&|n| flow(1, 4000 + n, 1, 80 + n));
-        let protocols = [proto::TCP, proto::UDP, proto::SCTP];
-        let (from, to) = (at(family.client(1), 4000), at(family.service(1), 80));
-        let chosen = protocols.map(|protocol| hashed(HOOKS[0], protocol, from, to, 1));
-        assert_eq!(BTreeSet::from(chosen).len(), protocols.len(), "{chosen:?}");
-    }
-}
-
-/// Affinity comes first: a client keeps what its first flow's hash gave it.
-#[test]
-fn a_client_that_is_remembered_is_not_hashed() {
-    for family in Family::BOTH {
-        let mut node = Node::new();
-        let slots: Vec<_> = (0..64)
-            .map(|number| node.local(at(family.local_pod(number), 8080)))
-            .collect();
-        let to = at(family.service(1), 80);
-        node.serve(to, proto::UDP, &[], &slots);
-        node.flag(to, proto::UDP, frontend::HASHED);
-        let mut spread = |ports: std::ops::Range<u16>, affinity| {
-            node.affine(to, proto::UDP, affinity);
-            let led = ports.map(|port| {
-                let frame = Frame::udp(at(family.client(1), port), to);
-                wire::addresses(&node.see(Hook::XDP_EXTERNAL, &frame).1).1
-            });
-            led.collect::<BTreeSet<_>>().len()
-        };
-        assert!(spread(1000..1032, Affinity::NONE) > 8);
-        assert_eq!(spread(2000..2032, Affinity::new(60, 1)), 1);
     }
 }

@@ -6,6 +6,7 @@ mod any_packet;
 mod choice;
 mod forwarding;
 mod fragments;
+mod hashed;
 mod icmp;
 mod layouts;
 mod life;

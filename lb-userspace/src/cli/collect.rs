@@ -1,9 +1,8 @@
 //! Pinned maps → [`snapshot`](super::snapshot): joins rows, resolves names, sorts.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+mod slots;
+
+use std::{collections::HashMap, time::Duration};
 
 use aya::Pod;
 use lb_common::{
@@ -19,15 +18,14 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     Error,
     convert::{
-        algorithm, backend_ref, choice, counted, family_config, host_port, mac, named, protocol,
-        range, seconds,
+        algorithm, choice, counted, family_config, host_port, mac, named, protocol, seconds,
     },
-    endpoints::{Endpoints, Lists},
+    endpoints::{Endpoints, Lists, Reference},
     interfaces::Interfaces,
-    pinned::{MapFamily, PinnedMaps, Use},
+    pinned::{MapFamily, PinnedMaps},
     snapshot::{
-        Backend, Config, Family, Flow, Frontend, HostPort, Link, Netns, NextHop, PortRange, Reason,
-        Service, Slot, Socket,
+        Config, Family, Flow, Frontend, HostPort, Link, Netns, NextHop, PortRange, Reason, Service,
+        Socket,
     },
 };
 
@@ -129,9 +127,7 @@ impl<'a> Collector<'a> {
         service::Backend<A>: Pod,
     {
         let rows = self.frontend_rows::<A>()?;
-        let ranges = rows
-            .values()
-            .flat_map(|value| [value.inside, value.outside]);
+        let ranges = rows.values().flat_map(Reference::of);
         let lists = Endpoints::<A>::open(self.maps)?.lists(ranges)?;
         let mut frontends: Vec<_> = rows
             .iter()
@@ -148,7 +144,8 @@ impl<'a> Collector<'a> {
         lists: &Lists,
     ) -> Frontend {
         let whole_address = *key == FrontendKey::whole_address(key.addr);
-        let choice = |slots, drop| choice(slots, value.flags & drop != 0, lists);
+        let choice = |range, drop| choice(range, value.flags & drop != 0, lists);
+        let [inside, outside] = Reference::of(value);
         Frontend {
             at: host_port(key.addr, key.port),
             protocol: protocol(key.proto),
@@ -158,107 +155,9 @@ impl<'a> Collector<'a> {
                 .then(|| self.service_name(value.service))
                 .flatten(),
             algorithm: algorithm(value.flags),
-            inside: choice(value.inside, frontend::DROP_INSIDE),
-            outside: choice(value.outside, frontend::DROP_OUTSIDE),
+            inside: choice(inside, frontend::DROP_INSIDE),
+            outside: choice(outside, frontend::DROP_OUTSIDE),
         }
-    }
-
-    pub(super) fn slots(&self, family: Option<Family>) -> Result<Vec<Slot>, Error> {
-        both(
-            family,
-            || self.family_slots::<V4>(),
-            || self.family_slots::<V6>(),
-        )
-    }
-
-    fn family_slots<A: MapFamily>(&self) -> Result<Vec<Slot>, Error>
-    where
-        FrontendKey<A>: Pod,
-        service::Backend<A>: Pod,
-    {
-        let endpoints = Endpoints::<A>::open(self.maps)?;
-        let mut slots = Vec::new();
-        for index in self.referenced_slots::<A>(endpoints.slots.capacity())? {
-            slots.extend(endpoints.at_slot(index)?.map(|backend| Slot {
-                family: A::FAMILY,
-                index,
-                backend,
-            }));
-        }
-        Ok(slots)
-    }
-
-    /// How many slots belong to a frontend.
-    pub(super) fn slot_use<A: MapFamily>(&self) -> Result<Use, Error>
-    where
-        FrontendKey<A>: Pod,
-    {
-        let capacity = self.maps.array::<u32>(A::SLOTS)?.capacity();
-        Ok(Use {
-            used: self.referenced_slots::<A>(capacity)?.len() as u32,
-            capacity,
-        })
-    }
-
-    /// The slots that belong to a frontend.
-    fn referenced_slots<A: MapFamily>(&self, capacity: u32) -> Result<BTreeSet<u32>, Error>
-    where
-        FrontendKey<A>: Pod,
-    {
-        let rows = self.frontend_rows::<A>()?;
-        Ok(rows
-            .values()
-            .flat_map(|value| [value.inside, value.outside])
-            .flat_map(|slots| range(slots, capacity))
-            .collect())
-    }
-
-    pub(super) fn backends(&self, family: Option<Family>) -> Result<Vec<Backend>, Error> {
-        both(
-            family,
-            || self.family_backends::<V4>(),
-            || self.family_backends::<V6>(),
-        )
-    }
-
-    /// The backends frontends lead to.
-    fn family_backends<A: MapFamily>(&self) -> Result<Vec<Backend>, Error>
-    where
-        FrontendKey<A>: Pod,
-        service::Backend<A>: Pod,
-    {
-        let endpoints = Endpoints::<A>::open(self.maps)?;
-        let mut referenced = BTreeSet::new();
-        for slot in self.referenced_slots::<A>(endpoints.slots.capacity())? {
-            referenced.extend(endpoints.slots.get(slot)?);
-        }
-        let mut backends = Vec::new();
-        for index in referenced {
-            if let Some(entry) = endpoints.backends.get(index)? {
-                backends.push(Backend {
-                    family: A::FAMILY,
-                    entry: backend_ref(index, Some(entry)),
-                    generation: entry.generation,
-                });
-            }
-        }
-        Ok(backends)
-    }
-
-    /// How many backends frontends lead to.
-    pub(super) fn backend_use<A: MapFamily>(&self) -> Result<Use, Error>
-    where
-        FrontendKey<A>: Pod,
-        service::Backend<A>: Pod,
-    {
-        let capacity = self
-            .maps
-            .array::<service::Backend<A>>(A::BACKENDS)?
-            .capacity();
-        Ok(Use {
-            used: self.family_backends::<A>()?.len() as u32,
-            capacity,
-        })
     }
 
     pub(super) fn flows(&self, family: Option<Family>) -> Result<Vec<Flow>, Error> {

@@ -9,7 +9,7 @@ use lb_common::{
 };
 
 use super::{
-    endpoints::Lists,
+    endpoints::{Lists, Reference},
     snapshot::{BackendRef, Choice, Family, FamilyConfig, HostPort, Service, WithoutBackends},
 };
 use crate::model::{Algorithm, Protocol};
@@ -31,20 +31,20 @@ pub(super) fn protocol(number: u8) -> String {
 }
 
 /// Where clients are led by this range of slots, or, if it is empty, what becomes of them.
-pub(super) fn choice(slots: Slots, drop: bool, lists: &Lists) -> Choice {
+pub(super) fn choice(range: Reference, drop: bool, lists: &Lists) -> Choice {
     Choice {
-        first_slot: slots.offset,
-        slot_count: slots.count,
+        first_slot: range.slots.offset,
+        slot_count: range.slots.count,
         without_backends: if drop {
             WithoutBackends::Drop
         } else {
             WithoutBackends::Reject
         },
-        backends: lists.get(&slots).cloned().unwrap_or_default(),
+        backends: lists.get(&range).cloned().unwrap_or_default(),
     }
 }
 
-/// How the slots of a frontend with these flags are chosen.
+/// How backends of a frontend with these flags are chosen.
 pub(super) const fn algorithm(flags: u32) -> Algorithm {
     if flags & frontend::HASHED == 0 {
         Algorithm::Random

@@ -17,7 +17,7 @@ Maps:
   config      facts of the node that the programs know
   links       what the programs may do with an interface
   frontends   address, port and protocol clients address, and the backends they lead to
-  slots       the choices of the frontends, one backend each
+  slots       what the frontends choose from: backends, or lists of backends with Maglev tables
   backends    endpoints, by index
   services    names and counters of the service ids
   flows       translated connections, a row for either direction

@@ -211,7 +211,7 @@ pub(super) struct Frontend {
     pub(super) service_id: u32,
     /// `namespace/name:port`; none if the id has no name.
     pub(super) service: Option<String>,
-    /// How a slot is chosen for a new flow.
+    /// How a backend is chosen for a new flow.
     pub(super) algorithm: Algorithm,
     pub(super) inside: Choice,
     pub(super) outside: Choice,
@@ -236,7 +236,7 @@ pub(super) enum WithoutBackends {
     Drop,
 }
 
-/// What a slot points to.
+/// A backend that a slot or a flow leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct BackendRef {
@@ -283,7 +283,22 @@ impl BackendRef {
 pub(super) struct Slot {
     pub(super) family: Family,
     pub(super) index: u32,
-    pub(super) backend: BackendRef,
+    #[serde(flatten)]
+    pub(super) holds: Held,
+}
+
+/// What a slot holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Held {
+    /// A backend's index.
+    Backend(BackendRef),
+    /// First slot of the Maglev table of the list that begins here.
+    TableOffset(u32),
+    /// How many slots that table has.
+    TableSize(u32),
+    /// In a Maglev table: a backend's position in the lists that have the table.
+    Position(u32),
 }
 
 /// A backend that a slot or a flow refers to.

@@ -55,6 +55,7 @@ pub(super) struct Report {
     pub(super) capacities: Vec<MapUse>,
     /// Bytes of the slots in use, of both families.
     pub(super) table_bytes: u64,
+    pub(super) maglev_tables: MaglevTables,
     pub(super) reasons: Vec<Reason>,
     /// What lbctl itself finds wrong.
     pub(super) warnings: Vec<String>,
@@ -69,6 +70,13 @@ pub(super) struct MapUse {
     pub(super) capacity: u32,
     pub(super) percent: u64,
     pub(super) nearly_full: bool,
+}
+
+/// The Maglev tables of both families, which take part of the slots in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct MaglevTables {
+    pub(super) count: u32,
+    pub(super) bytes: u64,
 }
 
 impl Args {
@@ -90,13 +98,19 @@ fn read(maps: &PinnedMaps) -> Result<Report, Error> {
         Err(error) => return Err(error),
     };
     let collector = Collector::new(maps)?;
-    let capacities = capacities(maps, &collector)?;
+    let (slots4, tables4) = collector.slot_use::<V4>()?;
+    let (slots6, tables6) = collector.slot_use::<V6>()?;
+    let capacities = capacities(maps, &collector, slots4, slots6)?;
     let mut report = Report {
         pins: maps.root().to_owned(),
         agent_running: agent.as_ref().is_some_and(|agent| is_running(agent.pid)),
         agent,
         snat_ports: collector.config()?.snat_ports,
         table_bytes: table_bytes(&capacities),
+        maglev_tables: MaglevTables {
+            count: tables4.tables + tables6.tables,
+            bytes: slot_bytes(u64::from(tables4.slots) + u64::from(tables6.slots)),
+        },
         capacities,
         reasons: collector.reasons()?,
         warnings: unreadable.into_iter().collect(),
@@ -110,7 +124,12 @@ fn is_running(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("lb-agent"))
 }
 
-fn capacities(maps: &PinnedMaps, collector: &Collector) -> Result<Vec<MapUse>, Error> {
+fn capacities(
+    maps: &PinnedMaps,
+    collector: &Collector,
+    slots4: Use,
+    slots6: Use,
+) -> Result<Vec<MapUse>, Error> {
     let hash4 = maps.hash_use::<FrontendKey<V4>, Frontend>(V4::FRONTENDS)?;
     let hash6 = maps.hash_use::<FrontendKey<V6>, Frontend>(V6::FRONTENDS)?;
     let flows4 = maps.hash_use::<FlowKey<V4>, Flow<V4>>(V4::FLOWS)?;
@@ -122,8 +141,8 @@ fn capacities(maps: &PinnedMaps, collector: &Collector) -> Result<Vec<MapUse>, E
     Ok(vec![
         MapUse::new(V4::FRONTENDS, hash4),
         MapUse::new(V6::FRONTENDS, hash6),
-        MapUse::new(V4::SLOTS, collector.slot_use::<V4>()?),
-        MapUse::new(V6::SLOTS, collector.slot_use::<V6>()?),
+        MapUse::new(V4::SLOTS, slots4),
+        MapUse::new(V6::SLOTS, slots6),
         MapUse::new(V4::BACKENDS, collector.backend_use::<V4>()?),
         MapUse::new(V6::BACKENDS, collector.backend_use::<V6>()?),
         MapUse::new(names::SERVICE_NAMES, services),
@@ -140,7 +159,11 @@ pub(super) fn table_bytes(capacities: &[MapUse]) -> u64 {
     let slots = capacities
         .iter()
         .filter(|row| [V4::SLOTS, V6::SLOTS].contains(&row.map));
-    slots.map(|row| u64::from(row.used)).sum::<u64>() * size_of::<u32>() as u64
+    slot_bytes(slots.map(|row| u64::from(row.used)).sum())
+}
+
+const fn slot_bytes(slots: u64) -> u64 {
+    slots * size_of::<u32>() as u64
 }
 
 impl MapUse {
@@ -190,6 +213,7 @@ pub(super) fn render(report: &Report, detail: Detail, paint: Paint) -> String {
         snat_ports,
         capacities,
         table_bytes,
+        maglev_tables,
         reasons,
         warnings,
     } = report;
@@ -203,7 +227,10 @@ pub(super) fn render(report: &Report, detail: Detail, paint: Paint) -> String {
         head.push(fact("State", &running));
     }
     head.push(fact("SNAT ports", &snat_ports.to_string()));
-    head.push(fact("Backend tables", &memory(*table_bytes)));
+    head.push(fact(
+        "Backend tables",
+        &memory(*table_bytes, *maglev_tables),
+    ));
     head.push(fact("Pins", &printable(&pins.display().to_string())));
 
     let problems = agent.as_ref().map_or(&[][..], |agent| &agent.problems);
@@ -276,8 +303,19 @@ fn sockets(sockets: &Sockets) -> String {
     }
 }
 
-fn memory(bytes: u64) -> String {
-    format!("{} KiB in use", bytes.div_ceil(1024))
+fn memory(
+    bytes: u64,
+    MaglevTables {
+        count,
+        bytes: maglev,
+    }: MaglevTables,
+) -> String {
+    let [all, maglev] = [bytes, maglev].map(|bytes| bytes.div_ceil(1024));
+    match count {
+        0 => format!("{all} KiB in use, no Maglev table"),
+        1 => format!("{all} KiB in use, {maglev} KiB by 1 Maglev table"),
+        _ => format!("{all} KiB in use, {maglev} KiB by {count} Maglev tables"),
+    }
 }
 
 fn fact(name: &str, value: &str) -> String {

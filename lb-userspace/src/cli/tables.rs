@@ -3,7 +3,7 @@
 use super::{
     output::{Detail, list, table, text},
     snapshot::{
-        Backend, Choice, Config, FamilyConfig, Flow, Frontend, Link, Netns, NextHop, Reason,
+        Backend, Choice, Config, FamilyConfig, Flow, Frontend, Held, Link, Netns, NextHop, Reason,
         Section, Service, Slot, Snapshot, Socket, WithoutBackends,
     },
     status,
@@ -159,13 +159,19 @@ fn slot_range(choice: &Choice) -> String {
 
 fn slots(rows: &[Slot]) -> Vec<String> {
     table(
-        &["FAMILY", "SLOT", "BACKEND", "ENDPOINT"],
+        &["FAMILY", "SLOT", "VALUE", "MEANING"],
         rows.iter().map(|slot| {
+            let (value, meaning) = match &slot.holds {
+                Held::Backend(backend) => (backend.index, backend.to_string()),
+                Held::TableOffset(slot) => (*slot, "first slot of this list's table".to_owned()),
+                Held::TableSize(count) => (*count, "slots of this list's table".to_owned()),
+                Held::Position(position) => (*position, "position in a list".to_owned()),
+            };
             vec![
                 slot.family.to_string(),
                 slot.index.to_string(),
-                slot.backend.index.to_string(),
-                slot.backend.to_string(),
+                value.to_string(),
+                meaning,
             ]
         }),
     )

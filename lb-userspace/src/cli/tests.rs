@@ -167,13 +167,13 @@ fn maps_are_known_by_either_name_in_any_case() {
 #[test]
 fn without_pins_the_error_says_where_it_looked() {
     let error = run(&["lbctl", "status", "--bpffs", "/nonexistent"]).unwrap_err();
-    insta::assert_snapshot!(super::chain(&error), @"no Fairlead maps under /nonexistent/fairlead/v4: is lb-agent running on this node (or was it given another --bpffs)?");
+    insta::assert_snapshot!(super::chain(&error), @"no Fairlead maps under /nonexistent/fairlead/v5: is lb-agent running on this node (or was it given another --bpffs)?");
 }
 
 #[test]
 fn version_names_the_layouts() {
     let version = run(&["lbctl", "version"]).unwrap();
-    assert!(version.ends_with("(map layouts v4)\n"), "{version}");
+    assert!(version.ends_with("(map layouts v5)\n"), "{version}");
 }
 
 fn run(args: &[&str]) -> Result<String, Error> {

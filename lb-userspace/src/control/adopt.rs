@@ -5,14 +5,17 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::service::{Backend, Frontend, FrontendKey, ServiceName, Slots, backend, text};
+use lb_common::service::{
+    Backend, Frontend, FrontendKey, ServiceName, Slots, backend, frontend, text,
+};
 
 use super::{
     departure::age,
     desired::{PortId, PortKey},
     pool::Pool,
-    realised::{Entry, Former, Known, Port, Range, Realised, Term},
+    realised::{Entry, Form, Former, Known, Port, Range, Realised, Term},
     select::Endpoint,
+    tables::Tables,
 };
 use crate::{
     maps::{Family, FamilyCapacities, FamilyDump, Network},
@@ -177,7 +180,8 @@ fn adopt_frontend<A: Family>(
     }
     let mut sound = true;
     for slots in [value.inside, value.outside] {
-        sound &= slots.count == 0 || adopt_range(realised, dump, id, slots);
+        let listed = value.flags & frontend::HASHED != 0;
+        sound &= slots.count == 0 || adopt_range(realised, dump, id, slots, listed);
     }
     sound
 }
@@ -204,10 +208,12 @@ fn adopt_range<A: Family>(
     dump: &FamilyDump<A>,
     id: &PortId,
     slots: Slots,
+    listed: bool,
 ) -> bool {
     let Realised {
         ports,
         slots: free,
+        tables,
         backends,
         ..
     } = realised;
@@ -215,7 +221,7 @@ fn adopt_range<A: Family>(
         return false;
     };
     if let Some(range) = port.ranges.iter().find(|range| range.slots == slots) {
-        return range.written;
+        return range.written && listed == matches!(range.form, Form::List(_));
     }
     if !free.reserve(slots) {
         return false;
@@ -223,17 +229,40 @@ fn adopt_range<A: Family>(
     let start = slots.offset as usize;
     let content = dump.slots.get(start..start + slots.count as usize);
     let content = content.unwrap_or_default().to_vec();
-    let mut sound = true;
-    for index in &content {
+    let form = if listed {
+        Form::List(adopt_table(tables, free, dump, &content))
+    } else {
+        Form::Drawn
+    };
+    let mut range = Range {
+        slots,
+        form,
+        content: content.into(),
+        written: false,
+    };
+    let mut sound = form != Form::List(None);
+    for index in range.backends() {
         let backend = dump.backends.get(index).filter(|backend| is_live(backend));
         sound &= backend.is_some_and(|backend| adopt_backend(port, backends, *index, backend));
     }
-    port.ranges.push(Range {
-        slots,
-        content: content.into(),
-        written: sound,
-    });
+    range.written = sound;
+    port.ranges.push(range);
     sound
+}
+
+/// Takes over the table of a list; none if there can be no such table.
+fn adopt_table<A>(
+    tables: &mut Tables,
+    free: &mut Pool,
+    dump: &FamilyDump<A>,
+    list: &[u32],
+) -> Option<u32> {
+    let [offset, count, ..] = *list else {
+        return None;
+    };
+    let table = tables.adopt(Slots { offset, count }, &dump.slots, free)?;
+    tables.hold(table);
+    Some(table)
 }
 
 /// Takes over a backend; false if it is another port's, or this port has the endpoint already at

@@ -5,13 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::service::ServiceName;
+use lb_common::service::{ServiceName, Slots};
 
 use super::{
     adopt::{stray_backends, stray_source_ranges},
     desired::PortId,
     program::name,
-    realised::{Known, Realised},
+    realised::{Form, Known, Range, Realised},
 };
 use crate::maps::{Family, FamilyDump};
 
@@ -39,6 +39,7 @@ pub(super) fn audit<A: Family>(
     names: &BTreeMap<u32, ServiceName>,
 ) -> Findings {
     let mut findings = Findings::default();
+    audit_tables(realised, dump, &mut findings);
     audit_ports(realised, dump, names, &mut findings);
     audit_frontends(realised, dump, &mut findings);
     let backends = stray_backends(realised, dump);
@@ -47,6 +48,32 @@ pub(super) fn audit<A: Family>(
     realised.strays.backends.extend(backends);
     realised.strays.source_ranges.extend(source_ranges);
     findings
+}
+
+/// Of a table that differs, every port that has it is to look.
+fn audit_tables<A: Family>(
+    realised: &mut Realised<A>,
+    dump: &FamilyDump<A>,
+    findings: &mut Findings,
+) {
+    let mut drifted = BTreeSet::new();
+    for table in realised.tables.iter_mut() {
+        if table.written && !holds(dump, table.slots, &table.content) {
+            table.written = false;
+            drifted.insert(Form::List(Some(table.slots.offset)));
+        }
+    }
+    let has = |range: &Range| drifted.contains(&range.form);
+    let ports = realised.ports.iter();
+    let ports = ports.filter(|(_, port)| port.ranges.iter().any(has));
+    findings.ports.extend(ports.map(|(id, _)| Arc::clone(id)));
+    findings.drifted += drifted.len();
+}
+
+/// Whether the map holds this at these slots.
+fn holds<A>(dump: &FamilyDump<A>, slots: Slots, content: &[u32]) -> bool {
+    let start = slots.offset as usize;
+    dump.slots.get(start..start + content.len()) == Some(content)
 }
 
 fn audit_ports<A: Family>(
@@ -74,9 +101,7 @@ fn audit_ports<A: Family>(
             }
         }
         for range in &mut port.ranges {
-            let start = range.slots.offset as usize;
-            let actual = dump.slots.get(start..start + range.content.len());
-            if range.written && actual != Some(&*range.content) {
+            if range.written && !holds(dump, range.slots, &range.content) {
                 range.written = false;
                 findings.note(id);
             }

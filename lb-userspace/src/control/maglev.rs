@@ -78,7 +78,8 @@ pub(super) const fn mix(number: u64) -> u64 {
 
 /// One on its way through the slots. A backend has as many as its weight says, all alike.
 struct Walker {
-    index: u32,
+    /// Place of the backend in the list.
+    position: u32,
     seed: u64,
     /// The slot it comes to next.
     at: u32,
@@ -94,11 +95,12 @@ struct Visit {
     walker: usize,
 }
 
-/// The table of some backends, in whatever order. Costs some ten steps a slot, however many there
-/// are.
+/// The table of some backends: for each slot, the position of its backend among them. Costs some ten
+/// steps a slot, however many there are.
 pub(super) fn table(shares: &[Share], size: TableSize) -> Vec<u32> {
     let TableSize(size) = size;
-    let walkers = shares.iter().flat_map(|share| Walker::each(share, size));
+    let walkers = (0..).zip(shares);
+    let walkers = walkers.flat_map(|(position, share)| Walker::each(position, *share, size));
     let mut walkers: Vec<_> = walkers.collect();
     let mut slots: Vec<Option<Visit>> = vec![None; size as usize];
     let mut free = size;
@@ -124,21 +126,17 @@ pub(super) fn table(shares: &[Share], size: TableSize) -> Vec<u32> {
         }
     }
     let visits = slots.into_iter().flatten();
-    visits.map(|visit| walkers[visit.walker].index).collect()
+    visits.map(|visit| walkers[visit.walker].position).collect()
 }
 
 impl Walker {
     /// The walkers of a backend.
-    fn each(share: &Share, size: u32) -> impl Iterator<Item = Self> {
-        let Share {
-            index,
-            weight,
-            seed,
-        } = *share;
+    fn each(position: u32, share: Share, size: u32) -> impl Iterator<Item = Self> {
+        let Share { weight, seed } = share;
         (0..u64::from(weight.number())).map(move |number| {
             let seed = mix(seed ^ number);
             Self {
-                index,
+                position,
                 seed,
                 at: seed as u32 % size,
                 stride: (seed >> u32::BITS) as u32 % (size - 1) + 1,

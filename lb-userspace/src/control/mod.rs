@@ -22,6 +22,7 @@ mod ranges;
 mod realised;
 pub mod select;
 mod spread;
+mod tables;
 
 use std::{net::IpAddr, time::Duration};
 

@@ -110,7 +110,8 @@ impl Pool {
         }
     }
 
-    fn free(&mut self, range: Slots) {
+    /// Frees a range that no packet can have read.
+    pub(super) fn free(&mut self, range: Slots) {
         let Slots {
             mut offset,
             mut count,

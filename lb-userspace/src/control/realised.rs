@@ -7,10 +7,10 @@ use std::{
 
 use lb_common::{
     Port as WirePort,
-    service::{Backend, Frontend, FrontendKey, Slots, backend, frontend},
+    service::{Backend, Frontend, FrontendKey, Slots, backend, frontend, list},
 };
 
-use super::{departure::Departed, desired::PortId, pool::Pool, select::Endpoint};
+use super::{departure::Departed, desired::PortId, pool::Pool, select::Endpoint, tables::Tables};
 use crate::{
     maps::{FamilyCapacities, Network},
     model::Protocol,
@@ -30,6 +30,8 @@ pub(super) struct Realised<A> {
     pub(super) frontends: BTreeMap<FrontendKey<A>, Known>,
     /// Slot indices.
     pub(super) slots: Pool,
+    /// Maglev tables, in slots that belong to no port.
+    pub(super) tables: Tables,
     /// Backend indices.
     pub(super) backends: Pool,
     /// How many source ranges the ports may have.
@@ -105,10 +107,21 @@ pub(super) struct Former {
 pub(super) struct Range {
     /// Where.
     pub(super) slots: Slots,
-    /// The backend indices in it.
+    /// How its content is read.
+    pub(super) form: Form,
+    /// What is in it.
     pub(super) content: Box<[u32]>,
-    /// Whether the map surely holds them.
+    /// Whether the map surely holds that.
     pub(super) written: bool,
+}
+
+/// How programs read a range of slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Form {
+    /// Backend indices, to be drawn from.
+    Drawn,
+    /// A [`list`] whose table has this first slot; none if it refers to what cannot be a table.
+    List(Option<u32>),
 }
 
 /// What a frontend's entry may hold.
@@ -160,6 +173,19 @@ impl Known {
     /// Every value the entry may have.
     pub(super) fn values(&self) -> impl Iterator<Item = &Frontend> {
         self.others.iter().chain([&self.value])
+    }
+}
+
+impl Range {
+    /// The backend indices in it.
+    pub(super) fn backends(&self) -> &[u32] {
+        match self.form {
+            Form::Drawn => &self.content,
+            Form::List(_) => self
+                .content
+                .get(list::HEADER as usize..)
+                .unwrap_or_default(),
+        }
     }
 }
 
@@ -271,6 +297,7 @@ impl<A: Ord> Realised<A> {
             by_id: BTreeMap::new(),
             frontends: BTreeMap::new(),
             slots: Pool::new(0, capacities.slots),
+            tables: Tables::default(),
             backends: Pool::new(1, capacities.backends),
             source_ranges: 0,
             generation: 0,

@@ -1,9 +1,9 @@
-//! From the endpoints of a list to its slots: how often each stands there, and where.
+//! What share of new flows each backend of a list has, and how often it is drawn.
 
 use lb_common::{Addr, service::frontend};
 
 use super::{
-    maglev::{self, TableSize},
+    maglev::{TableSize, mix},
     node::NodeView,
     select::Endpoint,
 };
@@ -20,27 +20,31 @@ pub enum Spread {
 
 /// A backend of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Share {
+pub(super) struct Listed {
     /// Its index in the map.
     pub(super) index: u32,
-    /// Its share of new flows, beside those of the others.
+    /// Its share of new flows.
+    pub(super) share: Share,
+}
+
+/// An endpoint's share of new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Share {
+    /// How large it is, beside those of the others.
     pub(super) weight: Weight,
     /// What stands for the endpoint on every node: made of its address and port.
     pub(super) seed: u64,
 }
 
 impl Share {
-    /// The share of an endpoint that has this index.
-    pub(super) fn new<A: Addr>(endpoint: &Endpoint<A>, weight: Weight, index: u32) -> Self {
+    /// The share of an endpoint of this weight.
+    pub(super) fn new<A: Addr>(endpoint: &Endpoint<A>, weight: Weight) -> Self {
         let words = endpoint.addr.words().iter();
         let words = words.map(|word| u64::from(u32::from_be(*word)));
-        let seed = words.fold(u64::from(endpoint.port), |seed, word| {
-            maglev::mix(seed) ^ word
-        });
+        let seed = words.fold(u64::from(endpoint.port), |seed, word| mix(seed) ^ word);
         Self {
-            index,
             weight,
-            seed: maglev::mix(seed),
+            seed: mix(seed),
         }
     }
 }
@@ -54,34 +58,23 @@ impl Spread {
         }
     }
 
-    /// The flag of [`frontend`]s whose slots are made so.
+    /// The flag of [`frontend`]s whose flows are spread so.
     pub(super) const fn flag(self) -> u32 {
         match self {
             Self::Random => 0,
             Self::Maglev(_) => frontend::HASHED,
         }
     }
-
-    /// The backend index in each slot of a list. One that is alone needs but one slot, whatever is
-    /// drawn or hashed.
-    pub(super) fn slots(self, shares: &[Share]) -> Vec<u32> {
-        match (self, shares) {
-            (_, []) => Vec::new(),
-            (_, [only]) => vec![only.index],
-            (Self::Random, _) => repeated(shares),
-            (Self::Maglev(size), _) => maglev::table(shares, size),
-        }
-    }
 }
 
-/// Each index as often as its weight says, in lowest terms.
-fn repeated(shares: &[Share]) -> Vec<u32> {
-    let weights = shares.iter().map(|share| share.weight.number());
-    let common = weights.fold(0, gcd).max(1);
-    let times = |share: &Share| usize::from(share.weight.number() / common);
-    let slots = shares
+/// The slots that chance draws from: each index as often as its weight says, in lowest terms.
+pub(super) fn drawn(list: &[Listed]) -> Vec<u32> {
+    let weight = |listed: &Listed| listed.share.weight.number();
+    let common = list.iter().map(weight).fold(0, gcd).max(1);
+    let times = |listed: &Listed| usize::from(weight(listed) / common);
+    let slots = list
         .iter()
-        .flat_map(|share| std::iter::repeat_n(share.index, times(share)));
+        .flat_map(|listed| std::iter::repeat_n(listed.index, times(listed)));
     slots.collect()
 }
 
@@ -95,13 +88,15 @@ mod tests {
     use super::*;
 
     fn slots(weights: &[u8]) -> Vec<u32> {
-        let share = |(index, weight): (usize, &u8)| Share {
+        let listed = |(index, weight): (usize, &u8)| Listed {
             index: index as u32,
-            weight: Weight::try_from(*weight).unwrap(),
-            seed: index as u64,
+            share: Share {
+                weight: Weight::try_from(*weight).unwrap(),
+                seed: index as u64,
+            },
         };
-        let shares: Vec<_> = weights.iter().enumerate().map(share).collect();
-        Spread::Random.slots(&shares)
+        let list: Vec<_> = weights.iter().enumerate().map(listed).collect();
+        drawn(&list)
     }
 
     #[test]

@@ -6,8 +6,10 @@ use std::{
 };
 
 use lb_common::{
-    Addr as _, Port, V4, proto,
-    service::{Frontend, FrontendKey, frontend},
+    Addr as _, Port, V4,
+    maps::SLOTS4,
+    proto,
+    service::{Frontend, FrontendKey, frontend, list},
 };
 use lb_userspace::{
     control::{Controller, Settings},
@@ -57,8 +59,15 @@ fn slots(controller: &Controller<Memory>) -> (Frontend, Vec<IpAddr>) {
     let addr = V4::from_ip([10, 96, 0, 1].into()).unwrap();
     let key = FrontendKey::new(addr, Port::new(53), proto::UDP);
     let value = maps.frontends[&key];
-    let first = value.inside.offset as usize;
-    let slots = &maps.slots[first..first + value.inside.count as usize];
+    let range = |offset: u32, count: u32| &maps.slots[offset as usize..(offset + count) as usize];
+    let mut slots = range(value.inside.offset, value.inside.count).to_vec();
+    if value.flags & frontend::HASHED != 0 {
+        let (backends, table) = (slots.split_off(list::HEADER as usize), slots);
+        let positions = range(table[0], table[1]).iter();
+        slots = positions
+            .map(|position| backends[*position as usize])
+            .collect();
+    }
     let endpoints = slots.iter().map(|index| maps.backends[index].addr.to_ip());
     (value, endpoints.collect())
 }
@@ -83,9 +92,9 @@ fn q4_a_change_of_algorithm_replaces_flag_and_slots_at_once_and_leaves_the_backe
     assert_eq!((chance.flags & frontend::HASHED, counts), (0, [1, 1]));
     let backends = controller.maps().content().v4.backends.clone();
 
-    // The slots, and the frontend: flows go on, for their backends are as they were.
+    // Table, list and frontend: flows go on, for their backends are as they were.
     let outcome = controller.apply(batch([spread(Some(Algorithm::Maglev))]), now);
-    assert_eq!(outcome.operations, 2);
+    assert_eq!(outcome.operations, 3);
     let (hashed, counts) = found(&controller);
     assert_eq!(hashed.flags, chance.flags | frontend::HASHED);
     assert_eq!(counts.iter().sum::<usize>(), SIZE as usize);
@@ -147,17 +156,30 @@ fn a_new_agent_finds_its_tables_as_it_would_make_them() {
 }
 
 #[test]
-fn q5_where_there_is_no_room_for_a_table_what_was_in_force_stays() {
+fn q5_where_there_is_no_room_for_table_or_list_what_was_in_force_stays() {
     let now = Instant::now();
-    let mut controller = controller(SIZE + 1);
-    controller.apply(batch([spread(None), weighted([1, 1])]), now);
-    let before = found(&controller).0;
-    let maglev = || batch([spread(Some(Algorithm::Maglev))]);
-    let problem = "Service default/dns (UDP), IPv4: no room for 251 more slots: 2 of 252 are taken";
-    assert_eq!(controller.apply(maglev(), now).problems, [problem]);
-    assert_eq!(found(&controller).0, before);
+    for (slots, problem) in [
+        (
+            SIZE + 1,
+            "Service default/dns (UDP), IPv4: no room for 251 more slots: 2 of 252 are taken",
+        ),
+        (
+            SIZE + 5,
+            "Service default/dns (UDP), IPv4: no room for 4 more slots: 253 of 256 are taken",
+        ),
+    ] {
+        let mut controller = controller(slots);
+        controller.apply(batch([spread(None), weighted([1, 1])]), now);
+        let before = found(&controller).0;
+        let maglev = || batch([spread(Some(Algorithm::Maglev))]);
+        assert_eq!(controller.apply(maglev(), now).problems, [problem]);
+        assert_eq!(found(&controller).0, before);
 
-    // Chosen again, chance needs nothing new; and nothing is left behind.
-    let outcome = controller.apply(batch([spread(None)]), now + Duration::from_secs(30));
-    assert_eq!((outcome.operations, outcome.problems.len()), (0, 0));
+        // Chosen again, chance needs nothing new; and nothing is left behind.
+        let outcome = controller.apply(batch([spread(None)]), now + Duration::from_secs(30));
+        assert_eq!((outcome.operations, outcome.problems.len()), (0, 0));
+        let usage = controller.usage(now);
+        let used = usage.iter().find(|usage| usage.map == SLOTS4);
+        assert_eq!(used.map(|usage| usage.used), Some(2));
+    }
 }

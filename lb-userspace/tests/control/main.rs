@@ -16,3 +16,5 @@ mod objects;
 mod scenarios;
 #[cfg(test)]
 mod show;
+#[cfg(test)]
+mod tables;

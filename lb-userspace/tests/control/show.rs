@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use lb_common::{
     V4, V6,
-    service::{Slots, backend, frontend, text},
+    service::{Frontend, Slots, backend, frontend, list, text},
 };
 use lb_userspace::maps::{Dump, Family, show_key};
 
@@ -51,8 +51,8 @@ fn show_family<A: Family>(dump: &Dump, out: &mut String) {
                 "{:<22} service {} inside {} outside {} [{flags}]{affinity}",
                 show_key(key),
                 value.service,
-                show_slots::<A>(dump, value.inside),
-                show_slots::<A>(dump, value.outside),
+                show_slots::<A>(dump, value, value.inside),
+                show_slots::<A>(dump, value, value.outside),
             );
             (sort, line)
         })
@@ -92,17 +92,25 @@ fn names(flags: u32, names: &[(u32, &str)]) -> String {
     set.join(" ")
 }
 
-/// The range, and the backend indices in it; of a long one, how often each stands there.
-fn show_slots<A: Family>(dump: &Dump, slots: Slots) -> String {
-    const LONG: u32 = 32;
-    let Slots { offset, count } = slots;
-    let content = &A::of(dump).slots[offset as usize..(offset + count) as usize];
-    if count < LONG {
-        return format!("{offset}+{count}{content:?}");
+/// The range, and the backend indices in it; of a list, its table too, with how often each position
+/// stands there.
+fn show_slots<A: Family>(dump: &Dump, frontend: &Frontend, slots: Slots) -> String {
+    let content = |Slots { offset, count }| {
+        let range = offset as usize..(offset + count) as usize;
+        &A::of(dump).slots[range]
+    };
+    let range = |Slots { offset, count }| format!("{offset}+{count}");
+    if slots.count == 0 || frontend.flags & frontend::HASHED == 0 {
+        return format!("{}{:?}", range(slots), content(slots));
     }
+    let [offset, count, ..] = *content(slots) else {
+        panic!("a list without a table at {slots:?}");
+    };
+    let (table, backends) = (Slots { offset, count }, list::backends(slots));
     let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
-    for index in content {
-        *counts.entry(*index).or_default() += 1;
+    for position in content(table) {
+        *counts.entry(*position).or_default() += 1;
     }
-    format!("{offset}+{count}{counts:?}")
+    let (backends, at) = (content(backends), range(slots));
+    format!("{at}{backends:?} by {}{counts:?}", range(table))
 }

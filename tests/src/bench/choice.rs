@@ -1,19 +1,81 @@
 //! What it costs to choose a backend by the flow's hash.
 
 use anyhow::{Result, ensure};
-use aya::programs::ProgramFd;
-use lb_common::bench::CHOICES;
+use aya::{
+    Pod,
+    maps::{Array, HashMap},
+    programs::ProgramFd,
+};
+use lb_common::{
+    Addr, V4, V6,
+    bench::CHOICES,
+    maps::{self, programs},
+    service::{Frontend, FrontendKey, frontend},
+};
+use lb_model::lists::listed;
+use lb_userspace::control::TableSize;
 
 use super::{
     Family, Row,
+    begun::first,
     measure::{Carrier, median},
     packet::segment,
     rows::{Case, PACKETS, ROUNDS, row},
-    world::{self, World},
+    world::{self, Backends, PER_SERVICE, POOL, World},
 };
 
 /// Nanoseconds that choosing by Maglev may cost more than by chance.
 const MORE: f64 = 10.0;
+
+/// Times new flows whose backends follow from their hash: beside "new local" it shows what a list and
+/// its table cost.
+pub(super) fn begun(world: &mut World, family: Family) -> Result<Row> {
+    let case = Case {
+        path: "new hashed",
+        carrier: Carrier::Xdp,
+        program: programs::XDP_EXTERNAL,
+        family,
+        services: 1,
+        drawn: 1,
+        flows: 0,
+        shape: world::request(family, 1, true),
+        factor: 1.3,
+    };
+    world.clear()?;
+    world.serve(family, 1, Backends::Local)?;
+    match family {
+        Family::V4 => hash::<V4>(world, maps::SLOTS4, maps::FRONTENDS4)?,
+        Family::V6 => hash::<V6>(world, maps::SLOTS6, maps::FRONTENDS6)?,
+    }
+    first(world, &case, Backends::Local, &mut 0)
+}
+
+/// Has all frontends lead to a list with a Maglev table.
+fn hash<A: Addr>(world: &World, slots: &str, frontends: &str) -> Result<()>
+where
+    FrontendKey<A>: Pod,
+{
+    let mut slots: Array<_, u32> = world::open(&world.pins, slots)?;
+    let table: Vec<_> = (0..TableSize::default().number())
+        .map(|slot| slot % PER_SERVICE)
+        .collect();
+    let (words, list) = listed(POOL, &table);
+    for (slot, word) in (POOL..).zip(&words) {
+        slots.set(slot, word, 0)?;
+    }
+    let mut frontends: HashMap<_, FrontendKey<A>, Frontend> = world::open(&world.pins, frontends)?;
+    let rows = frontends.iter().collect::<Result<Vec<_>, _>>()?;
+    for (key, row) in rows {
+        let row = Frontend {
+            flags: row.flags | frontend::HASHED,
+            inside: list,
+            outside: list,
+            ..row
+        };
+        frontends.insert(&key, &row, 0)?;
+    }
+    Ok(())
+}
 
 /// Times what tells a Maglev slot from one that is drawn: the number it follows from, against a random
 /// one. A share of reading the flow's key, which a packet's path pays anyway, is on top of it.

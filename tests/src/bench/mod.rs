@@ -6,9 +6,11 @@
 //! before each run of the target (`lb-ebpf/src/bench`). Floor, primitive and path are timed in
 //! turn, round by round, on one CPU; a figure is the median over the rounds of the difference.
 
+mod begun;
 mod choice;
 pub mod control_plane;
 mod extent;
+mod maglev;
 mod measure;
 mod packet;
 mod report;
@@ -18,6 +20,7 @@ pub mod traffic;
 mod world;
 
 pub use extent::Extent;
+pub use maglev::Turned;
 pub use report::{Report, Row};
 pub use rows::datapath;
 

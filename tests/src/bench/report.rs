@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::Serialize;
 
-use super::table::table;
+use super::{Turned, table::table};
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]
@@ -17,6 +17,8 @@ pub struct Report {
     pub verified_instructions: BTreeMap<String, u32>,
     /// The figures.
     pub rows: Vec<Row>,
+    /// What Maglev tables cost the agent.
+    pub maglev_tables: Vec<Turned>,
 }
 
 /// One figure.
@@ -93,6 +95,19 @@ impl Report {
             "\nfloor {:.1} ns, one v4 flow lookup {:.1} ns net of it",
             self.floor_ns, self.lookup_ns
         );
+        for turned in &self.maglev_tables {
+            let Turned {
+                slots,
+                endpoints,
+                first_us,
+                shared_us,
+            } = turned;
+            let _ = writeln!(
+                text,
+                "Maglev table of {slots} slots of {endpoints} endpoints: {first_us:.0} \u{b5}s to turn a Service \
+                 to it, {shared_us:.0} where another has it"
+            );
+        }
         for (program, count) in &self.verified_instructions {
             let _ = writeln!(text, "{program}: {count} instructions verified");
         }

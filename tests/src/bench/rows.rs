@@ -8,7 +8,9 @@ use lb_common::maps::programs;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::{
-    Extent, Family, Report, Row, choice,
+    Extent, Family, Report, Row,
+    begun::begun,
+    choice, maglev,
     measure::{Carrier, median},
     packet::{Segment, Shape, segment, tuple},
     world::{self, Backends, World},
@@ -17,22 +19,18 @@ use crate::site::Site;
 
 /// What is programmed, and what traffic goes to.
 #[derive(Clone, Copy)]
-struct Load {
-    family: Family,
+pub(super) struct Load {
+    pub(super) family: Family,
     /// Services programmed.
-    services: u32,
+    pub(super) services: u32,
     /// Of these, how many flows are spread over.
-    drawn: u32,
+    pub(super) drawn: u32,
 }
 
 /// Rounds a figure is the median of.
 pub(super) const ROUNDS: usize = 11;
 /// Packets of an established flow's timing; every flow has its turn at least once.
 pub(super) const PACKETS: u32 = 200_000;
-/// Flows that are begun in one timing: all rounds together fill the table half.
-const NEW_PACKETS: u32 = 8_000;
-/// More flows than the table holds.
-const OVERFILL: u32 = 400_000;
 
 /// What 10,000 services may cost more than one.
 const SCALE: f64 = 1.15;
@@ -51,9 +49,6 @@ pub(super) struct Case {
     /// How many times its primitives' price it may cost.
     pub(super) factor: f64,
 }
-
-/// A primitive that a path pays: its target, the packets that make its keys, and how often.
-type Price = (&'static str, Shape, f64);
 
 /// Measures; `progress` is told what is at hand.
 pub fn datapath(extent: Extent, progress: &mut (dyn FnMut(&str) + Send)) -> Result<Report> {
@@ -111,7 +106,10 @@ fn measure(
     for family in extent.families() {
         progress(&format!("{}, choice by hash", family.name()));
         rows.push(choice::hashed(&mut world, *family)?);
+        rows.push(choice::begun(&mut world, *family)?);
     }
+    progress("Maglev tables");
+    let maglev_tables = maglev::turned()?;
     let floor_ns = floor(&mut world)?;
     let lookup_ns = rows.first().map_or(f64::NAN, |row: &Row| row.primitives_ns);
     Ok(Report {
@@ -119,6 +117,7 @@ fn measure(
         lookup_ns,
         verified_instructions: world.verified_instructions()?.into_iter().collect(),
         rows,
+        maglev_tables,
     })
 }
 
@@ -230,129 +229,6 @@ fn live(world: &mut World, case: &Case, found: Shape) -> Result<Row> {
     Ok(row(case, &gross, &above_floor, median(price)))
 }
 
-/// Times the first packets of flows, with the table filling and with it full.
-fn begun(world: &mut World, load: Load, place: Backends) -> Result<Vec<Row>> {
-    let Load {
-        family,
-        services,
-        drawn,
-    } = load;
-    world.clear()?;
-    world.serve(family, services, place)?;
-    let paths: &[(&str, &str, Carrier, &str)] = match place {
-        Backends::Local => &[
-            (
-                "new local",
-                "new local, full",
-                Carrier::Xdp,
-                programs::XDP_EXTERNAL,
-            ),
-            (
-                "new pod",
-                "new pod, full",
-                Carrier::Tc,
-                programs::TC_POD_INGRESS,
-            ),
-        ],
-        Backends::Remote => &[(
-            "new remote",
-            "new remote, full",
-            Carrier::Xdp,
-            programs::XDP_EXTERNAL,
-        )],
-    };
-    let mut rows = Vec::new();
-    let mut next = 0;
-    for full in [false, true] {
-        if full {
-            // Filled to the brim by the path itself, and over.
-            let target = world.program(programs::XDP_EXTERNAL)?;
-            let packet = segment(family, &world::request(family, drawn, true))?;
-            world.bench.aim(Carrier::Xdp, &target, &packet)?;
-            world.bench.seek(next, u32::MAX)?;
-            world.bench.time(Carrier::Xdp, &packet, OVERFILL)?;
-            next += OVERFILL;
-        }
-        for (filling, brimful, carrier, program) in paths {
-            let case = Case {
-                path: if full { brimful } else { filling },
-                carrier: *carrier,
-                program,
-                family,
-                services,
-                drawn,
-                flows: next,
-                shape: world::request(family, drawn, true),
-                factor: 1.3,
-            };
-            rows.push(first(world, &case, place, &mut next)?);
-        }
-    }
-    Ok(rows)
-}
-
-/// Times first packets against what they pay: a lookup in vain, a frontend, two rows, and the FIB
-/// for a backend elsewhere.
-fn first(world: &mut World, case: &Case, place: Backends, next: &mut u32) -> Result<Row> {
-    let target = world.program(case.program)?;
-    let packet = segment(case.family, &case.shape)?;
-    let nop = world.bench.nop(case.carrier)?;
-    let xdp_nop = world.bench.nop(Carrier::Xdp)?;
-    let v4 = case.family == Family::V4;
-    // Ports of their own keep the primitives' keys apart from the path's.
-    let other = |port| Shape {
-        source: (case.shape.source.0, port),
-        ..case.shape
-    };
-    let mut prices: Vec<Price> = vec![
-        (lookup(case.family), other(50_001), 1.0),
-        (if v4 { "frontend4" } else { "frontend6" }, case.shape, 1.0),
-        (if v4 { "insert4" } else { "insert6" }, other(50_002), 2.0),
-    ];
-    if place == Backends::Remote {
-        let fib = if v4 { "fib4" } else { "fib6" };
-        prices.push((fib, world::straight(case.family), 1.0));
-    }
-    let prices = prices
-        .into_iter()
-        .map(|(name, shape, times)| {
-            let packet = segment(case.family, &shape)?;
-            Ok((world.bench.primitive(name)?, packet, times))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let (_, before) = world.counted(case.services)?;
-    let (mut gross, mut above_floor, mut price) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let start = *next;
-        *next += NEW_PACKETS;
-        let mut run = |carrier, target: &ProgramFd, packet: &Segment| {
-            world.bench.aim(carrier, target, packet)?;
-            world.bench.seek(start, u32::MAX)?;
-            world.bench.time(carrier, packet, NEW_PACKETS)
-        };
-        let floor = run(case.carrier, &nop, &packet)?;
-        let path = run(case.carrier, &target, &packet)?;
-        let bare = run(Carrier::Xdp, &xdp_nop, &packet)?;
-        let mut sum = 0.0;
-        for (target, packet, times) in &prices {
-            sum += (run(Carrier::Xdp, target, packet)? - bare) * times;
-        }
-        gross.push(path);
-        above_floor.push(path - floor);
-        price.push(sum);
-    }
-    let (_, after) = world.counted(case.services)?;
-    let expected = u64::from(NEW_PACKETS) * ROUNDS as u64;
-    // Of flows that begin with the table full or ports taken, one may be refused.
-    ensure!(
-        (expected - expected / 10_000..=expected).contains(&(after - before)),
-        "{}: {} flows were begun, not {expected}",
-        case.path,
-        after - before
-    );
-    Ok(row(case, &gross, &above_floor, median(price)))
-}
-
 /// Runs one packet, and a few more, and makes sure that they took the path named.
 fn check(world: &mut World, case: &Case, target: &ProgramFd, packet: &Segment) -> Result<()> {
     world.bench.aim(case.carrier, target, packet)?;
@@ -393,7 +269,7 @@ fn check(world: &mut World, case: &Case, target: &ProgramFd, packet: &Segment) -
     Ok(())
 }
 
-const fn lookup(family: Family) -> &'static str {
+pub(super) const fn lookup(family: Family) -> &'static str {
     match family {
         Family::V4 => "lookup4",
         Family::V6 => "lookup6",

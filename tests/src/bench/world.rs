@@ -34,9 +34,9 @@ use super::{
 use crate::{netns::Netns, site::Site, topology::mount_bpffs};
 
 /// Backends one service chooses from.
-const PER_SERVICE: u32 = 64;
+pub(super) const PER_SERVICE: u32 = 64;
 /// Backends there are; services share them in turn.
-const POOL: u32 = 1 << 14;
+pub(super) const POOL: u32 = 1 << 14;
 /// Port of all services.
 const SERVICE_PORT: u16 = 80;
 /// Port of all backends.
@@ -94,7 +94,7 @@ pub(super) enum Backends {
 /// The measured object in its namespace. Everything in it must happen on a thread inside that.
 pub(super) struct World {
     object: Ebpf,
-    pins: Pins,
+    pub(super) pins: Pins,
     pub(super) bench: Bench,
 }
 
@@ -410,7 +410,7 @@ fn empty<K: Pod, V: Pod>(pins: &Pins, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn open<M: TryFrom<aya::maps::Map>>(pins: &Pins, name: &str) -> Result<M> {
+pub(super) fn open<M: TryFrom<aya::maps::Map>>(pins: &Pins, name: &str) -> Result<M> {
     let data: MapData = pins.open(name)?;
     let map = aya::maps::Map::from_map_data(data)?;
     M::try_from(map).map_err(|_| anyhow::anyhow!("map {name} is of another type"))

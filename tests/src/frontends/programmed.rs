@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use lb_common::{
     V4, V6,
-    service::{Backend, Frontend, FrontendKey, ServiceName, Slots, backend, frontend, text},
+    service::{Backend, Frontend, FrontendKey, ServiceName, Slots, backend, frontend, list, text},
 };
 use lb_userspace::maps::{Dump, Family, FamilyDump};
 
@@ -93,12 +93,20 @@ pub(super) fn told(name: &ServiceName) -> PortName {
 }
 
 fn backends<A: Family>(rows: &impl Rows<A>, frontend: &Frontend, slots: Slots) -> Result<Backends> {
+    let hashed = frontend.flags & frontend::HASHED != 0;
+    let indices = if hashed { list::backends(slots) } else { slots };
+    if hashed && slots.count > 0 {
+        check_table(rows, slots)?;
+    }
     let mut counts = BTreeMap::<_, u32>::new();
-    for index in slots.offset..slots.offset + slots.count {
-        let found = resolve(frontend.service, &rows.backend(rows.slot(index)?)?)?;
+    for slot in indices.offset..indices.offset + indices.count {
+        let found = resolve(frontend.service, &rows.backend(rows.slot(slot)?)?)?;
         *counts.entry(found).or_default() += 1;
     }
-    let hashed = frontend.flags & frontend::HASHED != 0;
+    ensure!(
+        !hashed || counts.len() == indices.count as usize,
+        "a backend of the list {slots:?} stands there twice: {counts:?}"
+    );
     let unit = common_divisor(counts.values().copied());
     ensure!(
         hashed || unit == 1,
@@ -109,6 +117,21 @@ fn backends<A: Family>(rows: &impl Rows<A>, frontend: &Frontend, slots: Slots) -
     Ok(counts
         .map(|((socket, local, terminating), count)| (socket, local, terminating, share(count)))
         .collect())
+}
+
+/// Every slot of a list's table leads to a backend of the list.
+fn check_table<A: Family>(rows: &impl Rows<A>, list: Slots) -> Result<()> {
+    let [offset, count] = [rows.slot(list.offset)?, rows.slot(list.offset + 1)?];
+    let backends = list::backends(list).count;
+    ensure!(count > 0, "{list:?} has a table without slots");
+    for slot in offset..offset + count {
+        let position = rows.slot(slot)?;
+        ensure!(
+            position < backends,
+            "{position} of {backends} backends in slot {slot} of the table of {list:?}"
+        );
+    }
+    Ok(())
 }
 
 fn resolve<A: Family>(service: u32, found: &Backend<A>) -> Result<(SocketAddr, bool, bool)> {

@@ -4,12 +4,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    ops::Range,
     time::{Duration, Instant},
 };
 
 use lb_common::{
     V4, V6,
-    service::{Backend, Frontend, FrontendKey, Slots, backend, frontend, text},
+    service::{Backend, Frontend, FrontendKey, Slots, backend, frontend, list, text},
 };
 use lb_userspace::{
     maps::{
@@ -228,15 +229,14 @@ impl LastUse {
                 (value.inside, frontend::LOCAL_INSIDE),
                 (value.outside, frontend::LOCAL_OUTSIDE),
             ];
-            for (Slots { offset, count }, local) in lists {
+            for (slots, local) in lists {
                 let list = if value.flags & local == 0 {
                     backend::IN_CLUSTER
                 } else {
                     backend::IN_LOCAL
                 };
-                for slot in offset as usize..(offset + count) as usize {
+                for slot in self.follow(value, slots, maps, now) {
                     let index = maps.slots[slot] as usize;
-                    self.slots[slot] = Some(now);
                     self.backends[index] = Some(now);
                     let backend = &maps.backends[&maps.slots[slot]];
                     assert_ne!(
@@ -251,6 +251,35 @@ impl LastUse {
                 }
             }
         }
+    }
+}
+
+impl LastUse {
+    /// Goes through a range of slots, and through the table if it is a list. The slots that hold
+    /// backends.
+    fn follow<A>(
+        &mut self,
+        frontend: &Frontend,
+        slots: Slots,
+        maps: &FamilyDump<A>,
+        now: Instant,
+    ) -> Range<usize> {
+        let mut read = |Slots { offset, count }: Slots| {
+            let range = offset as usize..(offset + count) as usize;
+            self.slots[range.clone()].fill(Some(now));
+            range
+        };
+        let range = read(slots);
+        if frontend.flags & frontend::HASHED == 0 || range.is_empty() {
+            return range;
+        }
+        let [offset, count] = [range.start, range.start + 1].map(|slot| maps.slots[slot]);
+        let positions = &maps.slots[read(Slots { offset, count })];
+        let backends = list::backends(slots);
+        assert!(count > 0, "a table without slots");
+        let beyond = positions.iter().find(|it| **it >= backends.count);
+        assert_eq!(beyond, None, "a table leads beyond a list");
+        read(backends)
     }
 }
 

@@ -8,10 +8,11 @@ use std::{
 use anyhow::{Context, Result};
 use lb_common::{
     Addr, Port, proto,
-    service::{Affinity, Backend, Frontend, FrontendKey, Slots, backend, frontend},
+    service::{Affinity, Backend, Frontend, FrontendKey, Slots, backend, frontend, list},
 };
 use lb_model::{
     family::words,
+    lists::listed,
     node::Node,
     tables::{HasServices, Services},
 };
@@ -27,8 +28,28 @@ use crate::route;
 const ROOM: usize = 1 << 10;
 /// Outside of every map.
 const OUTSIDE: u32 = 1 << 20;
-/// A slot that leads outside of every map, and one that leads to a backend that never was.
-const BROKEN: [(u32, u32); 2] = [(1000, OUTSIDE), (1001, 1001)];
+/// A slot that leads outside of every map, and one that leads to a backend that never was; a list of
+/// one backend with a table beyond the slots, another with a position beyond the list, and a third
+/// whose table has no slot: whatever stands behind it, it is no backend of the list.
+const BROKEN: [(u32, u32); 11] = [
+    (1000, OUTSIDE),
+    (1001, 1001),
+    (1002, OUTSIDE),
+    (1003, 1),
+    (1004, 0),
+    (1005, 1000),
+    (1006, 1),
+    (1007, 0),
+    (1008, 1000),
+    (1009, 0),
+    (1010, 0),
+];
+/// Where those lists are.
+const BROKEN_LISTS: [(&str, u32); 3] = [
+    ("beyond the tables", 1002),
+    ("beyond the list", 1005),
+    ("an empty table", 1008),
+];
 /// Protocols of every service.
 pub(crate) const PROTOCOLS: [u8; 3] = [proto::TCP, proto::UDP, proto::SCTP];
 
@@ -77,7 +98,7 @@ const fn single(at: &'static [(&'static str, u16)], backends: Backends) -> Servi
 }
 
 /// Chance draws from one backend only: then a random number decides nothing but a port.
-const SERVICES: [Service; 24] = [
+const SERVICES: [Service; 28] = [
     single(&[("web", 80), ("external", 80)], &["pod:8080"]),
     single(&[("web", 81), ("node", 30081)], &["remote:8080"]),
     Service {
@@ -137,6 +158,23 @@ const SERVICES: [Service; 24] = [
     single(&[("external", 7001)], &["beyond the slots"]),
     single(&[("external", 7002)], &["beyond the backends"]),
     single(&[("external", 7003)], &["never a backend"]),
+    Service {
+        flags: frontend::HASHED,
+        ..single(&[("external", 7004)], &["beyond the tables"])
+    },
+    Service {
+        flags: frontend::HASHED,
+        ..single(&[("external", 7005)], &["beyond the list"])
+    },
+    Service {
+        flags: frontend::HASHED,
+        ..single(&[("external", 7006)], &["an empty table"])
+    },
+    // Slots that are no list, for want of a backend.
+    Service {
+        flags: frontend::HASHED,
+        ..single(&[("external", 7007)], &["never a backend"])
+    },
 ];
 
 /// What was programmed.
@@ -238,8 +276,9 @@ struct Table<'a, A> {
 
 impl<A: Addr> Table<'_, A> {
     fn service(&mut self, world: &World, id: u32, service: &Service) -> Result<()> {
-        let inside = self.slots(world, service.inside)?;
-        let outside = self.slots(world, service.outside)?;
+        let hashed = service.flags & frontend::HASHED != 0;
+        let inside = self.slots(world, service.inside, hashed)?;
+        let outside = self.slots(world, service.outside, hashed)?;
         for name in service.ranges {
             let client = names::address(name, self.family)?;
             self.rows.let_in(id, client)?;
@@ -278,29 +317,42 @@ impl<A: Addr> Table<'_, A> {
         Ok(())
     }
 
-    fn slots(&mut self, world: &World, backends: Backends) -> Result<Slots> {
-        let [(no_backend, _), (never, _)] = BROKEN;
+    fn slots(&mut self, world: &World, backends: Backends, hashed: bool) -> Result<Slots> {
+        let [(no_backend, _), (never, _), ..] = BROKEN;
+        if let Some((_, offset)) = BROKEN_LISTS.iter().find(|(name, _)| [*name] == *backends) {
+            let count = list::HEADER + 1;
+            return Ok(Slots {
+                offset: *offset,
+                count,
+            });
+        }
         match backends {
             ["beyond the slots"] => return Ok(one(OUTSIDE)),
             ["beyond the backends"] => return Ok(one(no_backend)),
             ["never a backend"] => return Ok(one(never)),
             _ => {}
         }
-        let offset = self.next_slot;
+        let mut indices = Vec::new();
         for name in backends {
             let wanted = named(name)?;
             let mut known = world.backends.iter();
             let index = known.position(|known| Some(*known) == wanted);
-            self.slot(
-                self.next_slot,
-                index.context("a backend is missing")? as u32,
-            )?;
+            indices.push(index.context("a backend is missing")? as u32);
+        }
+        let drawn = Slots {
+            offset: self.next_slot,
+            count: indices.len() as u32,
+        };
+        let (words, slots) = if hashed {
+            listed(self.next_slot, &indices)
+        } else {
+            (indices, drawn)
+        };
+        for word in words {
+            self.slot(self.next_slot, word)?;
             self.next_slot += 1;
         }
-        Ok(Slots {
-            offset,
-            count: backends.len() as u32,
-        })
+        Ok(slots)
     }
 
     fn slot(&mut self, slot: u32, backend: u32) -> Result<()> {

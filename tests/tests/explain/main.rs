@@ -158,6 +158,12 @@ fn a_hashed_flow_is_told_its_backend(world: &mut World) -> Result<()> {
         ensure!(answer["backend"].is_null(), "{answer}");
         let candidates = answer["candidates"].as_array().map(Vec::len);
         ensure!(candidates == Some(2), "{answer}");
+        // A socket is led by chance, over the same table.
+        let answer = world.answer(family, &["node", "node:30085", "--hook", "host"])?;
+        ensure!(answer["choice"] == "random", "{answer}");
+        let candidates = answer["candidates"].as_array().into_iter().flatten();
+        let slots: Vec<_> = candidates.map(|it| it["slots"].as_u64()).collect();
+        ensure!(slots == [Some(1), Some(1)], "{answer}");
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use lb_common::{
     service::{Affinity, Frontend, ServiceName, Slots, backend, frontend},
     socket::Cookie,
 };
+use lb_model::lists::listed;
 use lb_userspace::{
     cli::{Cli, Paint},
     pins::Pins,
@@ -352,11 +353,19 @@ fn program(kernel: &mut Kernel, family: Family) -> Result<()> {
     for (id, (name, at, protocol, flags, inside, outside)) in SERVICES.iter().enumerate() {
         let id = id as u32;
         let mut lists = [Slots::default(); 2];
-        for (list, backends) in lists.iter_mut().zip([inside, outside]) {
-            list.offset = next;
-            list.count = backends.len() as u32;
-            for index in *backends {
-                rows.slot(next, *index)?;
+        for (range, backends) in lists.iter_mut().zip([inside, outside]) {
+            let drawn = Slots {
+                offset: next,
+                count: backends.len() as u32,
+            };
+            let words;
+            (words, *range) = if flags & frontend::HASHED == 0 {
+                (backends.to_vec(), drawn)
+            } else {
+                listed(next, backends)
+            };
+            for word in words {
+                rows.slot(next, word)?;
                 next += 1;
             }
         }

@@ -90,8 +90,8 @@ pub(super) struct Own {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) algorithm: Option<Algorithm>,
     /// Slots of a Maglev table, a prime of those between 251 and 131071 that are next below a power
-    /// of two. A Service port takes a table in each family; there is room for 1048576 slots in all
-    /// [default: 16381].
+    /// of two. Service ports with the same endpoints share a table; there is room for 1048576 slots in
+    /// each family [default: 16381].
     #[arg(long, value_name = "SLOTS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) maglev_table_size: Option<TableSize>,

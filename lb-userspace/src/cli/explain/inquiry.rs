@@ -6,15 +6,13 @@ use lb_common::{
     V4, V6,
     counters::Reason,
     dry_run::{Answer, Considered, Outcome},
-    service::Slots,
 };
 use serde::Serialize;
 
 use super::{
     super::{
         Error,
-        convert::range,
-        endpoints::Endpoints,
+        endpoints::{Choices, Endpoints, Reference},
         pinned::PinnedMaps,
         snapshot::{BackendRef, PortRange},
     },
@@ -156,8 +154,9 @@ impl Inquiry {
         };
         match (frontend, flow) {
             (Some(frontend), Some(flow)) if frontend.hashed => {
-                let slots = backends.of(frontend.slots)?;
-                found.follow_hash(&slots, self.from_port.map(|_| flow.backend));
+                let choices = backends.choices(&frontend)?;
+                let asked = self.from_port.map(|_| flow.backend);
+                found.follow_hash(&choices.backends, asked);
             }
             (Some(frontend), _) if frontend.drawn && !frontend.hashed => {
                 let Some(candidates) = self.every(&frontend, backends)? else {
@@ -169,7 +168,8 @@ impl Inquiry {
             (Some(frontend), Some(flow)) => {
                 found.choice = Some(Choice::Affinity);
                 found.backend = Some(backends.backend(flow.backend)?);
-                found.list(&backends.of(frontend.slots)?, Some(flow.backend));
+                let choices = backends.choices(&frontend)?;
+                found.list(&choices.backends, Some(flow.backend));
             }
             (None, Some(flow)) => {
                 found.choice = Some(Choice::Flow);
@@ -186,14 +186,13 @@ impl Inquiry {
         frontend: &Considered,
         backends: &Backends,
     ) -> Result<Option<Vec<Candidate>>, Error> {
-        let Slots { offset, count } = frontend.slots;
+        let choices = backends.choices(frontend)?;
         let mut candidates = Vec::new();
-        for (position, backend, slots) in first_positions(&backends.of(frontend.slots)?) {
-            let told = self.oracle.ask(&self.frame, leading_to(position, count))?;
-            let same = told.answer.frontend.is_some_and(|now| {
-                now.drawn && (now.slots.offset, now.slots.count) == (offset, count)
-            });
-            if !same {
+        for (position, backend, slots) in first_positions(&choices.backends) {
+            let number = leading_to(position, choices.count);
+            let told = self.oracle.ask(&self.frame, number)?;
+            let same = |now: Considered| now.drawn && now.slots == frontend.slots;
+            if !told.answer.frontend.is_some_and(same) {
                 return Ok(None);
             }
             candidates.push(Candidate {
@@ -326,19 +325,15 @@ impl Backends {
         }
     }
 
-    /// The backends in these slots, in order.
-    fn of(&self, slots: Slots) -> Result<Vec<BackendRef>, Error> {
-        let capacity = match self {
-            Self::V4(endpoints) => endpoints.slots.capacity(),
-            Self::V6(endpoints) => endpoints.slots.capacity(),
+    /// The backends that a client may be led to by a frontend.
+    fn choices(&self, frontend: &Considered) -> Result<Choices, Error> {
+        let range = Reference {
+            slots: frontend.slots,
+            list: frontend.list,
         };
-        let mut backends = Vec::new();
-        for slot in range(slots, capacity) {
-            backends.extend(match self {
-                Self::V4(endpoints) => endpoints.at_slot(slot)?,
-                Self::V6(endpoints) => endpoints.at_slot(slot)?,
-            });
+        match self {
+            Self::V4(endpoints) => endpoints.choices(range),
+            Self::V6(endpoints) => endpoints.choices(range),
         }
-        Ok(backends)
     }
 }

@@ -7,11 +7,11 @@ use lb_common::counters;
 use super::super::{
     pinned::Use,
     snapshot::{
-        Backend, BackendRef, Choice, Config, Family, FamilyConfig, Flow, Frontend, HostPort, Link,
-        Netns, NextHop, PortRange, Reason, Section, Service, Slot, Snapshot, Socket,
+        Backend, BackendRef, Choice, Config, Family, FamilyConfig, Flow, Frontend, Held, HostPort,
+        Link, Netns, NextHop, PortRange, Reason, Section, Service, Slot, Snapshot, Socket,
         WithoutBackends,
     },
-    status::{self, MapUse, Report},
+    status::{self, MaglevTables, MapUse, Report},
 };
 use crate::{
     model::Algorithm,
@@ -157,17 +157,17 @@ pub(super) fn frontends() -> Vec<Frontend> {
 }
 
 pub(super) fn slots() -> Vec<Slot> {
+    let slot = |family, index, holds| Slot {
+        family,
+        index,
+        holds,
+    };
     vec![
-        Slot {
-            family: Family::V4,
-            index: 16,
-            backend: web4().swap_remove(0),
-        },
-        Slot {
-            family: Family::V6,
-            index: 0,
-            backend: web6().swap_remove(0),
-        },
+        slot(Family::V4, 16, Held::Backend(web4().swap_remove(0))),
+        slot(Family::V6, 0, Held::Position(0)),
+        slot(Family::V6, 1, Held::TableOffset(0)),
+        slot(Family::V6, 2, Held::TableSize(1)),
+        slot(Family::V6, 3, Held::Backend(web6().swap_remove(0))),
     ]
 }
 
@@ -352,6 +352,7 @@ pub(super) fn healthy() -> Report {
             MapUse::new("FLOWS4", rows(6000, 524_288)),
         ],
         table_bytes: 0,
+        maglev_tables: MaglevTables { count: 1, bytes: 4 },
         reasons: reasons(),
         warnings: vec![],
     };

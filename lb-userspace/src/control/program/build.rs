@@ -7,15 +7,15 @@ use lb_common::service::{Affinity, Frontend, FrontendKey, ServiceName, Slots, ba
 use super::{
     ProgramError, Writer,
     loss::{announce_loss, tell_of_loss},
+    ranges::put_list,
 };
 use crate::{
     control::{
         desired::{PortId, PortPlan, Target},
         family::Desired,
-        pool::Pool,
-        realised::{Entry, IN_LISTS, Known, Port, Range, Realised, Term, next},
+        realised::{Entry, IN_LISTS, Known, Port, Realised, Term, next},
         select::{Endpoint, List, Member},
-        spread::Share,
+        spread::{Listed, Share},
     },
     maps::{Family, FamilyOp, LbMaps, Network, Op, WriteError},
 };
@@ -42,8 +42,8 @@ pub(in crate::control) fn build<A: Family, M: LbMaps>(
         put_source_range(realised, id, *network, writer)?;
     }
     let (cluster, local) = put_backends(realised, &won, writer)?;
-    let cluster = put_range(realised, id, plan.spread.slots(&cluster), writer)?;
-    let local = put_range(realised, id, plan.spread.slots(&local), writer)?;
+    let cluster = put_list(realised, id, plan.spread, &cluster, writer)?;
+    let local = put_list(realised, id, plan.spread, &local, writer)?;
     let affinity = affinity(realised, id, plan.affinity);
     let mut result = Ok(());
     for (key, target) in &won.targets {
@@ -180,7 +180,7 @@ fn put_backends<A: Family, M: LbMaps>(
     realised: &mut Realised<A>,
     won: &Won<'_, A>,
     writer: &mut Writer<'_, M>,
-) -> Result<(Vec<Share>, Vec<Share>), ProgramError> {
+) -> Result<(Vec<Listed>, Vec<Listed>), ProgramError> {
     let Realised {
         ports,
         backends,
@@ -214,9 +214,12 @@ fn put_backends<A: Family, M: LbMaps>(
         let flags = live(member) | lists | entry.flags & (IN_LISTS | STICKY);
         put_backend(port.id, &member.endpoint, entry, flags, writer)?;
         strays.backends.remove(&entry.index);
-        let share = Share::new(&member.endpoint, member.weight, entry.index);
-        cluster.extend((lists & backend::IN_CLUSTER != 0).then_some(share));
-        local.extend((lists & backend::IN_LOCAL != 0).then_some(share));
+        let listed = Listed {
+            index: entry.index,
+            share: Share::new(&member.endpoint, member.weight),
+        };
+        cluster.extend((lists & backend::IN_CLUSTER != 0).then_some(listed));
+        local.extend((lists & backend::IN_LOCAL != 0).then_some(listed));
     }
     Ok((cluster, local))
 }
@@ -249,42 +252,6 @@ pub(super) fn put_backend<A: Family, M: LbMaps>(
     writer.apply(&A::op(FamilyOp::PutBackend(entry.index, value)))?;
     entry.certain = true;
     Ok(())
-}
-
-/// A range of slots that leads to these backends, written unless it is there.
-fn put_range<A: Family, M: LbMaps>(
-    realised: &mut Realised<A>,
-    id: &PortId,
-    content: Vec<u32>,
-    writer: &mut Writer<'_, M>,
-) -> Result<Slots, ProgramError> {
-    let Realised { ports, slots, .. } = realised;
-    let Some(port) = ports.get_mut(id).filter(|_| !content.is_empty()) else {
-        return Ok(Slots::default());
-    };
-    let ranges = &mut port.ranges;
-    let found = ranges.iter().position(|range| *range.content == *content);
-    let at = found.unwrap_or(ranges.len());
-    if found.is_none() {
-        let range = new_range(slots, &content)?;
-        ranges.push(range);
-    }
-    let range = &mut ranges[at];
-    if !range.written {
-        writer.apply(&A::op(FamilyOp::WriteSlots(range.slots.offset, content)))?;
-        range.written = true;
-    }
-    Ok(range.slots)
-}
-
-fn new_range(pool: &mut Pool, content: &[u32]) -> Result<Range, ProgramError> {
-    let slots = pool.allocate(content.len() as u32);
-    let slots = slots.ok_or_else(|| ProgramError::exhausted(content.len(), "slots", pool))?;
-    Ok(Range {
-        slots,
-        content: content.into(),
-        written: false,
-    })
 }
 
 /// The affinity of a port's frontends. Switched on, it starts a term that nobody is remembered

@@ -4,13 +4,15 @@
 //! operations finds each frontend leading to live backends of its own Service, and a frontend
 //! that moves from one port to another is never missing:
 //!
-//! 1. `build`: name, backends, a fresh slot range, then one write per frontend that differs;
+//! 1. `build`: name, backends, a Maglev table if nobody has it yet, a fresh slot range, then one
+//!    write per frontend that differs;
 //! 2. `unpublish`: frontends nobody wants are deleted;
 //! 3. `release`: what no frontend can lead to any more is taken back: backends lose their
 //!    flows at once, indices and slots wait for the grace period.
 
 mod build;
 mod loss;
+mod ranges;
 mod release;
 
 use std::time::Instant;

@@ -8,6 +8,7 @@ use super::{
     ProgramError, Writer,
     build::{Won, forget, put_backend},
     loss::announce_loss,
+    ranges::give_back,
 };
 use crate::{
     control::{
@@ -115,11 +116,12 @@ fn release_ranges<A: Family, M: LbMaps>(
     referenced: &Referenced,
     writer: &Writer<'_, M>,
 ) {
+    let Realised { slots, tables, .. } = realised;
     let unused = port
         .ranges
         .extract_if(.., |range| lists(referenced, range) == 0);
     for range in unused {
-        realised.slots.retire(range.slots, writer.due);
+        give_back(&range, tables, slots, writer.due);
     }
 }
 
@@ -170,7 +172,7 @@ fn needed<A: Family>(
     let mut needed = HashMap::with_capacity(port.backends.len());
     for range in &port.ranges {
         let lists = lists(referenced, range);
-        for index in &range.content {
+        for index in range.backends() {
             *needed.entry(*index).or_default() |= lists;
         }
     }
