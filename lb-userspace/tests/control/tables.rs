@@ -68,7 +68,7 @@ fn used<M: LbMaps>(controller: &Controller<M>, now: Instant) -> u32 {
 }
 
 #[test]
-fn services_with_the_same_endpoints_have_one_table() {
+fn q6_services_with_the_same_endpoints_have_one_table() {
     let now = Instant::now();
     let mut controller = controller();
     controller.apply(batch(even(1)), now);
@@ -81,7 +81,7 @@ fn services_with_the_same_endpoints_have_one_table() {
 }
 
 #[test]
-fn the_ports_of_one_number_of_a_service_have_one_table() {
+fn q6_the_ports_of_one_number_of_a_service_have_one_table() {
     let now = Instant::now();
     let mut controller = controller();
     let [
@@ -106,7 +106,7 @@ fn the_ports_of_one_number_of_a_service_have_one_table() {
 }
 
 #[test]
-fn other_weights_have_a_table_of_their_own() {
+fn q6_other_weights_have_a_table_of_their_own() {
     let now = Instant::now();
     let mut controller = controller();
     controller.apply(batch(even(1).into_iter().chain(weighted(2, [1, 2]))), now);
@@ -131,7 +131,7 @@ fn lone_backends_share_a_table_of_one_slot() {
 }
 
 #[test]
-fn a_table_is_given_back_with_the_last_list_and_rests_like_it() {
+fn q6_a_table_is_given_back_with_the_last_list_and_rests_like_it() {
     let now = Instant::now();
     let mut controller = controller();
     controller.apply(batch(even(1).into_iter().chain(even(2))), now);
