@@ -127,7 +127,7 @@ fn a_list_that_contradicts_its_table_drops_packets() {
     type Break = fn(&mut [u32], &mut Slots);
     let breakages: [(&str, Break); 7] = [
         ("the list is beyond the slots", |_, list| {
-            list.offset = u32::MAX
+            list.offset = u32::MAX;
         }),
         ("it ends behind its header", |_, list| list.count = 2),
         ("it ends within its header", |_, list| list.count = 1),

@@ -79,16 +79,13 @@ impl Tables {
         }
         let found = (!self.unnamed.is_empty()).then(|| key.positions());
         let known = found.as_ref().and_then(|content| self.find(content));
-        let offset = match known {
-            Some(offset) => {
-                self.unnamed.remove(&offset);
-                offset
-            }
-            None => {
-                let slots = pool.allocate(key.size())?;
-                let content = found.unwrap_or_else(|| key.positions());
-                self.insert(slots, content, false)
-            }
+        let offset = if let Some(offset) = known {
+            self.unnamed.remove(&offset);
+            offset
+        } else {
+            let slots = pool.allocate(key.size())?;
+            let content = found.unwrap_or_else(|| key.positions());
+            self.insert(slots, content, false)
         };
         self.by_key.insert(key.clone(), offset);
         Some(offset)

@@ -40,13 +40,11 @@ pub(super) fn put_list<A: Family, M: LbMaps>(
     };
     let ranges = &mut port.ranges;
     let same = |range: &Range| range.form == form && *range.content == *content;
-    let at = match ranges.iter().position(same) {
-        Some(at) => at,
-        None => {
-            let range = new_range(form, content, tables, pool)?;
-            ranges.push(range);
-            ranges.len() - 1
-        }
+    let at = if let Some(at) = ranges.iter().position(same) {
+        at
+    } else {
+        ranges.push(new_range(form, content, tables, pool)?);
+        ranges.len() - 1
     };
     let range = &mut ranges[at];
     if let Form::List(Some(table)) = range.form {
