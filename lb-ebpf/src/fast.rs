@@ -74,9 +74,9 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Option<Fate> {
-    // What asks for a connection begins a flow, or another in the row of one that is over, or may have to
-    // have one put out of its way: not to be looked up twice.
-    if datagram.asks() {
+    // Where flows are opened, what asks for a connection opens one, or another in the row of one that is
+    // over, or has one put out of its way: not to be looked up twice.
+    if datagram.asks() && may_open(hook, pkt) {
         return None;
     }
     let Some(flow) = flows.get(&datagram.key) else {
