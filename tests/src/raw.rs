@@ -25,6 +25,7 @@ static LICENSE: &CStr = c"GPL";
 
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_MAP_GET_NEXT_ID: libc::c_long = 12;
 const BPF_MAP_FREEZE: libc::c_long = 22;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 
@@ -81,7 +82,7 @@ pub fn pin_pass(path: &Path) -> Result<()> {
 }
 
 fn load_pass() -> io::Result<OwnedFd> {
-    let attributes = ProgLoad {
+    let mut attributes = ProgLoad {
         prog_type: BPF_PROG_TYPE_XDP,
         insn_cnt: PASS.len() as u32,
         insns: PASS.as_ptr() as u64,
@@ -89,20 +90,20 @@ fn load_pass() -> io::Result<OwnedFd> {
     };
     // SAFETY: the pointers inside are of statics: two instructions, as many as it says, and a
     // string that ends in zero.
-    let descriptor = unsafe { bpf(BPF_PROG_LOAD, &attributes) }?;
+    let descriptor = unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }?;
     // SAFETY: the kernel has just made this descriptor, for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 fn pin(program: &OwnedFd, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let attributes = ObjPin {
+    let mut attributes = ObjPin {
         pathname: path.as_ptr() as u64,
         bpf_fd: program.as_raw_fd().cast_unsigned(),
         file_flags: 0,
     };
     // SAFETY: the path ends in zero and outlives the call.
-    unsafe { bpf(BPF_OBJ_PIN, &attributes) }.map(drop)
+    unsafe { bpf(BPF_OBJ_PIN, &mut attributes) }.map(drop)
 }
 
 /// The same for `BPF_MAP_FREEZE`.
@@ -113,12 +114,42 @@ struct MapFreeze {
 
 /// Has a map refuse all writes but those of programs, for good.
 pub fn freeze(map: impl AsFd) -> Result<()> {
-    let attributes = MapFreeze {
+    let mut attributes = MapFreeze {
         map_fd: map.as_fd().as_raw_fd().cast_unsigned(),
     };
     // SAFETY: there are no pointers in it.
-    unsafe { bpf(BPF_MAP_FREEZE, &attributes) }.context("cannot freeze a map")?;
+    unsafe { bpf(BPF_MAP_FREEZE, &mut attributes) }.context("cannot freeze a map")?;
     Ok(())
+}
+
+/// The same for `BPF_MAP_GET_NEXT_ID`.
+#[repr(C)]
+struct NextId {
+    start: u32,
+    next: u32,
+    open_flags: u32,
+}
+
+/// The ids of all maps there are, none of which is opened. A program array whose last pin has gone is emptied by
+/// a work queue of the kernel, which holds it meanwhile. Each time somebody opens and closes it, that is asked for
+/// again, with another hold; asked for twice before its turn comes, it is done, and lets go, but once: the array
+/// stays for good (`prog_array_map_clear`).
+pub fn map_ids() -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    let mut attributes = NextId {
+        start: 0,
+        next: 0,
+        open_flags: 0,
+    };
+    loop {
+        // SAFETY: there are no pointers in it.
+        match unsafe { bpf(BPF_MAP_GET_NEXT_ID, &mut attributes) } {
+            Ok(_) => ids.push(attributes.next),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ids),
+            Err(error) => return Err(error).context("cannot list the maps"),
+        }
+        attributes.start = attributes.next;
+    }
 }
 
 /// The system call; see bpf(2).
@@ -126,14 +157,14 @@ pub fn freeze(map: impl AsFd) -> Result<()> {
 /// # Safety
 ///
 /// `attributes` is laid out as the command wants it, and its pointers are good for the call.
-unsafe fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
-    // SAFETY: the kernel reads as many bytes as it is told there are; for what is behind pointers
+unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: the kernel reads and writes as many bytes as it is told there are; for what is behind pointers
     // the caller answers.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
             command,
-            std::ptr::from_ref(attributes),
+            std::ptr::from_mut(attributes),
             size_of::<T>(),
         )
     };

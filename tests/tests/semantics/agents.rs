@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use aya::{
-    maps::{MapData, loaded_maps},
+    maps::MapData,
     programs::{
         ProgramInfo,
         links::{FdLink, PinnedLink},
@@ -163,8 +163,7 @@ impl Left {
             none_of("links", links, &there)?;
             let there: Vec<u32> = loaded_programs().flatten().map(|it| it.id()).collect();
             none_of("programs", programs, &there)?;
-            let there: Vec<u32> = loaded_maps().flatten().map(|it| it.id()).collect();
-            none_of("maps", maps, &there)
+            none_of("maps", maps, &raw::map_ids()?)
         })
     }
 }
