@@ -125,12 +125,6 @@ impl<A: Addr> Datagram<A> {
         self.tcp_flags & both == both
     }
 
-    /// Whether it begins or ends something, or says that it is over.
-    #[inline(always)]
-    pub(crate) fn is_turning(&self) -> bool {
-        self.tcp_flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0
-    }
-
     /// Whether it is an ICMP error, of whichever family.
     #[inline(always)]
     pub(crate) fn is_error(&self) -> bool {

@@ -86,13 +86,12 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     if !is_settled(datagram, flow, tables, now) {
         return None;
     }
-    let is_turn = life::is_turn(datagram, flow);
     let fate = match hop::known(hook, datagram.ttl, flow, tables, now)? {
         Ok(fate) => finish::<A, P, T, true>(pkt, datagram, flow, tables, fate),
         Err(fate) => fate,
     };
-    if is_turn {
-        life::note(datagram, flows, tables);
+    if let Some(news) = life::note(datagram, flow) {
+        news.spread(&datagram.key, flows);
     }
     Some(fate)
 }

@@ -14,16 +14,9 @@ use lb_common::{
 };
 
 use crate::{
-    Flows, Tables,
+    Flows,
     datagram::{Datagram, tcp_flag},
-    rows,
 };
-
-/// Whether a packet may tell something of its flow, or its sender is to be told.
-#[inline(always)]
-pub(crate) fn is_turn<A: Addr>(datagram: &Datagram<A>, row: &Flow<A>) -> bool {
-    datagram.is_turning() || row.end(row.half()) & (end::AWAITED | end::ABANDONED) != 0
-}
 
 /// Whether the sender of a packet is to be told that the other end is gone for good.
 #[inline(always)]
@@ -31,39 +24,29 @@ pub(crate) fn is_abandoned<A: Addr>(datagram: &Datagram<A>, row: &Flow<A>) -> bo
     row.end(row.half()) & end::ABANDONED != 0 && !datagram.asks()
 }
 
-/// Notes in its flow's rows that a packet has been seen, and what it told. Yields whether the row of the
-/// reply is to be renewed.
-#[inline(never)]
-pub(crate) fn note<A: Addr, F: Flows<A>, T: Tables<A>>(
-    datagram: &Datagram<A>,
-    flows: &mut F,
-    tables: &T,
-) -> bool {
-    let Some(row) = flows.get(&datagram.key) else {
-        return false;
-    };
-    let now = tables.now();
-    let is_due = rows::is_due(row, now);
-    if is_due {
-        row.seen = now;
+/// Whether a packet tells of its flow what is not known yet.
+#[inline(always)]
+pub(crate) fn is_telling<A: Addr>(datagram: &Datagram<A>, row: &Flow<A>) -> bool {
+    told(datagram, row) != row.end(row.half())
+}
+
+/// Notes in a packet's row what it told, and yields what there is to tell the flow's other row.
+#[inline(always)]
+pub(crate) fn note<A: Addr>(datagram: &Datagram<A>, row: &mut Flow<A>) -> Option<News<A>> {
+    if !is_telling(datagram, row) {
+        return None;
     }
     let half = row.half();
     let (known, told) = (row.end(half), told(datagram, row));
-    if told != known {
-        row.set_end(half, told);
-        let mate = Mate {
-            key: datagram.key.mate(row),
-            of: half,
-            backend: row.backend,
-            generation: row.generation,
-        };
-        let is_refused = known & end::AWAITED != 0 && told & end::RESET != 0;
-        if mate.tell(told, flows) && half == Half::Reply && is_refused {
-            flows.remove(&mate.key);
-            flows.remove(&datagram.key);
-        }
-    }
-    is_due && half == Half::Request
+    row.set_end(half, told);
+    Some(News {
+        mate: datagram.key.mate(row),
+        of: half,
+        told,
+        is_refusal: half == Half::Reply && known & end::AWAITED != 0 && told & end::RESET != 0,
+        backend: row.backend,
+        generation: row.generation,
+    })
 }
 
 /// What is known of the end a packet of this row comes from, once it has been seen.
@@ -82,21 +65,32 @@ fn told<A: Addr>(datagram: &Datagram<A>, row: &Flow<A>) -> u8 {
     told
 }
 
-/// A flow's other row.
-struct Mate<A> {
-    key: FlowKey<A>,
-    /// Which half this row is.
+/// What a packet told, for its flow's other row.
+pub(crate) struct News<A> {
+    mate: FlowKey<A>,
+    /// Which half the packet's row is.
     of: Half,
+    told: u8,
+    is_refusal: bool,
     backend: u32,
     generation: u32,
 }
 
-impl<A: Addr> Mate<A> {
-    /// Writes there too what was told of the end. False if there is no such row: what has another
-    /// backend is a later flow of the same client's.
+impl<A: Addr> News<A> {
+    /// Tells it. What the backend refused leaves no rows; the packet's has this key.
+    #[inline(never)]
+    pub(crate) fn spread<F: Flows<A>>(&self, key: &FlowKey<A>, flows: &mut F) {
+        if self.reaches(flows) && self.is_refusal {
+            flows.remove(&self.mate);
+            flows.remove(key);
+        }
+    }
+
+    /// Writes it in the other row. False if there is none: what has another backend is a later flow of
+    /// the same client's.
     #[inline(always)]
-    fn tell<F: Flows<A>>(&self, told: u8, flows: &mut F) -> bool {
-        let Some(row) = flows.get(&self.key) else {
+    fn reaches<F: Flows<A>>(&self, flows: &mut F) -> bool {
+        let Some(row) = flows.get(&self.mate) else {
             return false;
         };
         if (row.backend, row.generation) != (self.backend, self.generation) {
@@ -105,8 +99,8 @@ impl<A: Addr> Mate<A> {
         // Which end is told apart by the row at hand: of a number from elsewhere the verifier would not
         // know that it is one of two.
         match (row.half(), self.of) {
-            (Half::Reply, Half::Request) => row.set_end(Half::Request, told),
-            (Half::Request, Half::Reply) => row.set_end(Half::Reply, told),
+            (Half::Reply, Half::Request) => row.set_end(Half::Request, self.told),
+            (Half::Request, Half::Reply) => row.set_end(Half::Reply, self.told),
             (Half::Request, Half::Request) | (Half::Reply, Half::Reply) => return false,
         }
         true

@@ -113,9 +113,9 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
                 return Fate::REJECT;
             }
             let now = tables.now();
-            let is_news = rows::is_due(flow, now) || life::is_turn(datagram, flow);
+            let is_news = rows::is_due(flow, now) || life::is_telling(datagram, flow);
             let fate = follow(hook, pkt, datagram, flow, tables, now);
-            if is_news && life::note(datagram, flows, tables) {
+            if is_news && look_after(datagram, flows, now) {
                 rows::renew(&datagram.key, flows);
             }
             return fate;
@@ -127,6 +127,22 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         return Fate::PASS;
     }
     begin(hook, pkt, datagram, begun, flows, tables)
+}
+
+/// Stamps a packet's row, and notes what it told. Yields whether the row of the reply is to be renewed.
+///
+/// Looks the row up again: the stack has no room for what would have to be kept until the packet is on its
+/// way. Most of what tells something takes the fast path, where it has.
+#[inline(never)]
+fn look_after<A: Addr, F: Flows<A>>(datagram: &Datagram<A>, flows: &mut F, now: Tick) -> bool {
+    let Some(row) = flows.get(&datagram.key) else {
+        return false;
+    };
+    let is_renewed = rows::stamp(row, now);
+    if let Some(news) = life::note(datagram, row) {
+        news.spread(&datagram.key, flows);
+    }
+    is_renewed
 }
 
 /// Opens a flow, if it is for a service, and follows it.

@@ -25,6 +25,16 @@ pub(crate) fn is_due<A: Addr>(row: &Flow<A>, now: Tick) -> bool {
     now.since(row.seen) >= Tick::PER_SECOND
 }
 
+/// Stamps a row that is to be looked after. Yields whether that of the reply is to be renewed, too.
+#[inline(always)]
+pub(crate) fn stamp<A: Addr>(row: &mut Flow<A>, now: Tick) -> bool {
+    let is_due = is_due(row, now);
+    if is_due {
+        row.seen = now;
+    }
+    is_due && row.half() == Half::Request
+}
+
 /// The staged row of the request.
 #[inline(always)]
 pub(crate) fn request<A: Addr, F: Flows<A>>(flows: &mut F) -> Result<&mut Flow<A>, Refusal> {
@@ -69,6 +79,8 @@ pub(crate) fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
     };
     // Who is routed by the stack keeps address and port, and so does this node; all others appear as it.
     let keeps = matches!(flow.route(), Route::Stack | Route::Own) || ports.contains(key.sport);
+    // A port that is drawn is another one than before.
+    let begun = if keeps { begun } else { Begun::Now };
     reserve(datagram, keeps, begun, ports, flows, tables)?;
     if insert(Half::Request, key, Entry::Any, flows).is_err() {
         if !(keeps && choice::is_by_hash(frontend)) {
