@@ -4,6 +4,7 @@
 //! with [`agent`]; [`cli`] is `lbctl`, which reads what the agent pinned ([`pins`], [`status`]).
 
 pub mod agent;
+pub mod bpf;
 pub mod cli;
 pub mod control;
 pub mod full_path;

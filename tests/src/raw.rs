@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use lb_userspace::bpf::bpf;
 use rustix::net::{AddressFamily, SocketType, eth, netdevice::name_to_index, socket};
 
 /// `r0 = XDP_PASS; exit`, as `struct bpf_insn` lays them out on a little-endian machine.
@@ -150,26 +151,4 @@ pub fn map_ids() -> Result<Vec<u32>> {
         }
         attributes.start = attributes.next;
     }
-}
-
-/// The system call; see bpf(2).
-///
-/// # Safety
-///
-/// `attributes` is laid out as the command wants it, and its pointers are good for the call.
-unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: the kernel reads and writes as many bytes as it is told there are; for what is behind pointers
-    // the caller answers.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attributes),
-            size_of::<T>(),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    i32::try_from(result).map_err(io::Error::other)
 }

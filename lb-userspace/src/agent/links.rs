@@ -1,7 +1,5 @@
 //! Pinned BPF links: which program they keep on which interface.
 
-mod detach;
-
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -11,7 +9,7 @@ use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use lb_common::maps::programs;
 use tracing::debug;
 
-use crate::pins::Pins;
+use crate::{bpf, pins::Pins};
 
 /// What the kernel says of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +56,7 @@ pub(super) fn list(pins: &Pins) -> io::Result<Vec<Pin>> {
 
 /// Takes a pinned link's program off what it is on, and removes the pin; that there is none is fine.
 pub(super) fn remove(pin: &Path) -> io::Result<()> {
-    if let Err(error) = detach::detach(pin)
+    if let Err(error) = bpf::detach(pin)
         && error.kind() != io::ErrorKind::NotFound
     {
         // It goes with the pin, a little later.

@@ -2,6 +2,7 @@
 //! where a walk from key to key takes two for each.
 
 use std::{
+    ffi::c_long,
     io,
     mem::MaybeUninit,
     os::fd::{AsFd as _, AsRawFd as _},
@@ -10,8 +11,10 @@ use std::{
 use aya::{Pod, maps::MapData};
 use rustix::io::Errno;
 
+use crate::bpf::bpf;
+
 /// The command of `bpf()`, and what it takes of `union bpf_attr`.
-const LOOKUP_BATCH: libc::c_int = 24;
+const LOOKUP_BATCH: c_long = 24;
 #[repr(C)]
 #[expect(clippy::struct_field_names, reason = "they are the kernel's")]
 struct Batch {
@@ -104,29 +107,17 @@ fn some<K: Pod, V: Pod>(
         elem_flags: 0,
         flags: 0,
     };
-    // SAFETY: `batch` is as large as said and names buffers that outlive the call, with room for as
+    // SAFETY: `batch` names buffers that outlive the call, with room for as
     // many keys and values of the map's sizes as it says (aya has compared the map's with those of
     // `K` and `V`), and for a place that is as long as a key or a bucket's number.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            LOOKUP_BATCH,
-            &raw mut batch,
-            size_of::<Batch>(),
-        )
-    };
-    let done = if done < 0 {
-        let error = io::Error::last_os_error();
-        Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))
-    } else {
-        Ok(())
-    };
+    let done = unsafe { bpf(LOOKUP_BATCH, &mut batch) };
+    let done = done.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
     let count = match done {
-        Ok(()) | Err(Errno::NOENT) => batch.count as usize,
+        Ok(_) | Err(Errno::NOENT) => batch.count as usize,
         Err(_) => 0,
     };
     let entries = keys.iter().zip(&values).take(count);
     // SAFETY: the kernel has filled in that many of each; `Pod` types are nothing but bytes.
     let entries = entries.map(|(key, value)| unsafe { (key.assume_init(), value.assume_init()) });
-    (entries.collect(), done)
+    (entries.collect(), done.map(drop))
 }
