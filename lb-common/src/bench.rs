@@ -1,12 +1,22 @@
 //! What the measuring programs and `cargo xtask bench datapath` share.
 
-use crate::assert_layout;
+use crate::{assert_layout, service::Slots};
 
 /// Bytes of headers that are laid anew for each packet.
 pub const HEAD: usize = 80;
 
-/// How many numbers the targets that choose by one make in a run.
+/// How often the targets that choose a backend do in a run.
 pub const CHOICES: u32 = 16;
+/// Where the one finds the slots that chance draws from.
+pub const DRAWN: Slots = Slots {
+    offset: 0,
+    count: 64,
+};
+/// And the other the list with a Maglev table.
+pub const LISTED: Slots = Slots {
+    offset: 1 << 15,
+    count: 66,
+};
 
 /// The packet that is measured. Each flow differs from it in one word of the client's address and
 /// one of the service's.

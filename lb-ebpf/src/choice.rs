@@ -283,9 +283,9 @@ fn draw<'t, A: Addr, T: Tables<A>>(
 ) -> Result<Chosen<'t, A>, Refusal> {
     let slots = client.slots(frontend);
     let index = if frontend.flags & frontend::HASHED == 0 {
-        slot::<A, T>(slots, tables.random(), tables)
+        drawn(slots, tables.random(), |at| tables.slot(at))
     } else {
-        listed::<A, T>(slots, number(client, tables), tables)
+        listed(slots, number(client, tables), |at| tables.slot(at))
     };
     let index = index.ok_or(INCONSISTENT)?;
     let backend = tables.backend(index).ok_or(INCONSISTENT)?;
@@ -295,26 +295,26 @@ fn draw<'t, A: Addr, T: Tables<A>>(
     Ok(Chosen::of(index, backend))
 }
 
-/// What the slot of a range holds that this number stands for.
+/// What the slot of a range holds that this number stands for; `slot` reads one.
 #[inline(always)]
-fn slot<A: Addr, T: Tables<A>>(slots: Slots, number: u32, tables: &T) -> Option<u32> {
-    tables.slot(slots.offset.wrapping_add(below(number, slots.count)))
+pub fn drawn(slots: Slots, number: u32, slot: impl Fn(u32) -> Option<u32>) -> Option<u32> {
+    slot(slots.offset.wrapping_add(below(number, slots.count)))
 }
 
 /// The backend index of a [`list`] that its table has for this number; none if they contradict each
-/// other.
+/// other. `slot` reads a slot.
 #[inline(always)]
-fn listed<A: Addr, T: Tables<A>>(list: Slots, number: u32, tables: &T) -> Option<u32> {
+pub fn listed(list: Slots, number: u32, slot: impl Fn(u32) -> Option<u32>) -> Option<u32> {
     let table = Slots {
-        offset: tables.slot(list.offset)?,
-        count: tables.slot(list.offset.wrapping_add(1))?,
+        offset: slot(list.offset)?,
+        count: slot(list.offset.wrapping_add(1))?,
     };
-    let position = slot::<A, T>(table, number, tables)?;
+    let position = drawn(table, number, &slot)?;
     let backends = list::backends(list);
     if position >= backends.count {
         return None;
     }
-    tables.slot(backends.offset.wrapping_add(position))
+    slot(backends.offset.wrapping_add(position))
 }
 
 /// What a client is looked up in a table by.

@@ -32,7 +32,7 @@ mod verdict;
 
 pub use allowance::take as take_allowance;
 pub use checksum::{Sum, update_checksum};
-pub use choice::hash as flow_hash;
+pub use choice::{drawn, hash as flow_hash, listed};
 #[cfg(not(target_arch = "bpf"))]
 pub use crc32c::crc32c;
 pub use crc32c::sctp_checksum_change;

@@ -5,22 +5,22 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_ANY, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, TC_ACT_SHOT, bpf_fib_lookup as FibParams,
-        xdp_action::XDP_PASS,
+        BPF_ANY, BPF_F_MMAPABLE, BPF_FIB_LOOKUP_SRC, BPF_NOEXIST, TC_ACT_SHOT,
+        bpf_fib_lookup as FibParams, xdp_action::XDP_PASS,
     },
-    btf_maps::{HashMap, LruHashMap},
+    btf_maps::{Array, HashMap, LruHashMap},
     helpers::generated::{bpf_fib_lookup, bpf_get_prandom_u32},
     macros::{btf_map, classifier, xdp},
     programs::{TcContext, XdpContext},
 };
 use lb_common::{
     Addr, Port, V4, V6,
-    bench::CHOICES,
+    bench::{CHOICES, DRAWN, LISTED},
     flow::{Direction, Flow, FlowKey, Half, Route},
-    maps::{FLOWS_MAX, FRONTENDS_MAX},
+    maps::{FLOWS_MAX, FRONTENDS_MAX, SLOTS_MAX},
     service::{Frontend, FrontendKey},
 };
-use lb_ebpf::flow_hash;
+use lb_ebpf::{drawn, flow_hash, listed};
 
 /// The production tables: the loader puts the ones of the measured programs in their place.
 #[btf_map]
@@ -33,6 +33,8 @@ static FRONTENDS4: HashMap<FrontendKey<V4>, Frontend, { FRONTENDS_MAX as usize }
 #[btf_map]
 static FRONTENDS6: HashMap<FrontendKey<V6>, Frontend, { FRONTENDS_MAX as usize }, 1> =
     HashMap::new();
+#[btf_map]
+static SLOTS4: Array<u32, { SLOTS_MAX as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// What the floor calls: nothing.
 #[xdp]
@@ -46,15 +48,19 @@ fn nop_tc(_ctx: TcContext) -> i32 {
     TC_ACT_SHOT
 }
 
-/// Numbers that slots are drawn by.
+/// Backends that chance chooses.
 #[xdp]
 fn random(_ctx: XdpContext) -> u32 {
-    let mut number = 2;
+    let mut chosen = 2;
     for _ in 0..CHOICES {
         // SAFETY: the helper takes nothing, and changes nothing of ours.
-        number |= unsafe { bpf_get_prandom_u32() };
+        let number = unsafe { bpf_get_prandom_u32() };
+        let Some(index) = drawn(DRAWN, number, |at| SLOTS4.get(at).copied()) else {
+            return 0;
+        };
+        chosen |= index << 2;
     }
-    number
+    chosen
 }
 
 macro_rules! family {
@@ -119,15 +125,19 @@ macro_rules! family {
             2 + code.unsigned_abs() as u32
         }
 
-        /// Numbers that Maglev slots follow from, each of the one before: a slot has to wait for its
-        /// own.
+        /// Backends that a Maglev table has, each for a flow that follows from the one before: a choice has to
+        /// wait for its number.
         #[xdp]
         fn $hash(ctx: XdpContext) -> u32 {
             let Some(mut key) = key::<$addr, { $ports }, { $src }, { $dst }>(&ctx) else {
                 return 0;
             };
             for _ in 0..CHOICES {
-                key.sport = Port::from_word(flow_hash(&key) as u16);
+                let number = flow_hash(&key);
+                let Some(index) = listed(LISTED, number, |at| SLOTS4.get(at).copied()) else {
+                    return 0;
+                };
+                key.sport = Port::from_word((number ^ index) as u16);
             }
             u32::from(key.sport.word()) | 2
         }

@@ -8,9 +8,9 @@ use aya::{
 };
 use lb_common::{
     Addr, V4, V6,
-    bench::CHOICES,
+    bench::{CHOICES, LISTED},
     maps::{self, programs},
-    service::{Frontend, FrontendKey, frontend},
+    service::{Frontend, FrontendKey, Slots, frontend},
 };
 use lb_model::lists::listed;
 use lb_userspace::control::TableSize;
@@ -21,7 +21,7 @@ use super::{
     measure::{Carrier, median},
     packet::segment,
     rows::{Case, PACKETS, ROUNDS, row},
-    world::{self, Backends, PER_SERVICE, POOL, World},
+    world::{self, Backends, PER_SERVICE, World},
 };
 
 /// Nanoseconds that choosing by Maglev may cost more than by chance.
@@ -55,14 +55,7 @@ fn hash<A: Addr>(world: &World, slots: &str, frontends: &str) -> Result<()>
 where
     FrontendKey<A>: Pod,
 {
-    let mut slots: Array<_, u32> = world::open(&world.pins, slots)?;
-    let table: Vec<_> = (0..TableSize::default().number())
-        .map(|slot| slot % PER_SERVICE)
-        .collect();
-    let (words, list) = listed(POOL, &table);
-    for (slot, word) in (POOL..).zip(&words) {
-        slots.set(slot, word, 0)?;
-    }
+    let list = put_list(world, slots)?;
     let mut frontends: HashMap<_, FrontendKey<A>, Frontend> = world::open(&world.pins, frontends)?;
     let rows = frontends.iter().collect::<Result<Vec<_>, _>>()?;
     for (key, row) in rows {
@@ -77,11 +70,25 @@ where
     Ok(())
 }
 
-/// Times what tells a Maglev slot from one that is drawn: the number it follows from, against a random
-/// one. A share of reading the flow's key, which a packet's path pays anyway, is on top of it.
+/// Writes a list with a Maglev table where the target looks for it.
+fn put_list(world: &World, slots: &str) -> Result<Slots> {
+    let mut slots: Array<_, u32> = world::open(&world.pins, slots)?;
+    let size = TableSize::default().number();
+    let table: Vec<_> = (0..size).map(|slot| slot % PER_SERVICE).collect();
+    let first = LISTED.offset - size;
+    let (words, list) = listed(first, &table);
+    ensure!(list == LISTED, "{list:?} is not where it is looked for");
+    for (slot, word) in (first..).zip(&words) {
+        slots.set(slot, word, 0)?;
+    }
+    Ok(list)
+}
+
+/// Times a choice by Maglev, from a flow's key to the backend's index, against one by chance. A share of
+/// reading the key, which a packet's path pays anyway, is on top of it.
 pub(super) fn hashed(world: &mut World, family: Family) -> Result<Row> {
     let case = Case {
-        path: "hash",
+        path: "choice by hash",
         carrier: Carrier::Xdp,
         program: match family {
             Family::V4 => "hash4",
@@ -94,13 +101,16 @@ pub(super) fn hashed(world: &mut World, family: Family) -> Result<Row> {
         shape: world::request(family, 1, true),
         factor: 1.0,
     };
+    world.clear()?;
+    world.serve(family, 1, Backends::Local)?;
+    put_list(world, maps::SLOTS4)?;
     let packet = segment(family, &case.shape)?;
     let targets = ["nop_xdp", case.program, "random"].map(|name| world.bench.primitive(name));
     let [nop, hash, random] = targets;
     let (nop, hash, random) = (nop?, hash?, random?);
     world.bench.aim(case.carrier, &hash, &packet)?;
     let made = world.bench.once(case.carrier, &packet)?.action;
-    ensure!(made != 0, "{}: it has not made a number", case.program);
+    ensure!(made != 0, "{}: it has chosen nothing", case.program);
     let (mut gross, mut above_floor, mut price) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let mut run = |target: &ProgramFd| {

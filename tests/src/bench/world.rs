@@ -128,6 +128,7 @@ impl World {
             maps::FLOWS6,
             maps::FRONTENDS4,
             maps::FRONTENDS6,
+            maps::SLOTS4,
         ];
         let bench = Bench::new(load(&pins, "fairlead-bench", &shared)?, interface()?)?;
         let mut links: HashMap<_, u32, u32> = open(&pins, maps::LINKS)?;
