@@ -245,6 +245,22 @@ pub struct Endpoint {
     pub for_nodes: Vec<String>,
 }
 
+impl Endpoint {
+    /// One of which nothing is said but its address: ready, on no node, of weight 1.
+    pub const fn at(addr: IpAddr) -> Self {
+        Self {
+            addr,
+            node: None,
+            ready: true,
+            serving: true,
+            terminating: false,
+            weight: Weight::ONE,
+            for_zones: Vec::new(),
+            for_nodes: Vec::new(),
+        }
+    }
+}
+
 /// An EndpointSlice, or the part of an Endpoints object that would be mirrored into one. All its
 /// endpoints are of one family.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -10,17 +10,12 @@ use lb_ebpf::{Hook, Side, Verdict};
 use proptest::{collection::vec, prelude::*, sample};
 
 use crate::support::{
+    OPENING,
     family::{Family, at},
     frame::Frame,
     node::Node,
     wire,
 };
-
-const HOOKS: [Hook; 3] = [
-    Hook::XDP_EXTERNAL,
-    Hook::TC_EXTERNAL_INGRESS,
-    Hook::TC_POD_INGRESS,
-];
 
 /// How many backends there are to choose from, half of them here.
 const BACKENDS: u16 = 8;
@@ -111,7 +106,7 @@ struct Attempt {
 fn attempts() -> impl Strategy<Value = Attempt> {
     let protocols = sample::select(&[proto::TCP, proto::UDP, proto::SCTP]);
     let families = sample::select(&Family::BOTH);
-    let hooks = sample::select(&HOOKS);
+    let hooks = sample::select(&OPENING);
     (hooks, families, 1_u16..4, 80_u16..82, protocols, 1_u16..).prop_map(
         |(hook, family, service, port, proto, client_port)| Attempt {
             hook,

@@ -10,17 +10,12 @@ use lb_common::{
 use lb_ebpf::{Hook, Verdict};
 
 use crate::support::{
+    OPENING,
     family::{Family, at},
     frame::Frame,
     node::Node,
     wire,
 };
-
-const HOOKS: [Hook; 3] = [
-    Hook::XDP_EXTERNAL,
-    Hook::TC_EXTERNAL_INGRESS,
-    Hook::TC_POD_INGRESS,
-];
 
 /// The backend of a flow's first packet through a hashed frontend, on a node that knows nothing of
 /// the flow and whose dice are its own.
@@ -43,7 +38,7 @@ fn a_hashed_flow_has_one_backend_on_every_node_and_at_every_hook() {
     for family in Family::BOTH {
         for protocol in [proto::TCP, proto::UDP, proto::SCTP] {
             let (from, to) = (at(family.client(1), 4000), at(family.service(1), 80));
-            let nodes = HOOKS.into_iter().zip(1..);
+            let nodes = OPENING.into_iter().zip(1..);
             let chosen = nodes.map(|(hook, seed)| hashed(hook, protocol, from, to, seed));
             let chosen: BTreeSet<_> = chosen.collect();
             assert_eq!(chosen.len(), 1, "{chosen:?}");
@@ -75,7 +70,7 @@ fn flows_that_differ_in_one_part_spread_over_the_slots() {
         each(&|n| flow(1, 4000 + n, 1, 80 + n));
         let protocols = [proto::TCP, proto::UDP, proto::SCTP];
         let (from, to) = (at(family.client(1), 4000), at(family.service(1), 80));
-        let chosen = protocols.map(|protocol| hashed(HOOKS[0], protocol, from, to, 1));
+        let chosen = protocols.map(|protocol| hashed(OPENING[0], protocol, from, to, 1));
         assert_eq!(BTreeSet::from(chosen).len(), protocols.len(), "{chosen:?}");
     }
 }

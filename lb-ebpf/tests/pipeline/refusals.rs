@@ -12,16 +12,11 @@ use lb_common::{
 use lb_ebpf::{Hook, Verdict};
 
 use crate::support::{
+    OPENING,
     family::{Family, at},
     frame::{Frame, flag},
     node::Node,
 };
-
-const HOOKS: [Hook; 3] = [
-    Hook::XDP_EXTERNAL,
-    Hook::TC_EXTERNAL_INGRESS,
-    Hook::TC_POD_INGRESS,
-];
 
 fn client(family: Family) -> SocketAddr {
     at(family.client(1), 4000)
@@ -69,7 +64,7 @@ fn rejects_and_drops_are_told_apart() {
         (Family::V6, proto::UDP),
     ] {
         let to = service(family);
-        for hook in HOOKS {
+        for hook in OPENING {
             let (this_side, other_side) = if hook == Hook::TC_POD_INGRESS {
                 (INSIDE, OUTSIDE)
             } else {

@@ -8,6 +8,7 @@ use lb_ebpf::{Hook, Verdict};
 use proptest::prelude::*;
 
 use crate::support::{
+    OPENING,
     family::{Family, at},
     frame::{Frame, MACS_BACK, Segment, flag},
     layout::{self, layouts},
@@ -15,12 +16,6 @@ use crate::support::{
     packet::HostPacket,
     wire::{self, Headers},
 };
-
-const HOOKS: [Hook; 3] = [
-    Hook::XDP_EXTERNAL,
-    Hook::TC_EXTERNAL_INGRESS,
-    Hook::TC_POD_INGRESS,
-];
 
 fn client(family: Family) -> SocketAddr {
     at(family.client(1), 4000)
@@ -198,7 +193,7 @@ impl Reset {
 #[test]
 fn a_tcp_segment_is_reset() {
     for family in Family::BOTH {
-        for hook in HOOKS {
+        for hook in OPENING {
             for case in &RESETS {
                 let frame = case.segment(family);
                 case.check(&frame, &answer(hook, &frame).unwrap());
@@ -288,7 +283,7 @@ proptest! {
     #[test]
     fn a_datagram_is_answered_with_port_unreachable(
         family in prop::sample::select(&Family::BOTH),
-        hook in prop::sample::select(&HOOKS),
+        hook in prop::sample::select(&OPENING),
         layout in layouts(),
     ) {
         let frame = layout.apply(Frame::udp(client(family), service(family)));

@@ -12,18 +12,13 @@ use lb_common::{
 use lb_ebpf::{Hook, Reach, Side, Verdict};
 
 use crate::support::{
+    OPENING,
     family::{Family, at, words},
     frame::{Frame, flag},
     node::Node,
     tables::{EXTERNAL, Way},
     wire,
 };
-
-const HOOKS: [Hook; 3] = [
-    Hook::XDP_EXTERNAL,
-    Hook::TC_EXTERNAL_INGRESS,
-    Hook::TC_POD_INGRESS,
-];
 
 fn service(family: Family) -> SocketAddr {
     at(family.service(1), 80)
@@ -68,7 +63,7 @@ fn list_of(mut node: Node, hook: Hook, client: IpAddr) -> Side {
 #[test]
 fn the_interface_decides_unless_the_node_goes_by_addresses() {
     for family in Family::BOTH {
-        for hook in HOOKS {
+        for hook in OPENING {
             for client in [family.local_pod(1), family.client(1)] {
                 assert_eq!(list_of(Node::new(), hook, client), hook.side);
             }
@@ -79,7 +74,7 @@ fn the_interface_decides_unless_the_node_goes_by_addresses() {
 #[test]
 fn by_address_the_pods_network_is_inside_on_every_interface() {
     for family in Family::BOTH {
-        for hook in HOOKS {
+        for hook in OPENING {
             let node = || node_with_pods(Some(|family| family.local_pod(0)));
             let side = list_of(node(), hook, family.local_pod(1));
             assert_eq!(side, Side::Inside);
@@ -93,7 +88,7 @@ fn by_address_the_pods_network_is_inside_on_every_interface() {
 #[test]
 fn by_address_without_a_network_nobody_is_inside() {
     for family in Family::BOTH {
-        for hook in HOOKS {
+        for hook in OPENING {
             for client in [family.local_pod(1), family.client(1)] {
                 let side = list_of(node_with_pods(None), hook, client);
                 assert_eq!(side, Side::Outside);

@@ -6,16 +6,11 @@ use lb_common::{counters::Reason, proto, service::frontend};
 use lb_ebpf::{Hook, Verdict};
 
 use crate::support::{
+    OPENING,
     family::{Family, at},
     frame::{Frame, flag},
     node::Node,
 };
-
-const HOOKS: [Hook; 3] = [
-    Hook::XDP_EXTERNAL,
-    Hook::TC_EXTERNAL_INGRESS,
-    Hook::TC_POD_INGRESS,
-];
 
 fn client(family: Family) -> SocketAddr {
     at(family.client(1), 4000)
@@ -55,7 +50,7 @@ fn syn(node: &mut Node, hook: Hook, from: SocketAddr) -> Verdict {
 #[test]
 fn clients_outside_the_ranges_are_dropped_whoever_they_are() {
     for family in Family::BOTH {
-        for hook in HOOKS {
+        for hook in OPENING {
             let mut node = node(family, true, &[client(family).ip()]);
             assert_eq!(syn(&mut node, hook, client(family)), Verdict::Deliver);
             let other = at(family.client(2), 4000);
@@ -69,7 +64,7 @@ fn clients_outside_the_ranges_are_dropped_whoever_they_are() {
 #[test]
 fn the_ranges_come_before_the_question_whether_there_are_backends() {
     for family in Family::BOTH {
-        for hook in HOOKS {
+        for hook in OPENING {
             let mut node = node(family, false, &[client(family).ip()]);
             assert_eq!(syn(&mut node, hook, client(family)), Verdict::Reject);
             let other = at(family.client(2), 4000);

@@ -4,7 +4,7 @@ use lb_userspace::{
     maps::{Capacities, FamilyCapacities},
     model::{
         Batch, Change, Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol, Service,
-        ServicePort, ServiceType, TrafficPolicy, Weight,
+        ServicePort, ServiceType, TrafficPolicy,
     },
 };
 
@@ -66,14 +66,8 @@ pub(crate) fn slice(service: &str, hosts: impl IntoIterator<Item = u8>) -> Chang
 
 fn endpoint(host: u8) -> Endpoint {
     Endpoint {
-        addr: [10, 0, 0, host].into(),
         node: Some("there".to_owned()),
-        ready: true,
-        serving: true,
-        terminating: false,
-        weight: Weight::ONE,
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
+        ..Endpoint::at([10, 0, 0, host].into())
     }
 }
 

@@ -8,7 +8,7 @@ use lb_userspace::{
     maps::{Capacities, FamilyCapacities, Memory},
     model::{
         Algorithm, Batch, Change, Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol,
-        Service, ServicePort, ServiceType, TrafficPolicy, Weight,
+        Service, ServicePort, ServiceType, TrafficPolicy,
     },
 };
 use serde::Serialize;
@@ -130,16 +130,7 @@ fn slice(service: &str, endpoints: u16) -> Change {
     let name = ObjectName::new("default", service);
     let endpoint = |number: u16| {
         let [high, low] = number.to_be_bytes();
-        Endpoint {
-            addr: Ipv4Addr::new(10, 0, high, low).into(),
-            node: None,
-            ready: true,
-            serving: true,
-            terminating: false,
-            weight: Weight::ONE,
-            for_zones: Vec::new(),
-            for_nodes: Vec::new(),
-        }
+        Endpoint::at(Ipv4Addr::new(10, 0, high, low).into())
     };
     let object = EndpointSlice {
         name: name.clone(),

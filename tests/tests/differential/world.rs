@@ -97,14 +97,18 @@ const fn single(at: &'static [(&'static str, u16)], backends: Backends) -> Servi
     }
 }
 
+const fn hashed(at: &'static [(&'static str, u16)], backends: Backends) -> Service {
+    Service {
+        flags: frontend::HASHED,
+        ..single(at, backends)
+    }
+}
+
 /// Chance draws from one backend only: then a random number decides nothing but a port.
 const SERVICES: [Service; 28] = [
     single(&[("web", 80), ("external", 80)], &["pod:8080"]),
     single(&[("web", 81), ("node", 30081)], &["remote:8080"]),
-    Service {
-        flags: frontend::HASHED,
-        ..single(&[("web", 82), ("node", 30082), ("balancer", 82)], ALL)
-    },
+    hashed(&[("web", 82), ("node", 30082), ("balancer", 82)], ALL),
     single(&[("web", 83)], &["across:8080"]),
     single(&[("web", 84)], &["no-xdp:8080"]),
     single(&[("web", 85)], &["overlay:8080"]),
@@ -146,35 +150,20 @@ const SERVICES: [Service; 28] = [
         affinity: 60,
         ..NOTHING
     },
-    Service {
-        flags: frontend::HASHED,
-        ..single(
-            &[("web", 53), ("balancer", 53)],
-            &["pod:53", "pod2:53", "remote:53"],
-        )
-    },
+    hashed(
+        &[("web", 53), ("balancer", 53)],
+        &["pod:53", "pod2:53", "remote:53"],
+    ),
     single(&[("external", 53)], &["remote2:53"]),
     single(&[("node", 53)], &["across:53"]),
     single(&[("external", 7001)], &["beyond the slots"]),
     single(&[("external", 7002)], &["beyond the backends"]),
     single(&[("external", 7003)], &["never a backend"]),
-    Service {
-        flags: frontend::HASHED,
-        ..single(&[("external", 7004)], &["beyond the tables"])
-    },
-    Service {
-        flags: frontend::HASHED,
-        ..single(&[("external", 7005)], &["beyond the list"])
-    },
-    Service {
-        flags: frontend::HASHED,
-        ..single(&[("external", 7006)], &["an empty table"])
-    },
+    hashed(&[("external", 7004)], &["beyond the tables"]),
+    hashed(&[("external", 7005)], &["beyond the list"]),
+    hashed(&[("external", 7006)], &["an empty table"]),
     // Slots that are no list, for want of a backend.
-    Service {
-        flags: frontend::HASHED,
-        ..single(&[("external", 7007)], &["never a backend"])
-    },
+    hashed(&[("external", 7007)], &["never a backend"]),
 ];
 
 /// What was programmed.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use lb_userspace::model::{
     Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol, Service, ServicePort, ServiceType,
-    TrafficPolicy, Weight,
+    TrafficPolicy,
 };
 use serde_json::{Value, json};
 
@@ -243,13 +243,7 @@ pub(crate) fn port(name: &str, protocol: Protocol, port: u16) -> ServicePort {
 /// An endpoint that is ready.
 pub(crate) fn endpoint(addr: IpAddr, node: Option<&str>) -> Endpoint {
     Endpoint {
-        addr,
         node: node.map(str::to_owned),
-        ready: true,
-        serving: true,
-        terminating: false,
-        weight: Weight::ONE,
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
+        ..Endpoint::at(addr)
     }
 }

@@ -16,9 +16,7 @@ use super::{
     *,
 };
 use crate::agent::namespace::Namespace;
-use crate::model::{
-    Change, Endpoint, EndpointPort, EndpointSlice, ObjectName, ServiceType, Weight,
-};
+use crate::model::{Change, Endpoint, EndpointPort, EndpointSlice, ObjectName, ServiceType};
 
 const NAME: &str = "dns";
 
@@ -54,14 +52,11 @@ fn service() -> Service {
 /// A slice with an endpoint that serves while it terminates, and one that does not serve.
 fn slice(prefix: &str) -> EndpointSlice {
     let endpoint = |host: &str, serving| Endpoint {
-        addr: format!("{prefix}{host}").parse().unwrap(),
         node: Some("elsewhere".into()),
         ready: false,
         serving,
         terminating: serving,
-        weight: Weight::ONE,
-        for_zones: Vec::new(),
-        for_nodes: Vec::new(),
+        ..Endpoint::at(format!("{prefix}{host}").parse().unwrap())
     };
     EndpointSlice {
         name: ObjectName::new("default", format!("{NAME}-{prefix}")),

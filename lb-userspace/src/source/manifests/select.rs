@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::object::{Family, Pod, Service, ServicePort, Target, VirtualIp};
-use crate::model::{Endpoint, EndpointPort, EndpointSlice, ObjectName, Weight};
+use crate::model::{Endpoint, EndpointPort, EndpointSlice, ObjectName};
 
 /// Pods and the Services that select them, each found by labels.
 #[derive(Default)]
@@ -85,14 +85,11 @@ impl Selection {
                     endpoints: Vec::new(),
                 });
                 slice.endpoints.push(Endpoint {
-                    addr: *addr,
                     node: pod.node.clone(),
                     ready: service.publish_not_ready || (pod.ready && !pod.terminating),
                     serving: pod.ready,
                     terminating: pod.terminating,
-                    weight: Weight::ONE,
-                    for_zones: Vec::new(),
-                    for_nodes: Vec::new(),
+                    ..Endpoint::at(*addr)
                 });
             }
         }

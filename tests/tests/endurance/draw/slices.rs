@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use lb_userspace::model::{Endpoint, EndpointPort, EndpointSlice, Protocol, Weight};
+use lb_userspace::model::{Endpoint, EndpointPort, EndpointSlice, Protocol};
 use tests::topology::{Addresses, Family};
 
 use super::{Draw, Pod};
@@ -108,7 +108,6 @@ impl Draw {
             ready,
             serving: ready || !self.random.one_in(4),
             terminating,
-            weight: Weight::ONE,
             ..unit::endpoint(addr, node)
         }
     }

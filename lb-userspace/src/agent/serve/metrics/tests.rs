@@ -21,7 +21,7 @@ use super::{
 use crate::{
     agent::{serve::moment::Moment, sockets::Destroyed, upkeep::Found},
     control::{ByFamily, NoLocalEndpoints, Usage},
-    model::{Batch, Change, Endpoint, EndpointSlice, ObjectName, Weight},
+    model::{Batch, Change, Endpoint, EndpointSlice, ObjectName},
     source::kubernetes::Requests,
     status::{Interface, Mode, Role},
 };
@@ -120,16 +120,7 @@ fn slice(ip: &str) -> EndpointSlice {
         name: ObjectName::new("shop", "web-1"),
         service: "web".into(),
         ports: Vec::new(),
-        endpoints: vec![Endpoint {
-            addr: ip.parse().unwrap(),
-            node: None,
-            ready: true,
-            serving: true,
-            terminating: false,
-            weight: Weight::ONE,
-            for_zones: Vec::new(),
-            for_nodes: Vec::new(),
-        }],
+        endpoints: vec![Endpoint::at(ip.parse().unwrap())],
     }
 }
 
