@@ -10,7 +10,7 @@ use lb_common::{
     },
 };
 
-use crate::{Side, Tables};
+use crate::{Side, Tables, flow_hash};
 
 /// Why a client gets no backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,7 +323,7 @@ fn number<A: Addr, T: Tables<A>>(client: &Client<'_, A>, tables: &T) -> u32 {
     match client.flow {
         Some(flow) => {
             tables.hashed();
-            hash(flow)
+            flow_hash(flow)
         }
         // A socket's backend is known to this node alone, and remembered while the socket lives:
         // there is nothing for another choice to agree with.
@@ -336,28 +336,6 @@ fn number<A: Addr, T: Tables<A>>(client: &Client<'_, A>, tables: &T) -> u32 {
 #[inline(always)]
 pub(crate) fn is_by_hash(frontend: &Frontend) -> bool {
     frontend.flags & frontend::HASHED != 0 && frontend.affinity.timeout() == 0
-}
-
-/// The number of a flow: the same on every node and at every hook, and spread like a random one.
-/// Each word of the 5-tuple is multiplied in, and the product's upper half folded onto the lower,
-/// since a multiplication carries upwards only (Knuth).
-#[inline(always)]
-pub fn hash<A: Addr>(flow: &FlowKey<A>) -> u32 {
-    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-    #[inline(always)]
-    fn stir(state: u64) -> u64 {
-        let product = state.wrapping_mul(GOLDEN);
-        product ^ product >> 32
-    }
-    let ports = u64::from(flow.sport.word()) << 16 | u64::from(flow.dport.word());
-    let mut state = stir(u64::from(flow.proto) << 32 | ports);
-    for word in flow.src.words() {
-        state = stir(state ^ u64::from(*word));
-    }
-    for word in flow.dst.words() {
-        state = stir(state ^ u64::from(*word));
-    }
-    (state.wrapping_mul(GOLDEN) >> 32) as u32
 }
 
 /// Scales a random number to `0..count`, without the bias or the price of a remainder.

@@ -16,6 +16,7 @@ mod crc32c;
 mod datagram;
 mod fast;
 mod fragment;
+mod hash;
 mod hop;
 mod icmp;
 mod life;
@@ -32,12 +33,13 @@ mod verdict;
 
 pub use allowance::take as take_allowance;
 pub use checksum::{Sum, update_checksum};
-pub use choice::{drawn, hash as flow_hash, listed};
+pub use choice::{drawn, listed};
 #[cfg(not(target_arch = "bpf"))]
 pub use crc32c::crc32c;
 pub use crc32c::sctp_checksum_change;
 pub use datagram::Datagram;
 pub use fast::{fast, unfinished};
+pub use hash::flow_hash;
 pub use packet::{Packet, TransportChecksum};
 pub use pipeline::process;
 pub use reject::reject;
