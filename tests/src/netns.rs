@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    net::{AddressFamily, SocketType, netdevice::name_to_index, socket},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 
 use crate::{command, site};
 
@@ -20,6 +23,13 @@ pub struct Received {
     pub bytes: u64,
     /// In packets.
     pub packets: u64,
+}
+
+/// The index of an interface in the namespace of the calling thread.
+pub fn interface_index(interface: &str) -> Result<u32> {
+    // A socket belongs to the namespace of its thread; sysfs to that of its mount.
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    name_to_index(socket, interface).with_context(|| format!("there is no interface {interface}"))
 }
 
 /// A named network namespace, as `ip netns` has them. It is removed with its [`site::Site`].

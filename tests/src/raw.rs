@@ -1,10 +1,10 @@
-//! What takes bare system calls: a program for the far end of a link, a map that takes no more, and frames
+//! What takes bare system calls: programs for the far ends of links, a map that takes no more, and frames
 //! that no socket sends by itself.
 //!
-//! The program is XDP that passes everything. A veth takes frames that XDP transmits (`XDP_TX`) only if its peer has an XDP program too: with
-//! GRO alone they are queued, and nobody is told (`veth_xdp_flush` in the kernel's
-//! `drivers/net/veth.c`). The program is two instructions, loaded without an object file so that a
-//! topology needs nothing built.
+//! The programs are XDP of a few instructions, loaded without an object file so that a topology needs
+//! nothing built. One passes everything: a veth takes frames that XDP transmits (`XDP_TX`) only if its peer
+//! has an XDP program too; with GRO alone they are queued, and nobody is told (`veth_xdp_flush` in the
+//! kernel's `drivers/net/veth.c`). The other one hands frames on as a NIC's driver has them.
 
 use std::{
     ffi::{CStr, CString},
@@ -18,10 +18,34 @@ use std::{
 
 use anyhow::{Context, Result};
 use lb_userspace::bpf::bpf;
-use rustix::net::{AddressFamily, SocketType, eth, netdevice::name_to_index, socket};
+use rustix::net::{AddressFamily, SocketType, eth, socket};
 
-/// `r0 = XDP_PASS; exit`, as `struct bpf_insn` lays them out on a little-endian machine.
-static PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+use crate::netns::interface_index;
+
+/// `r0 = XDP_PASS; exit`.
+const PASS: [u64; 2] = [instruction(MOV, 0, 0, 0, XDP_PASS), EXIT];
+const XDP_PASS: i32 = 2;
+
+/// Operations of instructions (RFC 9669): loads of 4, 2 and 1 bytes, moves and an addition, jumps to where
+/// the offset says, a call of a helper.
+const LOAD_WORD: u8 = 0x61;
+const LOAD_HALF: u8 = 0x69;
+const LOAD_BYTE: u8 = 0x71;
+const MOV: u8 = 0xb7;
+const MOV_REGISTER: u8 = 0xbf;
+const ADD: u8 = 0x07;
+const JUMP_GREATER: u8 = 0x2d;
+const JUMP_UNEQUAL: u8 = 0x55;
+const CALL: u8 = 0x85;
+const EXIT: u64 = 0x95;
+
+/// An instruction as `struct bpf_insn` has it on a little-endian machine: destination and source are registers.
+const fn instruction(code: u8, to: u8, from: u8, offset: i16, number: i32) -> u64 {
+    let [low, high] = offset.to_le_bytes();
+    let [a, b, c, d] = number.to_le_bytes();
+    u64::from_le_bytes([code, from << 4 | to, low, high, a, b, c, d])
+}
+
 static LICENSE: &CStr = c"GPL";
 
 const BPF_PROG_LOAD: libc::c_long = 5;
@@ -50,10 +74,7 @@ struct ObjPin {
 /// Sends a frame out of an interface of the caller's namespace, as it is: with a VLAN tag in it, which no
 /// device of this kernel would put there.
 pub fn send_frame(interface: &str, frame: &[u8]) -> Result<()> {
-    let index = {
-        let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-        name_to_index(&any, interface).with_context(|| format!("there is no {interface}"))?
-    };
+    let index = interface_index(interface)?;
     let packets = socket(AddressFamily::PACKET, SocketType::RAW, Some(eth::ALL))?;
     // SAFETY: all fields are integers, or arrays of them.
     let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
@@ -76,20 +97,57 @@ pub fn send_frame(interface: &str, frame: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Loads the program and pins it at `path`, which is in a bpffs.
+/// Pins XDP that passes everything at `path`, which is in a bpffs.
 pub fn pin_pass(path: &Path) -> Result<()> {
-    let program = load_pass().context("cannot load a BPF program")?;
+    pin_xdp(&PASS, path)
+}
+
+/// Pins XDP at `path`, which is in a bpffs, that sends UDP over IPv4 out of another interface and passes
+/// everything else.
+///
+/// What it sends to a veth comes out at the other end as what the driver of a NIC hands to XDP: a frame in a
+/// page of its own, without a `struct sk_buff` yet.
+pub fn pin_udp_redirect(ifindex: u32, path: &Path) -> Result<()> {
+    const IPV4: i32 = 0x0800_u16.to_be() as i32;
+    const UDP: i32 = 17;
+    const REDIRECT: i32 = 23;
+    // As far as the protocol in an IPv4 header that follows Ethernet's.
+    const READ: i32 = 24;
+    pin_xdp(
+        &[
+            instruction(LOAD_WORD, 2, 1, 0, 0),
+            instruction(LOAD_WORD, 3, 1, 4, 0),
+            instruction(MOV_REGISTER, 4, 2, 0, 0),
+            instruction(ADD, 4, 0, 0, READ),
+            instruction(JUMP_GREATER, 4, 3, 8, 0),
+            instruction(LOAD_HALF, 4, 2, 12, 0),
+            instruction(JUMP_UNEQUAL, 4, 0, 6, IPV4),
+            instruction(LOAD_BYTE, 4, 2, 23, 0),
+            instruction(JUMP_UNEQUAL, 4, 0, 4, UDP),
+            instruction(MOV, 1, 0, 0, i32::try_from(ifindex)?),
+            instruction(MOV, 2, 0, 0, 0),
+            instruction(CALL, 0, 0, 0, REDIRECT),
+            EXIT,
+            instruction(MOV, 0, 0, 0, XDP_PASS),
+            EXIT,
+        ],
+        path,
+    )
+}
+
+fn pin_xdp(instructions: &[u64], path: &Path) -> Result<()> {
+    let program = load_xdp(instructions).context("cannot load a BPF program")?;
     pin(&program, path).with_context(|| format!("cannot pin a program at {}", path.display()))
 }
 
-fn load_pass() -> io::Result<OwnedFd> {
+fn load_xdp(instructions: &[u64]) -> io::Result<OwnedFd> {
     let mut attributes = ProgLoad {
         prog_type: BPF_PROG_TYPE_XDP,
-        insn_cnt: PASS.len() as u32,
-        insns: PASS.as_ptr() as u64,
+        insn_cnt: instructions.len() as u32,
+        insns: instructions.as_ptr() as u64,
         license: LICENSE.as_ptr() as u64,
     };
-    // SAFETY: the pointers inside are of statics: two instructions, as many as it says, and a
+    // SAFETY: the pointers inside are of as many instructions as it says, which outlive the call, and of a
     // string that ends in zero.
     let descriptor = unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }?;
     // SAFETY: the kernel has just made this descriptor, for us alone.

@@ -24,14 +24,16 @@ use lb_common::{
 use lb_ebpf::Sum;
 use lb_userspace::{full_path, maps::Kernel, pins::Pins};
 
-use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
-
 use super::{
     Family,
     measure::Bench,
     packet::{Shape, nth},
 };
-use crate::{netns::Netns, site::Site, topology::mount_bpffs};
+use crate::{
+    netns::{Netns, interface_index},
+    site::Site,
+    topology::mount_bpffs,
+};
 
 /// Backends one service chooses from.
 pub(super) const PER_SERVICE: u32 = 64;
@@ -380,9 +382,7 @@ pub(super) fn namespace(site: &Site, bpffs: &Path) -> Result<Netns> {
 }
 
 fn interface() -> Result<u32> {
-    // A socket belongs to the namespace of its thread; sysfs to that of its mount.
-    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    name_to_index(socket, INTERFACE).with_context(|| format!("no interface {INTERFACE}"))
+    interface_index(INTERFACE)
 }
 
 fn load(pins: &Pins, name: &str, pinned: &[&'static str]) -> Result<Ebpf> {

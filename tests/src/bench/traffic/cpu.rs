@@ -14,9 +14,9 @@ use rustix::{
 pub(super) struct Cpu(usize);
 
 impl Cpu {
-    /// That of clients, and of what a node receives from outside.
+    /// That of clients, of what a node receives from outside and of what takes what it sends there.
     pub(super) const CLIENT: Self = Self(0);
-    /// That of servers, and of what comes after the node.
+    /// That of servers.
     pub(super) const SERVER: Self = Self(1);
 
     fn set(self) -> CpuSet {

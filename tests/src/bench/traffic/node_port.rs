@@ -5,8 +5,14 @@
 //! the thread by which the node's `eth0` receives (threaded NAPI, with GRO as a NIC has it): it runs XDP
 //! with Fairlead, and the whole way of a packet through the kernel, to the link again, with kube-proxy.
 //! Other threads' time is not counted. The sender has the same CPU and sends as many packets at a time as a
-//! NAPI poll takes, so that the thread finds a whole poll's worth as under load, and is not woken for each;
-//! what comes after the node is kept on the other CPU.
+//! NAPI poll takes, so that the thread finds a whole poll's worth as under load, and is not woken for each.
+//! What the node sends is taken by a thread on that CPU too, when the node is through: to wake another CPU
+//! takes longer than a packet does, above all in a virtual machine.
+//!
+//! The node receives frames as the driver of a NIC has them, with kube-proxy as with Fairlead: a page each, of
+//! which a `struct sk_buff` is made if XDP passes it, or if there is none. A veth as it is would hand on what the
+//! sender's stack has made, and all that XDP saves would have been paid before; so the switch forwards them
+//! by XDP.
 
 use std::{
     collections::BTreeSet,
@@ -27,12 +33,19 @@ use super::{
     objects::NODE_PORT,
     serve::MESSAGE,
 };
-use crate::{command, netns::Netns, topology::Topology};
+use crate::{
+    command,
+    netns::{Netns, interface_index},
+    raw,
+    topology::Topology,
+};
 
 /// How many flows take their turns.
 const FLOWS: usize = 16;
 /// How many packets are sent before others on the CPU may run: what a NAPI poll takes at most.
 const POLL: usize = 64;
+/// Where the program by which the switch forwards is pinned, below the topology's directory.
+const PROGRAM: &str = "switch/forward";
 /// Fewer packets than these tell nothing.
 const LEAST: u64 = 1000;
 
@@ -49,7 +62,8 @@ impl Receiver {
         node.offload("eth0", &["gro", "on"])?;
         let threads = threaded(node, "eth0")?;
         pin(&threads, Cpu::CLIENT)?;
-        pin(&threaded(&topology.switch, "to-node-a")?, Cpu::SERVER)?;
+        pin(&threaded(&topology.switch, "to-node-a")?, Cpu::CLIENT)?;
+        forward(topology)?;
         Ok(Self { threads })
     }
 
@@ -110,6 +124,19 @@ fn send(to: SocketAddr, ended: &AtomicBool) -> Result<()> {
         thread::yield_now();
     }
     Ok(())
+}
+
+/// Has the switch hand `node-a` what the client sends without the kernel's bridge.
+fn forward(topology: &Topology) -> Result<()> {
+    let switch = &topology.switch;
+    let program = topology.dir().join(PROGRAM);
+    let node = switch.run(|| interface_index("to-node-a"))??;
+    raw::pin_udp_redirect(node, &program)?;
+    switch.ip(&format!(
+        "link set to-client xdpdrv off\n\
+         link set to-client xdpdrv pinned {}",
+        program.display()
+    ))
 }
 
 /// Has an interface receive by threads of its own; which they are.
