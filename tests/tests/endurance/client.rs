@@ -136,7 +136,9 @@ impl Client {
             return Ok(None);
         };
         let last = Some((server, from));
-        if !again {
+        if again {
+            self.doubt(&history, &asked, server);
+        } else {
             self.remember(&history, &asked, server)?;
         }
         // A connected socket of a process stays with the backend it was led to.
@@ -175,7 +177,11 @@ impl Client {
         } else if server.is_none() || server != last.map(|(server, _)| server) {
             return Err(format!("a connection to {last:?} met {asked:?}"));
         }
+        let before = last.map(|(server, _)| server);
         *last = server.map(|server| (server, from));
+        if let Some(server) = server.filter(|_| server != before) {
+            self.doubt(&shared.history(), &asked, server);
+        }
         Ok(server.is_some())
     }
 
@@ -206,6 +212,20 @@ impl Client {
             ));
         }
         Ok(())
+    }
+
+    /// Forgets whom a node led the client to, if it may by now remember another server: this one, for
+    /// datagrams of a flow that it may have opened anew. Whom it remembers is passed over where a policy leaves
+    /// that one out, and the one that is chosen instead is remembered, for the port's other frontends too.
+    fn doubt(&mut self, history: &History, asked: &Asked, server: SocketAddr) {
+        let Some(port) = history.affine(asked) else {
+            return;
+        };
+        let who = (asked.way.node, port.clone(), asked.way.client);
+        let known = self.servers.get(&who);
+        if known.is_some_and(|(known, _)| *known != server) {
+            self.servers.remove(&who);
+        }
     }
 
     fn way(&self, key: &Key, nodes: &[Addresses; 2]) -> Way {
