@@ -216,10 +216,7 @@ fn backend<A: Addr, S: Sockets<A>, T: Tables<A>>(
         sockets.insert(&request, &led).map_err(|_| BUSY)?;
     }
     let to = (led.addr, led.port);
-    let reply = call.key(Half::Reply, to, socket);
-    if operation == Operation::Connect || !is_remembered(call, &reply, sockets) {
-        remember(call, &reply, &led, sockets)?;
-    }
+    remember(call, &call.key(Half::Reply, to, socket), &led, sockets)?;
     if known.is_none() {
         tables.count_flow(led.service);
     }
@@ -320,21 +317,8 @@ fn choose<A: Addr, T: Tables<A>>(
     })
 }
 
-/// Whether it is remembered what service the backend stands for to this socket. Asked each time a datagram
-/// is sent, for the table evicts, and another service may have led the socket to the same backend; a socket
-/// that is connected has hardly ever been led before.
-#[inline(always)]
-fn is_remembered<A: Addr, S: Sockets<A>>(
-    call: &Call<A>,
-    reply: &SocketKey<A>,
-    sockets: &S,
-) -> bool {
-    sockets
-        .get(reply)
-        .is_some_and(|service| (service.addr, service.port) == call.peer)
-}
-
-/// Remembers what service the backend stands for to this socket.
+/// Remembers what service the backend stands for to this socket. Looked up each time a datagram is
+/// sent, for the table evicts, and another service may have led the socket to the same backend.
 #[inline(always)]
 fn remember<A: Addr, S: Sockets<A>>(
     call: &Call<A>,
@@ -342,6 +326,12 @@ fn remember<A: Addr, S: Sockets<A>>(
     led: &SocketPeer<A>,
     sockets: &mut S,
 ) -> Result<(), Refusal> {
+    let known = sockets
+        .get(reply)
+        .is_some_and(|service| (service.addr, service.port) == call.peer);
+    if known {
+        return Ok(());
+    }
     let service = SocketPeer {
         addr: call.peer.0,
         port: call.peer.1,
