@@ -214,16 +214,18 @@ impl Client {
         Ok(())
     }
 
-    /// Forgets whom a node led the client to, if it may by now remember another server: this one, for
-    /// datagrams of a flow that it may have opened anew. Whom it remembers is passed over where a policy leaves
-    /// that one out, and the one that is chosen instead is remembered, for the port's other frontends too.
+    /// Forgets whom a node led the client to, if it may by now remember this server instead, for datagrams of a
+    /// flow that it may have opened anew: affinity passes over a server that a frontend's policy leaves out, and
+    /// the one that is chosen instead is remembered, for the port's other frontends too.
     fn doubt(&mut self, history: &History, asked: &Asked, server: SocketAddr) {
         let Some(port) = history.affine(asked) else {
             return;
         };
         let who = (asked.way.node, port.clone(), asked.way.client);
-        let known = self.servers.get(&who);
-        if known.is_some_and(|(known, _)| *known != server) {
+        let may_have_changed = |(known, since): &(SocketAddr, Instant)| {
+            *known != server && !history.is_bound(asked, known, *since)
+        };
+        if self.servers.get(&who).is_some_and(may_have_changed) {
             self.servers.remove(&who);
         }
     }
