@@ -115,11 +115,10 @@ impl History {
         last: Option<(SocketAddr, Instant)>,
     ) -> Result<(), String> {
         let window = self.window(asked.from, asked.to);
-        if !self.is_certain(asked) {
-            return self.roughly(asked, &window);
-        }
-        let leads = self.leads(asked.way.node, &asked.key, *window.end());
-        if let Some((server, when)) = last {
+        let is_certain = self.is_certain(asked);
+        let in_state = |state| self.leads(asked.way.node, &asked.key, state);
+        let leads = in_state(*window.end());
+        if is_certain && let Some((server, when)) = last {
             let since = self.window(when, asked.to);
             let serves = leads.is_some_and(|leads| serves(leads, &asked.way, &server));
             if serves && !self.claimants(&asked.key, &since).changed {
@@ -131,13 +130,15 @@ impl History {
             }
         }
         // A row may lead where the list does not, as long as the Service has that endpoint; that also
-        // if nobody has the frontend any more.
+        // while nobody has the frontend any more.
         let ever = 0..=*window.end();
-        let since = if leads.is_some() { &window } else { &ever };
+        let is_given_up = window.clone().any(|state| in_state(state).is_none());
+        let since = if is_given_up { &ever } else { &window };
         let names = self.claimants(&asked.key, since).names;
         match asked.outcome.server() {
             Some(server) if self.have(&names, &server, &window) => Ok(()),
-            Some(_) | None => exactly(leads, asked),
+            Some(_) | None if is_certain => exactly(leads, asked),
+            Some(_) | None => self.roughly(asked, &window),
         }
     }
 
