@@ -100,14 +100,16 @@ reasons! {
     NoRoute = "drop-no-route",
     /// Dropped: the node has no address to translate the source to.
     NoSource = "drop-no-source-address",
-    /// Dropped: time to live ran out.
-    TimeToLive = "drop-ttl-exceeded",
+    /// Rejected: time to live ran out on the way to a backend elsewhere, or back.
+    TimeToLive = "reject-ttl-exceeded",
     /// Dropped: more is rejected than this node answers.
     TooManyRejects = "drop-too-many-rejects",
     /// Dropped: a reply could not be built in the packet's buffer.
     NoRoom = "drop-no-room-for-reply",
     /// Dropped: a slot or backend index outside its map.
     Inconsistent = "drop-inconsistent-maps",
+    /// Rejected: longer than the next hop takes on the way to a backend elsewhere, or back.
+    TooLong = "reject-too-long",
 }
 
 const _: () = assert!(Reason::ALL.len() <= REASONS_MAX as usize);

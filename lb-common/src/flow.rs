@@ -171,7 +171,9 @@ pub struct Flow<A> {
     /// [`crate::config::link`] flags of the hop's interface; without
     /// [`DIRECT`](crate::config::link::DIRECT) the kernel's neighbour table must be asked for
     /// every packet.
-    pub link: u32,
+    pub link: u16,
+    /// The longest IP packet the hop takes, in bytes; 0 while unknown.
+    pub mtu: u16,
     route: u8,
     half: u8,
     ends: [u8; 2],
@@ -260,6 +262,7 @@ impl<A: Addr> Flow<A> {
             seen: Tick::from_nanos(0),
             hop: Hop::NONE,
             link: 0,
+            mtu: 0,
             route: route as u8,
             half: half as u8,
             ends: [0; 2],
@@ -307,6 +310,12 @@ impl<A: Addr> Flow<A> {
         } else {
             Route::Own
         }
+    }
+
+    /// Whether the hop's interface has this flag of [`crate::config::link`].
+    #[inline(always)]
+    pub const fn has_link(&self, flag: u32) -> bool {
+        self.link as u32 & flag != 0
     }
 
     /// Changes how a rewritten packet goes on.

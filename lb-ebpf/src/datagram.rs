@@ -99,6 +99,12 @@ impl<A: Addr> Datagram<A> {
         self.l4 as usize & Self::BOUND
     }
 
+    /// Length of the IP packet.
+    #[inline(always)]
+    pub(crate) const fn ip_length(&self) -> usize {
+        self.l4() - self.l3() + self.length as usize
+    }
+
     /// Whether it may begin a flow: any UDP datagram, and what [asks](Self::asks) for one.
     #[inline(always)]
     pub(crate) fn opens(&self) -> bool {

@@ -86,7 +86,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     if !is_settled(datagram, flow, tables, now) {
         return None;
     }
-    let fate = match hop::known(hook, datagram.ttl, flow, tables, now)? {
+    let fate = match hop::known(hook, pkt, datagram, flow, tables, now)? {
         Ok(fate) => finish::<A, P, T, true>(pkt, datagram, flow, tables, fate),
         Err(fate) => fate,
     };

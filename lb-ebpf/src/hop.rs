@@ -5,39 +5,52 @@ use lb_common::{
     config::link,
     counters::Reason,
     flow::{Flow, Half, Hop, Route},
+    proto,
 };
 
-use crate::{Fib, FibQuery, Hook, Reach, Tables, rewrite, verdict::Fate};
+use crate::{
+    Datagram, Fib, FibQuery, Hook, Packet, Reach, Tables,
+    parse::{TCP, UDP},
+    rewrite,
+    verdict::{Fate, Notice},
+};
 
 /// What becomes of a packet that goes the way of this flow, with the flow's hop made fresh if it needs
-/// one; given its TTL and the flow's protocol. `Err` is a fate that leaves the packet as it is.
+/// one; given the flow's protocol. `Err` is a fate that leaves the packet as it is.
 #[inline(always)]
-pub(crate) fn destination<A: Addr, T: Tables<A>>(
+pub(crate) fn destination<A: Addr, P: Packet, T: Tables<A>>(
     hook: Hook,
-    (ttl, proto): (u8, u8),
+    pkt: &P,
+    datagram: &Datagram<A>,
+    proto: u8,
     flow: &mut Flow<A>,
     tables: &T,
     now: Tick,
 ) -> Result<Fate, Fate> {
-    if let Some(fate) = known(hook, ttl, flow, tables, now) {
+    if let Some(fate) = known(hook, pkt, datagram, flow, tables, now) {
         return fate;
     }
-    if is_spent(ttl, flow) {
+    if is_spent(datagram.ttl, flow) {
         tables.count(Reason::TimeToLive);
-        return Err(Fate::DROP);
+        return Err(Fate::reject(Notice::EXPIRED));
     }
     if !resolve(flow, proto, tables, epoch(tables), now) {
         tables.count(Reason::NoRoute);
         return Err(Fate::DROP);
     }
+    if is_too_long(pkt, datagram, flow) {
+        tables.count(Reason::TooLong);
+        return Err(Fate::reject(Notice::too_long(flow.mtu)));
+    }
     by_way_of(hook, flow, tables)
 }
 
-/// The same as far as the row says it; none if the FIB has to be asked, or the packet is at its end.
+/// The same as far as the row says it; none if the FIB has to be asked, or the packet goes no further.
 #[inline(always)]
-pub(crate) fn known<A: Addr, T: Tables<A>>(
+pub(crate) fn known<A: Addr, P: Packet, T: Tables<A>>(
     hook: Hook,
-    ttl: u8,
+    pkt: &P,
+    datagram: &Datagram<A>,
     flow: &Flow<A>,
     tables: &T,
     now: Tick,
@@ -47,7 +60,9 @@ pub(crate) fn known<A: Addr, T: Tables<A>>(
         Route::Hairpin => Some(Ok(Fate::REFLECT)),
         Route::Own if flow.half() == Half::Reply => Some(Ok(home(hook, flow, tables))),
         Route::Forward | Route::Own => {
-            let known = !is_spent(ttl, flow) && is_fresh(&flow.hop, epoch(tables), now);
+            let known = !is_spent(datagram.ttl, flow)
+                && !is_too_long(pkt, datagram, flow)
+                && is_fresh(&flow.hop, epoch(tables), now);
             known.then(|| by_way_of(hook, flow, tables))
         }
     }
@@ -71,6 +86,32 @@ fn is_spent<A: Addr>(ttl: u8, flow: &Flow<A>) -> bool {
     ttl <= 1 && rewrite::ages(flow)
 }
 
+/// Whether a packet is longer than the flow's next hop takes; or each of those that it stands for, which
+/// have headers of their own.
+#[inline(always)]
+fn is_too_long<A: Addr, P: Packet>(pkt: &P, datagram: &Datagram<A>, flow: &Flow<A>) -> bool {
+    let mtu = usize::from(flow.mtu);
+    mtu != 0 && datagram.ip_length() > mtu && longest(pkt, datagram) > mtu
+}
+
+/// Length of the longest IP packet that this one stands for.
+#[inline(never)]
+fn longest<A: Addr, P: Packet>(pkt: &P, datagram: &Datagram<A>) -> usize {
+    let (length, payload) = (datagram.ip_length(), pkt.segment());
+    if payload == 0 {
+        return length;
+    }
+    let header = match datagram.key.proto {
+        proto::TCP => pkt
+            .bytes::<TCP>(datagram.l4())
+            .map_or(0, |header| usize::from(header[12] >> 4) * 4),
+        proto::UDP => UDP,
+        // SCTP's are each of a length of their own, which is not said: they are taken to fit.
+        _ => return 0,
+    };
+    length - usize::from(datagram.length) + header + payload
+}
+
 /// What a cached hop has to be of.
 #[inline(always)]
 fn epoch<A: Addr, T: Tables<A>>(tables: &T) -> u32 {
@@ -87,16 +128,16 @@ fn is_fresh(hop: &Hop, epoch: u32, now: Tick) -> bool {
 fn by_way_of<A: Addr, T: Tables<A>>(hook: Hook, flow: &Flow<A>, tables: &T) -> Result<Fate, Fate> {
     let ifindex = flow.hop.ifindex;
     if hook.xdp {
-        if flow.link & link::XDP_TARGET == 0 {
+        if !flow.has_link(link::XDP_TARGET) {
             tables.count(Reason::NeedsStack);
             return Err(Fate::PASS);
         }
         return Ok(Fate::transmit(ifindex));
     }
-    Ok(if flow.link & link::DIRECT == 0 {
-        Fate::resolve(ifindex)
-    } else {
+    Ok(if flow.has_link(link::DIRECT) {
         Fate::transmit(ifindex)
+    } else {
+        Fate::resolve(ifindex)
     })
 }
 
@@ -117,6 +158,9 @@ fn resolve<A: Addr, T: Tables<A>>(
     adopt(flow, &tables.fib(&query), tables, epoch, now)
 }
 
+/// What every link takes (RFC 791).
+const LEAST_MTU: u16 = 68;
+
 /// Takes a FIB's answer for a flow's hop. False if it names none.
 #[inline(always)]
 pub(crate) fn adopt<A: Addr, T: Tables<A>>(
@@ -131,13 +175,15 @@ pub(crate) fn adopt<A: Addr, T: Tables<A>>(
         ifindex,
         macs,
         src: _,
+        mtu,
     } = *answer;
     flow.link = match reach {
-        // Only MACs of an Ethernet device of ours are ever written.
-        Reach::Neighbour => tables.link(ifindex),
+        // Only MACs of an Ethernet device of ours are ever written. There is no flag in the upper half.
+        Reach::Neighbour => tables.link(ifindex) as u16,
         Reach::Route => 0,
         Reach::NotForwarded | Reach::Unreachable => return false,
     };
+    flow.mtu = if mtu < LEAST_MTU { 0 } else { mtu };
     flow.hop = Hop {
         macs,
         ifindex,

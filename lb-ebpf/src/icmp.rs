@@ -77,8 +77,8 @@ pub(crate) fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         return Fate::PASS;
     };
     tables.follow(flow);
-    let going = (error.ttl, quote.proto);
-    let fate = match hop::destination(hook, going, flow, tables, tables.now()) {
+    let now = tables.now();
+    let fate = match hop::destination(hook, pkt, error, quote.proto, flow, tables, now) {
         Ok(fate) => fate,
         Err(fate) => return fate,
     };

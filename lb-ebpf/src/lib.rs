@@ -45,4 +45,4 @@ pub use pipeline::process;
 pub use reject::reject;
 pub use socket::{Answer, Call, Operation, Outcome, lead, lead_v6, service, service_v6};
 pub use tables::{Entry, Fib, FibQuery, Flows, InsertError, Reach, Sockets, Tables};
-pub use verdict::{Hook, Side, Verdict};
+pub use verdict::{Hook, Notice, Side, Verdict};

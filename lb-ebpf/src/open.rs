@@ -197,7 +197,7 @@ fn forward<A: Addr, T: Tables<A>>(
             }
         };
     }
-    if hook.xdp && flow.link & link::XDP_TARGET == 0 {
+    if hook.xdp && !flow.has_link(link::XDP_TARGET) {
         return Err(Refusal::Pass(Reason::NeedsStack));
     }
     if hook.direction == Direction::Egress {

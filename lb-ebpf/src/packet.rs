@@ -77,6 +77,11 @@ pub trait Packet: Sized {
         false
     }
 
+    /// Bytes of payload in each of the packets that it stands for, but the last; 0 if it is one.
+    fn segment(&self) -> usize {
+        0
+    }
+
     /// Brings a transport checksum into line with changed addresses (which it covers through the
     /// pseudo header) and changed ports, each given as one's complement difference. False if the
     /// packet ends before it.
@@ -101,4 +106,10 @@ pub trait Packet: Sized {
 
     /// Cuts or grows the packet at its end to this length. False if that cannot be.
     fn resize(&mut self, length: usize) -> bool;
+
+    /// Makes room of this many bytes between the Ethernet and the IP header, where a checksum is left to
+    /// hardware: which is not told of bytes that move. False if that cannot be.
+    fn make_room(&mut self, _length: u16) -> bool {
+        false
+    }
 }

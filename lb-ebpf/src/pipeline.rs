@@ -110,7 +110,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
             if life::is_abandoned(datagram, flow) {
                 tables.count(Reason::BackendGone);
                 tables.count_reject(flow.service);
-                return Fate::REJECT;
+                return Fate::NOBODY;
             }
             let now = tables.now();
             let is_news = rows::is_due(flow, now) || life::is_telling(datagram, flow);
@@ -196,7 +196,7 @@ fn settle(opening: Opening) -> Fate {
         Opening::Passed => Fate::PASS,
         // A flow that was opened and cannot be followed: the maps are broken.
         Opening::Dropped | Opening::Opened => Fate::DROP,
-        Opening::Rejected => Fate::REJECT,
+        Opening::Rejected => Fate::NOBODY,
     }
 }
 
@@ -256,8 +256,7 @@ fn follow<A: Addr, P: Packet, T: Tables<A>>(
         tables.count(Reason::LostFragment);
         return Fate::DROP;
     }
-    let going = (datagram.ttl, datagram.key.proto);
-    match hop::destination(hook, going, flow, tables, now) {
+    match hop::destination(hook, pkt, datagram, datagram.key.proto, flow, tables, now) {
         Ok(fate) => finish::<A, P, T, false>(pkt, datagram, flow, tables, fate),
         Err(fate) => fate,
     }

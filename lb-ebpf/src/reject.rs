@@ -1,11 +1,11 @@
-//! Telling a client that nobody is there: a TCP reset, or ICMP port unreachable.
+//! Telling the sender of a packet why it goes no further: by a TCP reset, or an ICMP error.
 //!
 //! The reply is built in the packet's own buffer and goes back the way the packet came.
 
 use lb_common::{Addr, V4, V6, counters::Reason, flow::Direction, proto};
 
 use crate::{
-    Packet, Sum, Tables, Verdict,
+    Notice, Packet, Sum, Tables, Verdict,
     datagram::{Datagram, Part, tcp_flag},
     icmp::HEADER as ICMP,
     parse::{self, IPV4, IPV6, Network, QUOTE, TCP},
@@ -15,10 +15,10 @@ use crate::{
 /// TTL and hop limit of what this node sends.
 const TTL: u8 = 64;
 
-/// Turns a packet the pipeline rejected into the reply that says no: [`Verdict::Reflect`], or
+/// Turns a packet the pipeline rejected into the reply that says so: [`Verdict::Reflect`], or
 /// [`Verdict::Drop`] where none may or can be made.
 #[inline(always)]
-pub fn reject<P, T>(pkt: &mut P, tables: &T) -> Verdict
+pub fn reject<P, T>(pkt: &mut P, notice: Notice, tables: &T) -> Verdict
 where
     P: Packet,
     T: Tables<V4> + Tables<V6>,
@@ -28,12 +28,10 @@ where
         return Verdict::Drop;
     }
     let built = match parse::network(pkt) {
-        Ok(Network::Ipv4(l3)) => {
-            parse::ipv4_datagram(pkt, l3, Direction::Ingress).and_then(|it| answer(pkt, &it))
-        }
-        Ok(Network::Ipv6(l3)) => {
-            parse::ipv6_datagram(pkt, l3, Direction::Ingress).and_then(|it| answer(pkt, &it))
-        }
+        Ok(Network::Ipv4(l3)) => parse::ipv4_datagram(pkt, l3, Direction::Ingress)
+            .and_then(|it| answer(pkt, &it, notice)),
+        Ok(Network::Ipv6(l3)) => parse::ipv6_datagram(pkt, l3, Direction::Ingress)
+            .and_then(|it| answer(pkt, &it, notice)),
         Err(reason) => Err(reason),
     };
     match built {
@@ -46,10 +44,14 @@ where
 }
 
 #[inline(always)]
-fn answer<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Result<Verdict, Reason> {
+fn answer<A: Addr, P: Packet>(
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    notice: Notice,
+) -> Result<Verdict, Reason> {
     // Nobody is answered whose address cannot be a sender's, nor what everybody on the link has
     // received, nor an error, nor a fragment but the first (RFC 1122, 3.2.2; RFC 4443, 2.4), nor a
-    // reset (RFC 9293, 3.10.7.1).
+    // reset (RFC 9293, 3.10.7.1), whose flag an error has.
     if datagram.part == Part::Later
         || !is_unicast(&datagram.key.src)
         || is_group_frame(pkt)
@@ -57,10 +59,10 @@ fn answer<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Result<Ver
     {
         return Ok(Verdict::Drop);
     }
-    let built = if datagram.key.proto == proto::TCP {
+    let built = if notice == Notice::NOBODY && datagram.key.proto == proto::TCP {
         reset(pkt, datagram)
     } else {
-        unreachable(pkt, datagram)
+        error(pkt, datagram, notice)
     };
     built.map(|()| Verdict::Reflect).ok_or(Reason::NoRoom)
 }
@@ -131,60 +133,116 @@ fn checksum_offset<A: Addr>(datagram: &Datagram<A>) -> usize {
     rewrite::transport_checksum::<A>(datagram.key.proto, datagram.l4()).offset
 }
 
-/// An ICMP port unreachable that quotes the packet: destination unreachable, port unreachable
-/// (RFC 792; RFC 4443, 3.1).
+/// An ICMP error that quotes the packet.
 #[inline(always)]
-fn unreachable<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Option<()> {
+fn error<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>, notice: Notice) -> Option<()> {
     let ip = if A::IS_V6 { IPV6 } else { IPV4 };
     let icmp = datagram.l3() + ip;
-    let length = ICMP + ip + QUOTE;
-    // An SCTP checksum left to hardware needs no care: it is left only for a link that has none.
-    let partial =
-        datagram.key.proto == proto::UDP && pkt.checksum_is_partial(checksum_offset(datagram));
-    // Hardware will write where options or extensions have the checksum now: into the quote.
-    if partial && datagram.l4() != icmp {
-        return None;
-    }
-    if pkt.len() < icmp + length && !pkt.resize(icmp + length) {
-        return None;
-    }
-    // The quote first: what follows overwrites what it is taken from.
-    let quote = *pkt.bytes::<QUOTE>(datagram.l4())?;
     let inner = icmp + ICMP;
+    let quoted = match left_to_hardware(pkt, datagram) {
+        None => copy_quote(pkt, datagram, inner)?,
+        Some(field) => move_quote(pkt, datagram, field)?,
+    };
+    let header = pkt.bytes_mut::<ICMP>(icmp)?;
+    let [kind, detail] = words::<A>(notice);
+    P::store32(header, 0, kind.to_be());
+    P::store32(header, 4, detail.to_be());
+    let length = ICMP + ip + quoted.quote;
+    let proto = if A::IS_V6 { proto::ICMPV6 } else { proto::ICMP };
+    let pseudo = if A::IS_V6 {
+        rewrite::pseudo_header(&datagram.key, proto, length as u16)
+    } else {
+        // ICMP has none (RFC 792).
+        Sum::new()
+    };
+    let sum = if A::IS_V6 {
+        pseudo.bytes(pkt.bytes::<{ ICMP + IPV6 }>(icmp)?)
+    } else {
+        pseudo.bytes(pkt.bytes::<{ ICMP + IPV4 }>(icmp)?)
+    };
+    let sum = sum.word(quoted.sum).checksum();
+    let header = pkt.bytes_mut::<ICMP>(icmp)?;
+    P::store16(header, 2, sum);
+    network_header(pkt, datagram, proto, length).map(|_| ())
+}
+
+/// Type, code and an empty checksum of the error that says this, and what follows (RFC 792, RFC 1191;
+/// RFC 4443, 3.1 to 3.3).
+#[inline(always)]
+fn words<A: Addr>(notice: Notice) -> [u32; 2] {
+    let (v4, v6, detail) = match notice {
+        Notice::NOBODY => (0x0303_0000, 0x0104_0000, 0),
+        Notice::EXPIRED => (0x0b00_0000, 0x0300_0000, 0),
+        mtu => (0x0304_0000, 0x0200_0000, mtu.number()),
+    };
+    [if A::IS_V6 { v6 } else { v4 }, detail]
+}
+
+/// What of the transport header is quoted.
+struct Quoted {
+    /// How many bytes.
+    quote: usize,
+    /// What they add to a checksum once the packet is sent.
+    sum: u16,
+}
+
+/// Where hardware will put the packet's checksum, if it is to (`CHECKSUM_PARTIAL`). One of SCTP needs no
+/// care: it is left only for a link that has none.
+#[inline(always)]
+fn left_to_hardware<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Option<usize> {
+    let field = checksum_offset(datagram);
+    let may_be = matches!(datagram.key.proto, proto::TCP | proto::UDP);
+    (may_be && pkt.checksum_is_partial(field)).then_some(field)
+}
+
+/// Copies the packet's headers, without options and extensions, to where they are quoted.
+#[inline(always)]
+fn copy_quote<A: Addr, P: Packet>(
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    inner: usize,
+) -> Option<Quoted> {
+    let l4 = inner + if A::IS_V6 { IPV6 } else { IPV4 };
+    if pkt.len() < l4 + QUOTE && !pkt.resize(l4 + QUOTE) {
+        return None;
+    }
+    // The transport header first: what follows overwrites what it is taken from.
+    let quote = *pkt.bytes::<QUOTE>(datagram.l4())?;
     if A::IS_V6 {
         quote_ipv6(pkt, datagram, inner)?;
     } else {
         quote_ipv4(pkt, datagram.l3(), inner)?;
     }
-    *pkt.bytes_mut::<QUOTE>(inner + ip)? = quote;
-    let header = pkt.bytes_mut::<ICMP>(icmp)?;
-    let kind: u32 = if A::IS_V6 { 0x0104_0000 } else { 0x0303_0000 };
-    P::store32(header, 0, kind.to_be());
-    P::store32(header, 4, 0);
-    if A::IS_V6 {
-        let pseudo = rewrite::pseudo_header(&datagram.key, proto::ICMPV6, length as u16);
-        let sum = pseudo
-            .bytes(pkt.bytes::<{ ICMP + IPV6 + QUOTE }>(icmp)?)
-            .checksum();
-        let header = pkt.bytes_mut::<ICMP>(icmp)?;
-        [header[2], header[3]] = sum.to_ne_bytes();
-        // Where the offending packet's checksum was left to hardware, hardware will put one into
-        // the last word of this header. It knows nothing of the pseudo header: with that sum in
-        // the word, which receivers ignore, the result is zero.
-        if partial {
-            [header[6], header[7]] = pseudo.fold().to_ne_bytes();
-        }
-        network_header(pkt, datagram, proto::ICMPV6, length)?;
+    *pkt.bytes_mut::<QUOTE>(l4)? = quote;
+    Some(Quoted {
+        quote: QUOTE,
+        sum: Sum::new().bytes(&quote).fold(),
+    })
+}
+
+/// Moves the packet to where it is quoted, for hardware to find its checksum where it was. None if there
+/// are options or extensions.
+///
+/// Whether hardware sees the packet at all is not known: a link within this node hands the checksum on as
+/// it is, and nobody looks at it. But if it does, the checksum and all that it covers add up to the
+/// complement of what stood in its place.
+#[inline(always)]
+fn move_quote<A: Addr, P: Packet>(
+    pkt: &mut P,
+    datagram: &Datagram<A>,
+    field: usize,
+) -> Option<Quoted> {
+    let ip = if A::IS_V6 { IPV6 } else { IPV4 };
+    let l4 = datagram.l4();
+    let quote = if datagram.key.proto == proto::TCP {
+        TCP
     } else {
-        let sum = Sum::new()
-            .bytes(pkt.bytes::<{ ICMP + IPV4 + QUOTE }>(icmp)?)
-            .checksum();
-        let header = pkt.bytes_mut::<ICMP>(icmp)?;
-        // ICMP has no pseudo header: the last word is zero, and hardware leaves it so.
-        [header[2], header[3]] = sum.to_ne_bytes();
-        network_header(pkt, datagram, proto::ICMP, length)?;
-    }
-    Some(())
+        QUOTE
+    };
+    let seed = P::load16(pkt.bytes::<2>(field)?, 0);
+    let is_plain = l4 == datagram.l3() + ip;
+    (is_plain && pkt.resize(l4 + quote) && pkt.make_room((ip + ICMP) as u16))
+        .then_some(Quoted { quote, sum: !seed })
 }
 
 /// Copies the IPv4 header to `to`, without its options: the ports must follow it.

@@ -189,7 +189,7 @@ fn answer<A: Addr, F: Flows<A>>(
         Begun::Now => None,
         Begun::Before => ours(key, &reply_key, flows),
     };
-    let (hop, link) = match known {
+    let known = match known {
         Some(known) => known,
         None => match insert(Half::Reply, &reply_key, Entry::New, flows) {
             Err(InsertError::Exists) => ours(key, &reply_key, flows).ok_or(InsertError::Exists)?,
@@ -197,23 +197,23 @@ fn answer<A: Addr, F: Flows<A>>(
         },
     };
     let Staged { reply, .. } = flows.staged().ok_or(InsertError::Busy)?;
-    (reply.hop, reply.link) = (hop, link);
+    (reply.hop, reply.link, reply.mtu) = known;
     insert(Half::Reply, &reply_key, Entry::Any, flows)
 }
 
-/// The hop and its link flags in the row of a tuple that is still this connection's: the row is renewed, or
-/// that of the request was evicted, or its backend came back.
+/// The hop, its link flags and its MTU in the row of a tuple that is still this connection's: the row is
+/// renewed, or that of the request was evicted, or its backend came back.
 #[inline(always)]
 fn ours<A: Addr, F: Flows<A>>(
     key: &FlowKey<A>,
     reply_key: &FlowKey<A>,
     flows: &mut F,
-) -> Option<(Hop, u32)> {
+) -> Option<(Hop, u16, u16)> {
     let row = flows.get(reply_key)?;
     let is_ours = row.half() == Half::Reply
         && (row.src, row.sport) == (key.dst, key.dport)
         && (row.dst, row.dport) == (key.src, key.sport);
-    is_ours.then_some((row.hop, row.link))
+    is_ours.then_some((row.hop, row.link, row.mtu))
 }
 
 /// Removes the reply's row that would take what answers a packet which is led nowhere, though its

@@ -101,6 +101,8 @@ pub struct Fib<A> {
     pub macs: Macs,
     /// The address the route prefers as source; unspecified if unknown.
     pub src: A,
+    /// The longest IP packet the route takes, in bytes; less than any does if unknown.
+    pub mtu: u16,
 }
 
 /// Everything else the pipeline asks: services, the node, the FIB, the clock, counters.

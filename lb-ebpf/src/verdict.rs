@@ -77,10 +77,40 @@ pub enum Verdict {
     },
     /// Send it back out of the interface it came from, MACs exchanged.
     Reflect,
-    /// Nobody is there: tell the sender, with [`reject`](fn@crate::reject).
-    Reject,
+    /// Goes no further: tell the sender, with [`reject`](fn@crate::reject).
+    Reject(Notice),
     /// Discard it.
     Drop,
+}
+
+/// What the sender of a rejected packet is told. A number and no enum, for the reason that [`Fate`] is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Notice(u32);
+
+impl Notice {
+    /// Nobody is there: a TCP reset, or port unreachable.
+    pub const NOBODY: Self = Self(0);
+    /// Its time to live ran out: time exceeded in transit.
+    pub const EXPIRED: Self = Self(1);
+
+    /// It is too long for the next hop, which takes IP packets of so many bytes, 68 at least (RFC 791):
+    /// fragmentation needed, or packet too big.
+    #[inline(always)]
+    pub const fn too_long(mtu: u16) -> Self {
+        Self(mtu as u32)
+    }
+
+    /// As a number, to be handed to a function that the verifier checks apart.
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The notice of that number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
 }
 
 /// What becomes of a packet, as long as it is not settled: a [`Verdict`] taken apart.
@@ -91,7 +121,8 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fate {
     pub(crate) act: Act,
-    ifindex: u32,
+    /// The interface, or what a rejected packet's sender is told.
+    number: u32,
 }
 
 /// The variants of [`Verdict`].
@@ -111,20 +142,28 @@ impl Fate {
     pub(crate) const PASS: Self = Self::here(Act::Pass);
     pub(crate) const DELIVER: Self = Self::here(Act::Deliver);
     pub(crate) const REFLECT: Self = Self::here(Act::Reflect);
-    pub(crate) const REJECT: Self = Self::here(Act::Reject);
+    pub(crate) const NOBODY: Self = Self::reject(Notice::NOBODY);
     pub(crate) const DROP: Self = Self::here(Act::Drop);
 
     /// A fate that names no interface.
     #[inline(always)]
     pub(crate) const fn here(act: Act) -> Self {
-        Self { act, ifindex: 0 }
+        Self { act, number: 0 }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn reject(notice: Notice) -> Self {
+        Self {
+            act: Act::Reject,
+            number: notice.0,
+        }
     }
 
     #[inline(always)]
     pub(crate) const fn transmit(ifindex: u32) -> Self {
         Self {
             act: Act::Transmit,
-            ifindex,
+            number: ifindex,
         }
     }
 
@@ -132,7 +171,7 @@ impl Fate {
     pub(crate) const fn resolve(ifindex: u32) -> Self {
         Self {
             act: Act::Resolve,
-            ifindex,
+            number: ifindex,
         }
     }
 
@@ -140,13 +179,14 @@ impl Fate {
     pub(crate) const fn enter(ifindex: u32) -> Self {
         Self {
             act: Act::Enter,
-            ifindex,
+            number: ifindex,
         }
     }
 
     #[inline(always)]
     pub(crate) const fn verdict(self) -> Verdict {
-        let Self { act, ifindex } = self;
+        let Self { act, number } = self;
+        let ifindex = number;
         match act {
             Act::Pass => Verdict::Pass,
             Act::Deliver => Verdict::Deliver,
@@ -154,7 +194,7 @@ impl Fate {
             Act::Resolve => Verdict::Resolve { ifindex },
             Act::Enter => Verdict::Enter { ifindex },
             Act::Reflect => Verdict::Reflect,
-            Act::Reject => Verdict::Reject,
+            Act::Reject => Verdict::Reject(Notice(number)),
             Act::Drop => Verdict::Drop,
         }
     }

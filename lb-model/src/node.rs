@@ -11,7 +11,7 @@ use lb_common::{
     flow::{Half, end},
     service::{Affinity, Backend, Frontend, FrontendKey, Slots, backend, frontend},
 };
-use lb_ebpf::{Hook, Verdict, fast, process, reject, unfinished};
+use lb_ebpf::{Hook, Notice, Verdict, fast, process, reject, unfinished};
 
 use crate::{
     family::{Family, endpoint, words},
@@ -80,8 +80,8 @@ impl Node {
     }
 
     /// Has a rejected packet answered.
-    pub fn reject(&self, packet: &mut HostPacket) -> Verdict {
-        reject(packet, &self.tables)
+    pub fn reject(&self, notice: Notice, packet: &mut HostPacket) -> Verdict {
+        reject(packet, notice, &self.tables)
     }
 
     /// Adds an endpoint on this node.

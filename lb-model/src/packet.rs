@@ -20,6 +20,7 @@ pub struct HostPacket {
     /// Whether it is of this node's own stack.
     own: bool,
     partial: Option<Partial>,
+    segment: usize,
 }
 
 /// A checksum that is left to hardware (`CHECKSUM_PARTIAL`): over everything from `start` on, to
@@ -30,6 +31,8 @@ struct Partial {
     field: usize,
 }
 
+/// Length of an Ethernet header without a tag.
+const ETHERNET: usize = 14;
 /// What may be appended unless a test says otherwise.
 const ROOM: usize = 256;
 
@@ -42,6 +45,7 @@ impl HostPacket {
             vlan: None,
             own: false,
             partial: None,
+            segment: 0,
             bytes,
         }
     }
@@ -63,6 +67,12 @@ impl HostPacket {
             packet.bytes[field..field + 2].copy_from_slice(&sum.to_ne_bytes());
         }
         packet
+    }
+
+    /// A packet that stands for several with this much payload each.
+    pub fn in_segments_of(mut self, payload: usize) -> Self {
+        self.segment = payload;
+        self
     }
 
     /// A packet that can't grow.
@@ -148,6 +158,10 @@ impl Packet for HostPacket {
         self.own
     }
 
+    fn segment(&self) -> usize {
+        self.segment
+    }
+
     /// Like `bpf_l4_csum_replace`: of a partial checksum only the pseudo header's part is there.
     fn adjust_checksum(&mut self, at: TransportChecksum, addr_delta: u16, port_delta: u16) -> bool {
         let is_partial = self.checksum_is_partial(at.offset);
@@ -177,6 +191,21 @@ impl Packet for HostPacket {
         if possible {
             self.bytes.resize(length, 0);
             self.readable = usize::MAX;
+            self.segment = 0;
+        }
+        possible
+    }
+
+    /// Like `bpf_skb_adjust_room` in its mode for MACs.
+    fn make_room(&mut self, length: u16) -> bool {
+        let length = usize::from(length);
+        let possible = self.bytes.len() + length <= self.room;
+        if possible {
+            self.bytes.splice(ETHERNET..ETHERNET, vec![0; length]);
+            if let Some(Partial { start, field }) = &mut self.partial {
+                *start += length;
+                *field += length;
+            }
         }
         possible
     }

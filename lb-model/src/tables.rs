@@ -34,6 +34,8 @@ pub struct Way {
     pub macs: Option<[u8; 12]>,
     /// The source address the route prefers.
     pub source: Option<IpAddr>,
+    /// The longest IP packet it takes.
+    pub mtu: u16,
 }
 
 impl Way {
@@ -43,6 +45,7 @@ impl Way {
         ifindex: EXTERNAL,
         macs: None,
         source: None,
+        mtu: 1500,
     };
 
     /// Out, or not, as this says.
@@ -292,6 +295,7 @@ impl<A: HasServices> Tables<A> for HostTables {
             ifindex: way.ifindex,
             macs: macs(way.macs.unwrap_or_else(|| macs_toward(dst))),
             src: way.source.map_or(A::default(), words),
+            mtu: way.mtu,
         }
     }
 

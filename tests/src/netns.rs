@@ -112,6 +112,15 @@ impl Netns {
         Ok(())
     }
 
+    /// Has the namespace forget what it has learned of paths: their MTUs.
+    pub fn forget_paths(&self) -> Result<()> {
+        for family in ["-4", "-6"] {
+            let mut ip = Command::new("ip");
+            self.output(ip.args([family, "route", "flush", "cache"]))?;
+        }
+        Ok(())
+    }
+
     /// Sets kernel parameters of the namespace, given like `net/ipv4/ip_forward`.
     pub fn sysctl(&self, settings: &[(&str, &str)]) -> Result<()> {
         self.run(|| {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use rustix::{
     fd::OwnedFd,
     net::{
@@ -321,13 +321,13 @@ pub fn trace(netns: &Netns, to: SocketAddr, hops: u8) -> Result<(IpAddr, SocketA
     }
 }
 
-/// Where a UDP packet goes, from its IP header on.
+/// Where a UDP packet goes, from its IP header on; of which there is so much as is quoted.
 fn destination(packet: &[u8]) -> Result<SocketAddr> {
-    let packet = SlicedPacket::from_ip(packet)?;
+    let packet = LaxSlicedPacket::from_ip(packet)?;
     let ip = match packet.net {
-        Some(NetSlice::Ipv4(ip)) => ip.header().destination_addr().into(),
-        Some(NetSlice::Ipv6(ip)) => ip.header().destination_addr().into(),
-        Some(NetSlice::Arp(_)) | None => bail!("no IP packet is quoted"),
+        Some(LaxNetSlice::Ipv4(ip)) => ip.header().destination_addr().into(),
+        Some(LaxNetSlice::Ipv6(ip)) => ip.header().destination_addr().into(),
+        Some(LaxNetSlice::Arp(_)) | None => bail!("no IP packet is quoted"),
     };
     match packet.transport {
         Some(TransportSlice::Udp(udp)) => Ok(SocketAddr::new(ip, udp.destination_port())),

@@ -265,7 +265,9 @@ fn connection<A: Addr>(service: u32, client: A, node: A, backend: A) -> [(FlowKe
         // A moment that cannot be past by the time it is read: idle for no time at all.
         flow.seen = Tick::from_nanos(1 << 57);
         flow.hop = hop;
-        flow.link = if hop == Hop::NONE { 0 } else { link::DIRECT };
+        if hop != Hop::NONE {
+            (flow.link, flow.mtu) = (link::DIRECT as u16, 1450);
+        }
         let key = FlowKey::new(Direction::Ingress, proto::TCP, key_src, key_dst);
         (key, flow)
     };

@@ -3,6 +3,7 @@
 //! backend behind the tunnel goes out by its device and comes back in by it, where only tc can be had.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::Path,
     process::{Command, ExitCode},
@@ -10,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lb_userspace::status::{Mode, Role};
+use rustix::io::Errno;
 use tests::{
     agent,
     capture::Capture,
@@ -75,6 +77,14 @@ fn main() -> ExitCode {
             list.push(Check::new(name, move |world| stream(world, course, family)));
             let name = format!("{}::{family:?}::large", course.name).to_lowercase();
             list.push(Check::new(name, move |world| large(world, course, family)));
+        }
+    }
+    for course in COURSES.into_iter().filter(|course| course.sees == "node-a") {
+        for family in Family::BOTH {
+            let name = format!("{}::{family:?}::n9_too_large", course.name).to_lowercase();
+            list.push(Check::new(name, move |world| {
+                too_large(world, course, family)
+            }));
         }
     }
     list.push(Check::new(
@@ -238,22 +248,53 @@ fn stream(world: &mut World, course: Course, family: Family) -> Result<()> {
 /// A datagram that is as long as the tunnel takes.
 fn large(world: &mut World, course: Course, family: Family) -> Result<()> {
     let to = course.to.of(family)?;
+    let socket = connected(world, course, to)?;
+    let answer = ask(&socket, &question(family, 1500 - DEVICES[1].2))?;
+    judge(&answer, course, sees(world, course, family)?)
+}
+
+/// One that is as long as the link before the tunnel takes: its sender is told, cuts up the next one, and is
+/// answered.
+fn too_large(world: &mut World, course: Course, family: Family) -> Result<()> {
+    let to = course.to.of(family)?;
+    world.cluster.netns(course.from)?.forget_paths()?;
+    let socket = connected(world, course, to)?;
+    let question = question(family, 1500);
+    let told = ask(&socket, &question).err().context("it was answered")?;
+    let told = told.downcast_ref::<io::Error>();
+    ensure!(
+        told.is_some_and(|error| Errno::from_io_error(error) == Some(Errno::MSGSIZE)),
+        "{told:?} instead of EMSGSIZE"
+    );
+    let answer = ask(&socket, &question)?;
+    judge(&answer, course, sees(world, course, family)?)
+}
+
+/// What makes an IP packet of this length.
+fn question(family: Family, length: u32) -> Vec<u8> {
     let headers = match family {
         Family::V4 => 20 + 8,
         Family::V6 => 40 + 8,
     };
-    let question = vec![b'?'; 1500 - DEVICES[1].2 as usize - headers];
-    let ask = || -> Result<Answer> {
+    vec![b'?'; length as usize - headers]
+}
+
+/// A socket of who asks, connected to this address.
+fn connected(world: &World, course: Course, to: SocketAddr) -> Result<UdpSocket> {
+    let make = || -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind((unspecified(to.ip()), 0))?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect(to)?;
-        socket.send(&question)?;
-        let mut datagram = [0; 1500];
-        let length = socket.recv(&mut datagram).context("no answer")?;
-        Ok(serde_json::from_slice(&datagram[..length])?)
+        Ok(socket)
     };
-    let answer = world.cluster.netns(course.from)?.run(ask)??;
-    judge(&answer, course, sees(world, course, family)?)
+    Ok(world.cluster.netns(course.from)?.run(make)??)
+}
+
+fn ask(socket: &UdpSocket, question: &[u8]) -> Result<Answer> {
+    socket.send(question)?;
+    let mut datagram = [0; 1500];
+    let length = socket.recv(&mut datagram)?;
+    Ok(serde_json::from_slice(&datagram[..length])?)
 }
 
 /// Ends the capture: on the nodes' network there was no packet of a pod's, but in a tunnel, and all

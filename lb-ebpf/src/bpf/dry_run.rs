@@ -43,7 +43,7 @@ pub(crate) fn outcome(ctx: *mut c_void, verdict: Verdict) {
         | Verdict::Enter { .. }
         | Verdict::Resolve { .. }
         | Verdict::Reflect => Outcome::Forward,
-        Verdict::Reject => Outcome::Reject,
+        Verdict::Reject(_) => Outcome::Reject,
         Verdict::Drop => Outcome::Drop,
     };
     tell(ctx, 0, outcome.bits());

@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use lb_common::flow::Direction;
-use lb_ebpf::{Hook, Verdict, fast, process, reject, sctp_checksum_change, unfinished};
+use lb_ebpf::{Hook, Notice, Verdict, fast, process, reject, sctp_checksum_change, unfinished};
 
 use crate::{
     dry_run, maps,
@@ -67,23 +67,24 @@ fn act_xdp(verdict: Verdict, ctx: *mut xdp_md, ingress: u32) -> u32 {
         Verdict::Transmit { ifindex } => unsafe { bpf_redirect(ifindex, 0).unsigned_abs() as u32 },
         Verdict::Reflect => XDP_TX,
         // SAFETY: the context is the program's own.
-        Verdict::Reject => unsafe { reject_xdp(ctx) },
+        Verdict::Reject(notice) => unsafe { reject_xdp(ctx, notice.number()) },
         // XDP never answers `Resolve` nor `Enter`: it passes such packets to tc, or to the stack.
         Verdict::Resolve { .. } | Verdict::Enter { .. } | Verdict::Drop => XDP_DROP,
     }
 }
 
-/// Answers a rejected packet. A function of its own, which the verifier checks apart and whose
-/// stack is not the pipeline's.
+/// Answers a rejected packet with the notice of this number. A function of its own, which the verifier
+/// checks apart and whose stack is not the pipeline's.
 ///
 /// # Safety
 ///
 /// `ctx` is the context the kernel gave the program.
 #[inline(never)]
 #[unsafe(no_mangle)]
-unsafe extern "C" fn reject_xdp(ctx: *mut xdp_md) -> u32 {
+unsafe extern "C" fn reject_xdp(ctx: *mut xdp_md, notice: u32) -> u32 {
     let tables = KernelTables::<false>::of_xdp(ctx);
-    match reject(&mut XdpPacket::new(ctx), &tables) {
+    let notice = Notice::from_number(notice);
+    match reject(&mut XdpPacket::new(ctx), notice, &tables) {
         Verdict::Reflect => XDP_TX,
         _ => XDP_DROP,
     }
@@ -150,7 +151,7 @@ fn act_tc(hook: Hook, verdict: Verdict, skb: *mut __sk_buff, here: u32) -> i32 {
         // SAFETY: the helper takes numbers only.
         Verdict::Reflect => unsafe { bpf_redirect(here, 0) as i32 },
         // SAFETY: the context is the program's own.
-        Verdict::Reject => unsafe { reject_tc(skb, back(hook)) },
+        Verdict::Reject(notice) => unsafe { reject_tc(skb, notice.number(), back(hook)) },
         Verdict::Drop => TC_ACT_SHOT,
     }
 }
@@ -171,9 +172,10 @@ const fn back(hook: Hook) -> u32 {
 /// `skb` is the context the kernel gave the program.
 #[inline(never)]
 #[unsafe(no_mangle)]
-unsafe extern "C" fn reject_tc(skb: *mut __sk_buff, flags: u32) -> i32 {
+unsafe extern "C" fn reject_tc(skb: *mut __sk_buff, notice: u32, flags: u32) -> i32 {
     let tables = KernelTables::<false>::of_tc(skb);
-    match reject(&mut TcPacket::new(skb), &tables) {
+    let notice = Notice::from_number(notice);
+    match reject(&mut TcPacket::new(skb), notice, &tables) {
         // SAFETY: the helper takes numbers only.
         Verdict::Reflect => unsafe { bpf_redirect(tables.ifindex, u64::from(flags)) as i32 },
         _ => TC_ACT_SHOT,

@@ -1,8 +1,8 @@
 //! Questions to the FIB, and its answers.
 
 use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED,
-    BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibParams,
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
+    bpf_fib_lookup as FibParams,
 };
 use lb_common::{Addr, flow::Macs};
 use lb_ebpf::{Fib, Reach};
@@ -11,12 +11,10 @@ use lb_ebpf::{Fib, Reach};
 #[inline(always)]
 pub(crate) fn fib_answer<A: Addr>(code: i64, params: &FibParams, src: A) -> Fib<A> {
     const NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
-    // Said at tc of a packet longer than the device's MTU, with the neighbour known.
-    const TOO_LONG: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
     const NO_NEIGHBOUR: i64 = BPF_FIB_LKUP_RET_NO_NEIGH as i64;
     const NOT_FORWARDED: i64 = BPF_FIB_LKUP_RET_NOT_FWDED as i64;
     let reach = match code {
-        NEIGHBOUR | TOO_LONG => Reach::Neighbour,
+        NEIGHBOUR => Reach::Neighbour,
         NO_NEIGHBOUR => Reach::Route,
         NOT_FORWARDED => Reach::NotForwarded,
         _ => Reach::Unreachable,
@@ -26,6 +24,8 @@ pub(crate) fn fib_answer<A: Addr>(code: i64, params: &FibParams, src: A) -> Fib<
         ifindex: params.ifindex,
         macs: macs(params),
         src,
+        // SAFETY: both members of the union are the same word.
+        mtu: unsafe { params.__bindgen_anon_1.mtu_result },
     }
 }
 
@@ -56,5 +56,7 @@ pub(crate) fn fib_params(family: u8, proto: u8, ifindex: u32) -> FibParams {
     params.family = family;
     params.l4_protocol = proto;
     params.ifindex = ifindex;
+    // Shorter than any packet: the route's MTU is told, and not checked, at XDP and at tc alike.
+    params.__bindgen_anon_1.tot_len = 1;
     params
 }

@@ -1,9 +1,12 @@
 //! Packets at tc: checksums through helpers, which know what is left to hardware.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    bindings::{
+        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
     helpers::generated::{
-        bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_pull_data,
+        bpf_csum_update, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
+        bpf_skb_pull_data,
     },
 };
 use lb_ebpf::{Packet, TransportChecksum, update_checksum};
@@ -41,9 +44,7 @@ impl TcPacket {
     #[inline(always)]
     fn may_be_partial(&self, sum: u16, pseudo: u16) -> bool {
         // What is yet to be segmented is left to hardware, and its length is that of all segments.
-        // SAFETY: the kernel hands a valid context to the program.
-        let segmented = unsafe { (*self.skb).gso_size } != 0;
-        segmented || sum == pseudo || is_nothing(sum) && is_nothing(pseudo)
+        self.segment() != 0 || sum == pseudo || is_nothing(sum) && is_nothing(pseudo)
     }
 
     /// Brings a checksum into line through helpers, which leave a partial one without ports.
@@ -149,9 +150,21 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
+    fn segment(&self) -> usize {
+        // SAFETY: the kernel hands a valid context to the program.
+        unsafe { (*self.skb).gso_size as usize }
+    }
+
+    #[inline(always)]
     fn resize(&mut self, length: usize) -> bool {
         // SAFETY: the context is the program's own.
         unsafe { bpf_skb_change_tail(self.skb, length as u32, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn make_room(&mut self, length: u16) -> bool {
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_skb_adjust_room(self.skb, length.into(), BPF_ADJ_ROOM_MAC, 0) == 0 }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whatever arrives: nothing is misread, nothing is lost without a count, nothing panics.
 
 use lb_common::{counters::Reason, proto};
-use lb_ebpf::{Hook, Verdict};
+use lb_ebpf::{Hook, Notice, Verdict};
 use proptest::{collection::vec, option, prelude::*, sample};
 
 use crate::support::{
@@ -180,9 +180,9 @@ fn check(node: &mut Node, hook: Hook, packet: &HostPacket) {
         | Verdict::Resolve { .. }
         | Verdict::Enter { .. }
         | Verdict::Reflect => assert_translated(before, after.bytes()),
-        Verdict::Reject => {
+        Verdict::Reject(notice) => {
             assert_eq!(&after, packet, "rejects start from the packet as it came");
-            assert_rejected(node, before, after);
+            assert_rejected(node, notice, before, after);
         }
     }
 }
@@ -218,9 +218,9 @@ fn assert_translated(before: &[u8], after: &[u8]) {
 }
 
 /// A reject is silent, or a sound packet to the sender.
-fn assert_rejected(node: &Node, before: &[u8], mut packet: HostPacket) {
+fn assert_rejected(node: &Node, notice: Notice, before: &[u8], mut packet: HostPacket) {
     let no_room = node.count(Reason::NoRoom);
-    match node.reject(&mut packet) {
+    match node.reject(notice, &mut packet) {
         Verdict::Drop => {}
         Verdict::Reflect => {
             let asked = Headers::find(before).unwrap();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_common::{proto, service::frontend};
-use lb_ebpf::{Hook, Side, Verdict};
+use lb_ebpf::{Hook, Notice, Side, Verdict};
 use proptest::{collection::vec, prelude::*, sample};
 
 use crate::support::{
@@ -134,7 +134,9 @@ fn check(node: &mut Node, model: &Model, attempt: &Attempt) {
         Side::Outside => outside,
     }) {
         None => assert_eq!(verdict, Verdict::Drop, "no such cluster IP"),
-        Some(backends) if backends.is_empty() => assert_eq!(verdict, Verdict::Reject),
+        Some(backends) if backends.is_empty() => {
+            assert_eq!(verdict, Verdict::Reject(Notice::NOBODY));
+        }
         Some(backends) => {
             let (_, chosen) = wire::addresses(&bytes);
             assert!(backends.contains(&chosen), "{chosen} for {service}");

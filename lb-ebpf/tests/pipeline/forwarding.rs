@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use lb_common::{Tick, config::link, counters::Reason, proto};
-use lb_ebpf::{Hook, Reach, Verdict};
+use lb_ebpf::{Hook, Notice, Reach, Verdict};
 
 use crate::support::{
     family::{Family, at},
@@ -260,12 +260,13 @@ fn replies_are_sent_toward_the_client() {
 /// A router's duty where the stack does not do it.
 #[test]
 fn a_packet_at_the_end_of_its_life_is_not_forwarded() {
+    let expired = Verdict::Reject(Notice::EXPIRED);
     for family in Family::BOTH {
         for hook in [XDP, TC] {
             for ttl in [0, 1] {
                 let mut node = node(family);
                 let frame = Frame { ttl, ..syn(family) };
-                assert_eq!(node.see(hook, &frame), (Verdict::Drop, frame.build()));
+                assert_eq!(node.see(hook, &frame), (expired, frame.build()));
                 assert_eq!(node.count(Reason::TimeToLive), 1);
             }
         }

@@ -8,7 +8,7 @@ use lb_common::{
     proto,
     service::frontend,
 };
-use lb_ebpf::{Hook, Verdict};
+use lb_ebpf::{Hook, Notice, Verdict};
 use proptest::{prelude::*, sample};
 
 use crate::support::{
@@ -244,8 +244,8 @@ fn a_later_fragment_begins_nothing() {
             node.serve(service(family), proto::UDP, backends, backends);
             let mut later = HostPacket::new(parts[1].clone());
             let mut met = node.process(THERE, &mut later);
-            if met == Verdict::Reject {
-                met = node.reject(&mut later);
+            if met == Verdict::Reject(Notice::NOBODY) {
+                met = node.reject(Notice::NOBODY, &mut later);
             }
             assert_eq!((met, later.on_wire()), (Verdict::Drop, parts[1].clone()));
             assert_eq!(node.flows.len(), 0);

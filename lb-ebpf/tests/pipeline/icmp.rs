@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_common::{counters::Reason, proto};
-use lb_ebpf::{Hook, Verdict};
+use lb_ebpf::{Hook, Notice, Verdict};
 use proptest::{prelude::*, sample};
 
 use crate::support::{
@@ -356,8 +356,10 @@ fn an_error_at_the_end_of_its_life_is_dropped() {
             ttl: 1,
             ..Error::new(path.backend.ip(), 8)
         };
-        let packet = HostPacket::new(error.about(&request.seen));
-        assert_eq!(node.see(path.replies, packet).0, Verdict::Drop);
+        let mut packet = HostPacket::new(error.about(&request.seen));
+        let expired = Verdict::Reject(Notice::EXPIRED);
+        assert_eq!(node.process(path.replies, &mut packet), expired);
+        assert_eq!(node.reject(Notice::EXPIRED, &mut packet), Verdict::Drop);
         assert_eq!(node.count(Reason::TimeToLive), 1);
     }
 }

@@ -10,7 +10,7 @@ use lb_common::{
     proto,
     service::{Affinity, frontend},
 };
-use lb_ebpf::{Hook, Verdict};
+use lb_ebpf::{Hook, Notice, Verdict};
 use lb_model::flows::Table;
 
 use crate::support::{
@@ -245,8 +245,11 @@ fn a_client_whose_backend_is_gone_is_reset_until_it_begins_anew() {
             serve(&mut node, family, &[1]);
             for flags in [flag::ACK, flag::FIN | flag::ACK] {
                 let mut segment = HostPacket::from(&Frame::tcp(client, service, flags));
-                assert_eq!(node.process(hook, &mut segment), Verdict::Reject);
-                assert_eq!(node.reject(&mut segment), Verdict::Reflect);
+                assert_eq!(
+                    node.process(hook, &mut segment),
+                    Verdict::Reject(Notice::NOBODY)
+                );
+                assert_eq!(node.reject(Notice::NOBODY, &mut segment), Verdict::Reflect);
                 assert_eq!(wire::addresses(&segment.on_wire()), (service, client));
             }
             assert_eq!(node.count(Reason::BackendGone), 2);

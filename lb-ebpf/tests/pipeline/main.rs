@@ -22,5 +22,6 @@ mod sockets;
 mod source_ranges;
 mod strays;
 mod support;
+mod told;
 mod translation;
 mod untranslated;

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use lb_common::{counters::Reason, proto};
-use lb_ebpf::{Hook, Reach, Verdict};
+use lb_ebpf::{Hook, Notice, Reach, Verdict};
 
 use crate::support::{
     family::{Family, at},
@@ -122,10 +122,14 @@ fn the_node_is_refused_like_anybody_inside() {
         let mut node = node(family);
         node.serve(service(family), proto::TCP, &[], &[]);
         let cases = [
-            (service(family), Verdict::Reject, Reason::NoBackend),
+            (
+                service(family),
+                Verdict::Reject(Notice::NOBODY),
+                Reason::NoBackend,
+            ),
             (
                 at(family.service(1), 81),
-                Verdict::Reject,
+                Verdict::Reject(Notice::NOBODY),
                 Reason::NoSuchPort,
             ),
             (

@@ -38,7 +38,7 @@ fn node(family: Family) -> Node {
 /// Opens a flow; yields the source its backend sees, or the verdict.
 fn open(node: &mut Node, hook: Hook, frame: &Frame) -> Result<SocketAddr, Verdict> {
     match node.see(hook, frame) {
-        (verdict @ (Verdict::Pass | Verdict::Drop | Verdict::Reject), _) => Err(verdict),
+        (verdict @ (Verdict::Pass | Verdict::Drop | Verdict::Reject(_)), _) => Err(verdict),
         (_, bytes) => Ok(wire::source(&bytes)),
     }
 }

@@ -9,7 +9,7 @@ use lb_common::{
     proto,
     service::{Backend, frontend},
 };
-use lb_ebpf::{Hook, Reach, Tables, Verdict};
+use lb_ebpf::{Hook, Notice, Reach, Tables, Verdict};
 
 use crate::support::{
     family::{Family, at},
@@ -21,6 +21,8 @@ use crate::support::{
     tables::{EXTERNAL, Way},
 };
 
+/// What a narrow way takes.
+const MTU: u16 = 1400;
 /// A protocol without ports.
 const ESP: u8 = 50;
 
@@ -81,6 +83,15 @@ impl Case {
         change(&mut bytes);
         self.packet(HostPacket::new(bytes))
     }
+}
+
+/// Has the way to the backend take less.
+fn narrow(node: &mut Node, family: Family) {
+    let way = Way {
+        mtu: MTU,
+        ..Way::OUT
+    };
+    node.route(remote(family).ip(), way);
 }
 
 /// A packet that meets this reason. A reason without one does not compile.
@@ -154,6 +165,11 @@ fn case(reason: Reason, family: Family) -> Case {
             let config = node.tables.config.as_mut().unwrap();
             (config.v4.node, config.v6.node) = ([0; 1], [0; 4]);
         }),
+        Reason::TooLong => {
+            let mut long = datagram;
+            long.payload = vec![0x5a; MTU.into()];
+            whole.node(|node| narrow(node, family)).packet(&long)
+        }
         Reason::TimeToLive => whole.packet(&Frame { ttl: 1, ..datagram }),
         Reason::TooManyRejects => whole.node(|node| {
             node.serve(service, proto::UDP, &[], &[]);
@@ -196,7 +212,11 @@ fn verdict(reason: Reason) -> Verdict {
     match reason.name().split_once('-') {
         Some(("pass", _)) => Verdict::Pass,
         Some(("drop", _)) => Verdict::Drop,
-        Some(("reject", _)) => Verdict::Reject,
+        Some(("reject", _)) => Verdict::Reject(match reason {
+            Reason::TimeToLive => Notice::EXPIRED,
+            Reason::TooLong => Notice::too_long(MTU),
+            _ => Notice::NOBODY,
+        }),
         Some(("translate", _)) => Verdict::Deliver,
         other => panic!("{other:?} is nothing that becomes of packets"),
     }
@@ -215,8 +235,8 @@ fn each_reason_is_counted_for_what_its_name_says() {
             let counted = node.count(reason);
             let mut met = node.process(hook, &mut packet);
             // A reject that can't be made is a drop, with a reason of its own.
-            if met == Verdict::Reject && verdict(reason) == Verdict::Drop {
-                met = node.reject(&mut packet);
+            if met == Verdict::Reject(Notice::NOBODY) && verdict(reason) == Verdict::Drop {
+                met = node.reject(Notice::NOBODY, &mut packet);
             }
             assert_eq!(met, verdict(reason), "{reason:?}");
             assert_eq!(node.count(reason), counted + 1, "{reason:?}");

@@ -9,7 +9,7 @@ use lb_common::{
     proto,
     service::frontend,
 };
-use lb_ebpf::{Hook, Verdict};
+use lb_ebpf::{Hook, Notice, Verdict};
 
 use crate::support::{
     OPENING,
@@ -55,7 +55,7 @@ fn fate(hook: Hook, protocol: u8, to: SocketAddr, flags: u32) -> (Verdict, Reaso
 fn rejects_and_drops_are_told_apart() {
     const INSIDE: u32 = frontend::DROP_INSIDE;
     const OUTSIDE: u32 = frontend::DROP_OUTSIDE;
-    let nobody = (Verdict::Reject, Reason::NoBackend);
+    let nobody = (Verdict::Reject(Notice::NOBODY), Reason::NoBackend);
     let elsewhere = (Verdict::Drop, Reason::NoLocalBackend);
     for (family, protocol) in [
         (Family::V4, proto::TCP),
@@ -76,7 +76,7 @@ fn rejects_and_drops_are_told_apart() {
             assert_eq!(fate(hook, protocol, to, INSIDE | OUTSIDE), elsewhere);
 
             let other_port = at(to.ip(), 81);
-            let no_such_port = (Verdict::Reject, Reason::NoSuchPort);
+            let no_such_port = (Verdict::Reject(Notice::NOBODY), Reason::NoSuchPort);
             assert_eq!(fate(hook, protocol, other_port, 0), no_such_port);
 
             let other_address = at(family.service(2), 80);
@@ -158,7 +158,7 @@ fn established_connections_outlive_the_last_backend() {
         let (verdict, _) = node.see(hook, &Frame::tcp(client, service, flag::ACK));
         assert_eq!(verdict, Verdict::Deliver);
         let (verdict, _) = node.see(hook, &Frame::tcp(client, service, flag::SYN));
-        assert_eq!(verdict, Verdict::Reject, "a new connection");
+        assert_eq!(verdict, Verdict::Reject(Notice::NOBODY), "a new connection");
     }
 }
 

@@ -2,15 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{Icmpv4Header, Icmpv6Header, TransportSlice};
 use lb_common::{counters::Reason, proto};
-use lb_ebpf::{Hook, Verdict};
+use lb_ebpf::{Hook, Notice, Verdict};
 use proptest::prelude::*;
 
 use crate::support::{
     OPENING,
+    answer::{UNREACHABLE, assert_is_error, assert_is_sent_back},
     family::{Family, at},
-    frame::{Frame, MACS_BACK, Segment, flag},
+    frame::{Frame, Segment, flag},
     layout::{self, layouts},
     node::Node,
     packet::HostPacket,
@@ -39,28 +39,15 @@ fn answer(hook: Hook, packet: impl Into<HostPacket>) -> Option<Vec<u8>> {
     let mut packet = packet.into();
     let family = Family::of(Headers::find(packet.bytes()).unwrap().dst);
     let mut node = node(family);
-    assert_eq!(node.process(hook, &mut packet), Verdict::Reject);
+    assert_eq!(
+        node.process(hook, &mut packet),
+        Verdict::Reject(Notice::NOBODY)
+    );
     assert_eq!(node.count(Reason::NoBackend), 1);
-    match node.reject(&mut packet) {
+    match node.reject(Notice::NOBODY, &mut packet) {
         Verdict::Reflect => Some(packet.on_wire()),
         Verdict::Drop => None,
         other => panic!("{other:?} of a reject"),
-    }
-}
-
-/// Checks that an answer goes back where the request came from, and that it is sound.
-fn assert_is_sent_back(reply: &[u8], to: &Frame) {
-    assert!(wire::is_sound(reply), "{reply:02x?}");
-    let headers = Headers::find(reply).unwrap();
-    assert_eq!((headers.src, headers.dst), (to.dst.ip(), to.src.ip()));
-    assert_eq!(headers.end, reply.len(), "nothing follows it");
-    assert_eq!(reply[..12], MACS_BACK);
-    let ip = &reply[headers.l3..];
-    if headers.src.is_ipv4() {
-        // No identification, and not to be fragmented (RFC 6864).
-        assert_eq!((&ip[4..8], ip[8]), (&[0, 0, 0x40, 0][..], 64));
-    } else {
-        assert_eq!((&ip[..4], ip[7]), (&[0x60, 0, 0, 0][..], 64));
     }
 }
 
@@ -233,52 +220,6 @@ fn a_reset_is_not_answered() {
     }
 }
 
-/// Checks that an answer is a port unreachable that quotes the packet (RFC 792; RFC 4443, 3.1).
-fn assert_is_unreachable(reply: &[u8], to: &Frame) {
-    assert_is_sent_back(reply, to);
-    let quote = match wire::parse(reply).transport {
-        Some(TransportSlice::Icmpv4(icmp)) => {
-            assert_eq!((icmp.type_u8(), icmp.code_u8()), (3, 3));
-            icmp.slice()[Icmpv4Header::MIN_LEN..].to_vec()
-        }
-        Some(TransportSlice::Icmpv6(icmp)) => {
-            assert_eq!((icmp.type_u8(), icmp.code_u8()), (1, 4));
-            icmp.slice()[Icmpv6Header::MIN_LEN..].to_vec()
-        }
-        other => panic!("{other:?} instead of ICMP"),
-    };
-    // The header without options or extensions, and eight bytes: UDP's whole header.
-    let asked = to.build();
-    let headers = Headers::find(&asked).unwrap();
-    let (ip, udp) = quote.split_at(quote.len() - 8);
-    // The last two are the checksum, which need not have been computed.
-    assert_eq!(udp[..6], asked[headers.l4..headers.l4 + 6]);
-    let (src, dst) = (octets(to.src.ip()), octets(to.dst.ip()));
-    let quoted = match to.src.ip() {
-        IpAddr::V4(_) => {
-            assert_eq!(
-                wire::sum(ip).ones_complement(),
-                0,
-                "the quoted header's checksum"
-            );
-            assert_eq!((ip.len(), ip[0], ip[9]), (20, 0x45, proto::UDP));
-            &ip[12..]
-        }
-        IpAddr::V6(_) => {
-            assert_eq!((ip.len(), ip[0] >> 4, ip[6]), (40, 6, proto::UDP));
-            &ip[8..]
-        }
-    };
-    assert_eq!(quoted, [src, dst].concat());
-}
-
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    }
-}
-
 proptest! {
     #[test]
     fn a_datagram_is_answered_with_port_unreachable(
@@ -287,7 +228,7 @@ proptest! {
         layout in layouts(),
     ) {
         let frame = layout.apply(Frame::udp(client(family), service(family)));
-        assert_is_unreachable(&answer(hook, &frame).unwrap(), &frame);
+        assert_is_error(&answer(hook, &frame).unwrap(), &frame, UNREACHABLE);
     }
 }
 
@@ -301,7 +242,7 @@ fn answers_to_packets_with_partial_checksums_are_right() {
         for frame in [Frame::udp(client, service), unsummed] {
             let packet = HostPacket::with_partial_checksum(&frame);
             let reply = answer(Hook::TC_POD_INGRESS, packet).unwrap();
-            assert_is_unreachable(&reply, &frame);
+            assert_is_error(&reply, &frame, UNREACHABLE);
         }
         for case in &RESETS {
             let frame = case.segment(family);
@@ -374,9 +315,9 @@ fn an_answer_that_does_not_fit_is_dropped() {
         let mut node = node(family);
         assert_eq!(
             node.process(Hook::XDP_EXTERNAL, &mut packet),
-            Verdict::Reject
+            Verdict::Reject(Notice::NOBODY)
         );
-        assert_eq!(node.reject(&mut packet), Verdict::Drop);
+        assert_eq!(node.reject(Notice::NOBODY, &mut packet), Verdict::Drop);
         assert_eq!(node.count(Reason::NoRoom), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{counters::Reason, proto, service::frontend};
-use lb_ebpf::{Hook, Verdict};
+use lb_ebpf::{Hook, Notice, Verdict};
 
 use crate::support::{
     OPENING,
@@ -66,7 +66,10 @@ fn the_ranges_come_before_the_question_whether_there_are_backends() {
     for family in Family::BOTH {
         for hook in OPENING {
             let mut node = node(family, false, &[client(family).ip()]);
-            assert_eq!(syn(&mut node, hook, client(family)), Verdict::Reject);
+            assert_eq!(
+                syn(&mut node, hook, client(family)),
+                Verdict::Reject(Notice::NOBODY)
+            );
             let other = at(family.client(2), 4000);
             assert_eq!(syn(&mut node, hook, other), Verdict::Drop);
             assert_eq!(node.count(Reason::SourceRange), 1);

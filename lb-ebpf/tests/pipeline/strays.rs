@@ -1,7 +1,7 @@
 //! What is sent to cluster IPs by protocols that services do not have.
 
 use lb_common::{counters::Reason, proto};
-use lb_ebpf::{Hook, Verdict};
+use lb_ebpf::{Hook, Notice, Verdict};
 
 use crate::support::{
     family::{Family, at},
@@ -66,7 +66,7 @@ fn pings_and_other_protocols_are_told_that_nobody_is_there() {
         for hook in INGRESS {
             for (protocol, first) in [echo(family), (GRE, 0)] {
                 let used = stray(family, family.service(1), protocol, first);
-                let expected = (Verdict::Reject, Reason::NoSuchPort);
+                let expected = (Verdict::Reject(Notice::NOBODY), Reason::NoSuchPort);
                 assert_eq!(fate(family, hook, &used), expected);
 
                 let unused = stray(family, family.service(2), protocol, first);
@@ -86,9 +86,9 @@ fn a_ping_is_answered_with_port_unreachable_that_quotes_it() {
         let mut node = node(family);
         assert_eq!(
             node.process(Hook::TC_POD_INGRESS, &mut packet),
-            Verdict::Reject
+            Verdict::Reject(Notice::NOBODY)
         );
-        assert_eq!(node.reject(&mut packet), Verdict::Reflect);
+        assert_eq!(node.reject(Notice::NOBODY, &mut packet), Verdict::Reflect);
         let reply = packet.on_wire();
         assert!(wire::is_sound(&reply), "{reply:02x?}");
         let answer = Headers::find(&reply).unwrap();
@@ -174,7 +174,7 @@ fn a_flood_of_pings_is_not_answered_to_the_last() {
     let (protocol, first) = echo(family);
     let packet = stray(family, family.service(1), protocol, first);
     let answered = (0..20_000)
-        .filter(|_| node.reject(&mut packet.clone()) == Verdict::Reflect)
+        .filter(|_| node.reject(Notice::NOBODY, &mut packet.clone()) == Verdict::Reflect)
         .count();
     assert!((1..20_000).contains(&answered), "{answered}");
     assert_eq!(node.count(Reason::TooManyRejects), 20_000 - answered as u64);

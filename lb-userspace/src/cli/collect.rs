@@ -209,19 +209,21 @@ impl<'a> Collector<'a> {
             stage: value.stage().name(),
             backend: value.backend,
             generation: value.generation,
-            next_hop: (value.hop.ifindex != 0).then(|| self.next_hop(now, value.link, &value.hop)),
+            next_hop: (value.hop.ifindex != 0).then(|| self.next_hop(now, value)),
             idle_seconds: seconds(now, value.seen),
         }
     }
 
-    fn next_hop(&self, now: Tick, link: u32, hop: &flow::Hop) -> NextHop {
+    fn next_hop<A>(&self, now: Tick, row: &flow::Flow<A>) -> NextHop {
+        let flow::Flow { hop, link, mtu, .. } = row;
         let (destination, source) = hop.macs.split_at(3);
-        let mac = |words: &[u16]| (link != 0).then(|| mac(words));
+        let mac = |words: &[u16]| (*link != 0).then(|| mac(words));
         NextHop {
             interface_index: hop.ifindex,
             interface: self.interfaces.name(hop.ifindex),
             destination_mac: mac(destination),
             source_mac: mac(source),
+            mtu: (*mtu != 0).then_some(*mtu),
             epoch: hop.epoch,
             age_seconds: seconds(now, hop.resolved),
         }

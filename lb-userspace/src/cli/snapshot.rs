@@ -388,6 +388,8 @@ pub(super) struct NextHop {
     /// None where the kernel's neighbour table is asked for every packet.
     pub(super) destination_mac: Option<String>,
     pub(super) source_mac: Option<String>,
+    /// The longest IP packet it takes, in bytes; none while unknown.
+    pub(super) mtu: Option<u16>,
     pub(super) epoch: u32,
     pub(super) age_seconds: u64,
 }

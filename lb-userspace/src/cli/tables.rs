@@ -226,7 +226,7 @@ fn services(rows: &[Service]) -> Vec<String> {
 }
 
 fn flows(rows: &[Flow], detail: Detail) -> Vec<String> {
-    const HEADER: [&str; 15] = [
+    const HEADER: [&str; 16] = [
         "DIRECTION",
         "PROTO",
         "SOURCE",
@@ -240,6 +240,7 @@ fn flows(rows: &[Flow], detail: Detail) -> Vec<String> {
         "NEXT-HOP",
         "IDLE",
         "BACKEND",
+        "HOP-MTU",
         "HOP-EPOCH",
         "HOP-AGE",
     ];
@@ -262,6 +263,7 @@ fn flows(rows: &[Flow], detail: Detail) -> Vec<String> {
                 or_dash(hop.map(next_hop).as_ref()),
                 format!("{}s", flow.idle_seconds),
                 format!("{} (generation {})", flow.backend, flow.generation),
+                or_dash(hop.and_then(|hop| hop.mtu).as_ref()),
                 or_dash(hop.map(|hop| hop.epoch).as_ref()),
                 or_dash(hop.map(|hop| format!("{}s", hop.age_seconds)).as_ref()),
             ];

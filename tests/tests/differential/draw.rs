@@ -22,8 +22,17 @@ use crate::{
 };
 
 /// Who begins flows.
-const CLIENTS: [&str; 9] = [
-    "client", "client", "client", "other", "pod", "pod", "pod2", "remote", "node",
+const CLIENTS: [&str; 10] = [
+    "client",
+    "client",
+    "client",
+    "other",
+    "narrow-client",
+    "pod",
+    "pod",
+    "pod2",
+    "remote",
+    "node",
 ];
 /// Whoever has an address.
 const ANYBODY: [&str; 14] = [
@@ -284,7 +293,9 @@ impl Draw {
             self.extend(&mut frame);
         }
         let length = match self.random.below(16) {
-            0 => self.random.below(1300),
+            0 => self.random.below(1450),
+            // About as long as a narrow way takes.
+            2 => 1200 + self.random.below(250),
             1 => 0,
             _ => self.random.below(64),
         };

@@ -52,9 +52,10 @@ pub(crate) const fn expected_action(verdict: Verdict, hook: Hook, ingress: u32) 
             Verdict::Pass | Verdict::Deliver => action::XDP_PASS,
             Verdict::Transmit { ifindex } if ifindex != ingress => action::XDP_REDIRECT,
             Verdict::Transmit { .. } | Verdict::Reflect => action::XDP_TX,
-            Verdict::Resolve { .. } | Verdict::Enter { .. } | Verdict::Reject | Verdict::Drop => {
-                action::XDP_DROP
-            }
+            Verdict::Resolve { .. }
+            | Verdict::Enter { .. }
+            | Verdict::Reject(_)
+            | Verdict::Drop => action::XDP_DROP,
         };
     }
     match verdict {
@@ -63,6 +64,6 @@ pub(crate) const fn expected_action(verdict: Verdict, hook: Hook, ingress: u32) 
         | Verdict::Resolve { .. }
         | Verdict::Enter { .. }
         | Verdict::Reflect => action::TC_ACT_REDIRECT,
-        Verdict::Reject | Verdict::Drop => action::TC_ACT_SHOT,
+        Verdict::Reject(_) | Verdict::Drop => action::TC_ACT_SHOT,
     }
 }

@@ -11,10 +11,12 @@ use tests::{command, fixture::names, topology::Family};
 
 /// Whom the nodes of the world are reached by: interface and neighbour. No neighbour is known of
 /// `silent`, and the overlay's interface has a MAC nobody gave it: none is written there.
-const VIA: [(&str, &str, Option<&str>); 9] = [
+const VIA: [(&str, &str, Option<&str>); 11] = [
     ("remote", "eth0", Some("node2")),
     ("remote2", "eth0", Some("node2")),
     ("across", "eth1", Some("router1")),
+    ("narrow", "eth1", Some("router1")),
+    ("narrow-client", "eth0", Some("gateway")),
     ("no-xdp", "eth2", Some("router2")),
     ("pod", "pod0", Some("pod")),
     ("pod2", "pod0", Some("pod")),
@@ -33,6 +35,7 @@ pub(crate) fn out(interfaces: &BTreeMap<&'static str, u32>) -> Result<Way> {
         ifindex: interfaces["eth0"],
         macs: Some(macs("gateway", "eth0")?),
         source: None,
+        mtu: 1500,
     })
 }
 
@@ -44,12 +47,15 @@ pub(crate) fn ways(
     let mut ways = Vec::new();
     for (name, interface, neighbour) in VIA {
         let address = names::address(name, family)?;
+        // Without a neighbour the FIB says no more than the route.
+        let (reach, mtu) = if name == "silent" {
+            (Reach::Route, 0)
+        } else {
+            (Reach::Neighbour, names::mtu(name))
+        };
         let way = Way {
-            reach: if name == "silent" {
-                Reach::Route
-            } else {
-                Reach::Neighbour
-            },
+            reach,
+            mtu,
             ifindex: index(interface, interfaces)?,
             macs: neighbour.map(|by| macs(by, interface)).transpose()?,
             source: Some(source(address)?),

@@ -149,8 +149,8 @@ impl<'k> Twins<'k> {
         // To a test run all packets are of a socket.
         let mut packet = HostPacket::new(frame.to_vec()).of_this_node();
         let mut verdict = self.model.process(hook, &mut packet);
-        if verdict == Verdict::Reject {
-            verdict = self.model.reject(&mut packet);
+        if let Verdict::Reject(notice) = verdict {
+            verdict = self.model.reject(notice, &mut packet);
         }
         let expected = expected_action(verdict, hook, ifindex);
         ensure!(
@@ -295,7 +295,7 @@ fn timeless<A: Addr>(row: &Flow<A>) -> Flow<A> {
     let mut row = *row;
     row.seen = Tick::default();
     row.hop.resolved = Tick::default();
-    if row.link & link::DIRECT == 0 {
+    if !row.has_link(link::DIRECT) {
         row.hop.macs = Hop::NONE.macs;
     }
     row

@@ -83,6 +83,7 @@ const ALL: Backends = &[
     "remote:8080",
     "remote2:8081",
     "across:8080",
+    "narrow:8080",
     "no-xdp:8080",
     "overlay:8080",
     "silent:8080",
@@ -105,12 +106,13 @@ const fn hashed(at: &'static [(&'static str, u16)], backends: Backends) -> Servi
 }
 
 /// Chance draws from one backend only: then a random number decides nothing but a port.
-const SERVICES: [Service; 28] = [
+const SERVICES: [Service; 29] = [
     single(&[("web", 80), ("external", 80)], &["pod:8080"]),
     single(&[("web", 81), ("node", 30081)], &["remote:8080"]),
     hashed(&[("web", 82), ("node", 30082), ("balancer", 82)], ALL),
     single(&[("web", 83)], &["across:8080"]),
     single(&[("web", 84)], &["no-xdp:8080"]),
+    single(&[("web", 93), ("node", 30093)], &["narrow:8080"]),
     single(&[("web", 85)], &["overlay:8080"]),
     single(&[("web", 86)], &["silent:8080"]),
     single(&[("web", 87)], &["prohibited:8080"]),

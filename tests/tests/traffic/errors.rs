@@ -1,5 +1,5 @@
-//! ICMP errors about translated packets reach who sent them: sockets fail at once, a path's MTU is found,
-//! and routers are seen.
+//! ICMP errors about translated packets reach who sent them, and about those that this node cannot send on:
+//! sockets fail at once, a path's MTU is found, and routers are seen.
 
 use std::{net::SocketAddr, process::Command};
 
@@ -24,8 +24,27 @@ const WAYS: [(&str, &str, Target, &str); 7] = [
     ("node_to_cluster_ip_remote", "node-a", POD_3_CLUSTER, "pod-3"),
 ];
 
-/// What the link to pod-3 takes, as far as node-b is told; IPv6 takes no less than 1280.
-const NARROW: u32 = 1300;
+/// A node that is told of a link to pod-3 that takes little, and how much; IPv6 takes no less than 1280.
+#[derive(Clone, Copy)]
+struct Narrow {
+    row: &'static str,
+    at: &'static str,
+    mtu: u32,
+}
+
+/// A router between, and the node that translates.
+const NARROW: [Narrow; 2] = [
+    Narrow {
+        row: "n2",
+        at: "node-b",
+        mtu: 1300,
+    },
+    Narrow {
+        row: "n9",
+        at: "node-a",
+        mtu: 1350,
+    },
+];
 
 pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
     let mut checks = Vec::new();
@@ -38,12 +57,18 @@ pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
         }
         for (name, from, to, _) in WAYS.into_iter().filter(|(_, _, _, pod)| *pod == "pod-3") {
             let name = format!("{group}::{name}::{family:?}").to_lowercase();
-            checks.push(Check::new(format!("{name}::n2_path_mtu"), move |world| {
-                path_mtu(world, from, to.of(family)?, family)
-            }));
-            checks.push(Check::new(format!("{name}::n2_trace"), move |world| {
-                trace(world, from, to.of(family)?, family)
-            }));
+            for narrow in NARROW {
+                let name = format!("{name}::{}_path_mtu", narrow.row);
+                checks.push(Check::new(name, move |world| {
+                    path_mtu(world, from, to.of(family)?, family, narrow)
+                }));
+            }
+            for (row, hops, router) in routers(from) {
+                let name = format!("{name}::{row}_trace_{hops}");
+                checks.push(Check::new(name, move |world| {
+                    trace(world, from, to.of(family)?, family, (*hops, router))
+                }));
+            }
         }
     }
     checks
@@ -57,58 +82,120 @@ fn closed(world: &mut World, from: &str, to: SocketAddr, pod: &str) -> Result<()
     outcome
 }
 
-/// A stream whose segments are too long for the last link, as only its router knows.
-fn path_mtu(world: &mut World, from: &'static str, to: SocketAddr, family: Family) -> Result<()> {
-    lead_to_pod_3(world, family, &format!("mtu lock {NARROW}"))?;
+/// A namespace and an interface of it.
+type Device = (&'static str, &'static str);
+
+/// Segments that are one packet when they come by, its checksum left to devices: who sends them, to whom, and
+/// the devices on the way that leave it so. The node's, which an error leaves by, is one of them or is not.
+#[rustfmt::skip]
+const MERGED: [(&str, &str, Target, &[Device]); 3] = [
+    ("received", "client", POD_3_AT_NODE_A, &[("client", "eth0"), ("switch", "to-node-a")]),
+    ("handed_on", "client", POD_3_AT_NODE_A, &[("client", "eth0"), ("switch", "to-node-a"), ("node-a", "eth0")]),
+    ("own", "node-a", POD_3_CLUSTER, &[("node-a", "eth0")]),
+];
+
+pub(crate) fn merged(group: &str) -> Vec<Check<World>> {
+    let mut checks = Vec::new();
+    let [_, here] = NARROW;
+    for family in Family::BOTH {
+        for (name, from, to, devices) in MERGED {
+            let name = format!("{group}::merged_{name}::{family:?}::n9_path_mtu").to_lowercase();
+            checks.push(Check::new(name, move |world: &mut World| {
+                offload(world, devices, &["tx", "on", "sg", "on", "tso", "on"])?;
+                let outcome = path_mtu(world, from, to.of(family)?, family, here);
+                offload(world, devices, &["tx", "off"])?;
+                outcome
+            }));
+        }
+    }
+    checks
+}
+
+fn offload(world: &World, devices: &[Device], settings: &[&str]) -> Result<()> {
+    for (host, device) in devices {
+        let netns = match *host {
+            "switch" => &world.cluster.topology.switch,
+            host => world.cluster.netns(host)?,
+        };
+        netns.offload(device, settings)?;
+    }
+    Ok(())
+}
+
+/// A stream whose segments are too long for a link, as only the node before it knows.
+fn path_mtu(
+    world: &mut World,
+    from: &'static str,
+    to: SocketAddr,
+    family: Family,
+    narrow: Narrow,
+) -> Result<()> {
+    for host in [from, "node-a"] {
+        world.cluster.netns(host)?.forget_paths()?;
+    }
+    let question = Question {
+        from,
+        protocol: Protocol::Tcp,
+        to,
+    };
+    // Of a hop whose neighbour is yet to be found nothing else is known.
+    world.ask(question)?;
+    let terms = format!("mtu lock {}", narrow.mtu);
+    lead_to_pod_3(world, family, narrow.at, &terms)?;
     let outcome = world
-        .open(Question {
-            from,
-            protocol: Protocol::Tcp,
-            to,
-        })
+        .open(question)
         .and_then(|mut flow| flow.transfer(1 << 20))
-        .and_then(|()| learned(world, from, to));
-    lead_to_pod_3(world, family, "")?;
+        .and_then(|()| learned(world, from, to, narrow.mtu));
+    lead_to_pod_3(world, family, narrow.at, "")?;
     outcome
 }
 
-/// Has node-b think of the way to pod-3 as this.
-fn lead_to_pod_3(world: &World, family: Family, terms: &str) -> Result<()> {
-    let node = world.cluster.topology.node("node-b")?;
+/// Has a node think of the way to pod-3 as this.
+fn lead_to_pod_3(world: &World, family: Family, at: &str, terms: &str) -> Result<()> {
+    let node = world.cluster.topology.node(at)?;
     let pod = world.cluster.topology.pod("pod-3")?;
-    let (interface, source) = (pod.interface(), node.addresses.of(family));
     let to = pod.addresses.of(family);
-    node.netns.ip(&format!(
-        "route replace {to} dev {interface} src {source} {terms}"
-    ))
+    let way = if at == pod.node {
+        format!("dev {} src {}", pod.interface(), node.addresses.of(family))
+    } else {
+        format!("via {}", world.cluster.address(pod.node, family)?)
+    };
+    node.netns.ip(&format!("route replace {to} {way} {terms}"))
 }
 
 /// A kernel keeps the MTU of a path with the address it sends to.
-fn learned(world: &World, from: &str, to: SocketAddr) -> Result<()> {
+fn learned(world: &World, from: &str, to: SocketAddr, mtu: u32) -> Result<()> {
     let mut ip = Command::new("ip");
     ip.args(["route", "get", &to.ip().to_string()]);
     let route = world.cluster.netns(from)?.output(&mut ip)?.stdout;
     let route = String::from_utf8(route)?;
     ensure!(
-        route.contains(&format!("mtu {NARROW}")),
+        route.contains(&format!("mtu {mtu}")),
         "{from} has not learned the MTU of the path: {route}"
     );
     Ok(())
 }
 
-/// Each router on the way of a datagram says who it is, and shows the datagram as it was sent.
-fn trace(world: &mut World, from: &str, to: SocketAddr, family: Family) -> Result<()> {
-    let netns = world.cluster.netns(from)?;
-    // What comes from outside to a backend elsewhere is not routed by node-a, but sent on.
-    let routers: &[(u8, &str)] = match from {
-        "client" => &[(2, "node-b")],
-        "node-a" => &[(1, "node-b")],
-        _ => &[(1, "node-a"), (2, "node-b")],
-    };
-    for (hops, router) in routers {
-        let told = talk::trace(netns, to, *hops).with_context(|| format!("{hops} hops to {to}"))?;
-        let address = world.cluster.address(router, family)?;
-        ensure!(told == (address, to), "at {router}: {told:?}");
+/// The routers on the way to pod-3, by their distance; the row says whether node-a routes or sends on.
+fn routers(from: &str) -> &'static [(&'static str, u8, &'static str)] {
+    match from {
+        "client" => &[("n8", 1, "node-a"), ("n2", 2, "node-b")],
+        "node-a" => &[("n2", 1, "node-b")],
+        _ => &[("n2", 1, "node-a"), ("n2", 2, "node-b")],
     }
+}
+
+/// A router on the way of a datagram says who it is, and shows the datagram as it was sent.
+fn trace(
+    world: &mut World,
+    from: &str,
+    to: SocketAddr,
+    family: Family,
+    (hops, router): (u8, &str),
+) -> Result<()> {
+    let netns = world.cluster.netns(from)?;
+    let told = talk::trace(netns, to, hops).with_context(|| format!("{hops} hops to {to}"))?;
+    let address = world.cluster.address(router, family)?;
+    ensure!(told == (address, to), "at {router}: {told:?}");
     Ok(())
 }

@@ -162,6 +162,10 @@ fn main() -> ExitCode {
         list.extend(errors::checks(name));
         list.extend(tagged::checks(name));
         list.push(Check::new(format!("{name}::clean_wire"), clean_wire));
+        if links == Links::Jumbo {
+            // XDP would see packets without their checksums.
+            list.extend(errors::merged(name));
+        }
         list.extend(change::checks(name));
         list.extend(hashed::checks(name));
         list.extend(flows::checks(name));

@@ -223,6 +223,7 @@ pub(super) fn flows() -> Vec<Flow> {
             interface: Some("eth0".to_owned()),
             destination_mac: Some("02:00:00:00:00:0a".to_owned()),
             source_mac: Some("02:00:00:00:00:01".to_owned()),
+            mtu: Some(1500),
             epoch: 7,
             age_seconds: 1,
         }),
