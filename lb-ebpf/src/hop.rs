@@ -34,7 +34,8 @@ pub(crate) fn destination<A: Addr, P: Packet, T: Tables<A>>(
         tables.count(Reason::TimeToLive);
         return Err(Fate::reject(Notice::EXPIRED));
     }
-    if !resolve(flow, proto, tables, epoch(tables), now) {
+    let epoch = epoch(tables);
+    if !is_fresh(&flow.hop, epoch, now) && !resolve(flow, proto, tables, epoch, now) {
         tables.count(Reason::NoRoute);
         return Err(Fate::DROP);
     }

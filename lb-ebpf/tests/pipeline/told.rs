@@ -101,7 +101,11 @@ fn a_packet_that_is_too_long_for_its_way_is_not_sent_on() {
                 let told = (Verdict::Reject(Notice::too_long(MTU)), frame.build());
                 assert_eq!(node.see(hook, &frame), told);
                 assert_eq!(node.count(Reason::TooLong), 1);
+                let asked = node.fib_lookups();
                 node.route(way.ip(), Way::OUT);
+                assert_eq!(node.see(hook, &frame), told);
+                assert_eq!(node.fib_lookups(), asked, "what is known is not asked for");
+                node.move_epoch();
                 assert_eq!(node.see(hook, &frame).0, OUT, "the route takes more by now");
             }
         }
