@@ -52,6 +52,11 @@ impl Way {
     pub fn reaching(reach: Reach) -> Self {
         Self { reach, ..Self::OUT }
     }
+
+    /// Out, where IP packets of so many bytes are taken.
+    pub fn taking(mtu: u16) -> Self {
+        Self { mtu, ..Self::OUT }
+    }
 }
 
 /// The MACs of the way to an address: recognisable, and different for each.

@@ -1,11 +1,12 @@
 //! Where packets go that Fairlead sends on itself.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use lb_common::{Tick, config::link, counters::Reason, proto};
 use lb_ebpf::{Hook, Notice, Reach, Verdict};
 
 use crate::support::{
+    ends::{client, remote as backend, remote_node as node, service},
     family::{Family, at},
     frame::{Frame, flag},
     node::Node,
@@ -16,26 +17,6 @@ use crate::support::{
 const XDP: Hook = Hook::XDP_EXTERNAL;
 const TC: Hook = Hook::TC_EXTERNAL_INGRESS;
 const A_TICK: Duration = Duration::from_nanos(Tick::NANOS);
-
-fn client(family: Family) -> SocketAddr {
-    at(family.client(1), 4000)
-}
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
-
-fn backend(family: Family) -> SocketAddr {
-    at(family.remote_pod(1), 8080)
-}
-
-/// A node with a service whose backend is elsewhere.
-fn node(family: Family) -> Node {
-    let mut node = Node::new();
-    let index = node.remote(backend(family));
-    node.serve(service(family), proto::TCP, &[index], &[index]);
-    node
-}
 
 fn syn(family: Family) -> Frame {
     Frame::tcp(client(family), service(family), flag::SYN)

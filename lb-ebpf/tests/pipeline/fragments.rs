@@ -12,6 +12,7 @@ use lb_ebpf::{Hook, Notice, Verdict};
 use proptest::{prelude::*, sample};
 
 use crate::support::{
+    ends::{client, local, remote, service},
     family::{Family, at},
     fragment::{join, payload, split},
     frame::{Frame, flag},
@@ -22,22 +23,6 @@ use crate::support::{
 
 const THERE: Hook = Hook::TC_EXTERNAL_INGRESS;
 const BACK: Hook = Hook::TC_EXTERNAL_EGRESS;
-
-fn client(family: Family) -> SocketAddr {
-    at(family.client(1), 4000)
-}
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
-
-fn local(family: Family) -> SocketAddr {
-    at(family.local_pod(1), 8080)
-}
-
-fn remote(family: Family) -> SocketAddr {
-    at(family.remote_pod(1), 8080)
-}
 
 /// A node with a service of this backend.
 fn node(family: Family, backend: SocketAddr) -> Node {

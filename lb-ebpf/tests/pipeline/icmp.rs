@@ -10,6 +10,7 @@ use lb_ebpf::{Hook, Notice, Verdict};
 use proptest::{prelude::*, sample};
 
 use crate::support::{
+    ends::PROTOCOLS,
     family::{Family, at},
     frame::{Frame, MACS, MACS_BACK, Segment},
     icmp::Error,
@@ -20,7 +21,6 @@ use crate::support::{
     wire,
 };
 
-const PROTOCOLS: [u8; 3] = [proto::TCP, proto::UDP, proto::SCTP];
 const L3: usize = 14;
 
 /// A path of a flow through the node.

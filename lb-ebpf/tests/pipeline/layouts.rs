@@ -1,12 +1,11 @@
 //! Frames in all shapes: what is understood is translated, everything else passes untouched.
 
-use std::net::SocketAddr;
-
 use etherparse::{IpAuthHeader, IpNumber, Ipv6Extensions, Ipv6RawExtHeader, Ipv6RoutingExtensions};
 use lb_common::{counters::Reason, proto};
 use lb_ebpf::{Hook, Verdict};
 
 use crate::support::{
+    ends::{client, local as backend, service},
     family::{Family, at},
     frame::{Frame, flag},
     layout::{extension, padding},
@@ -16,18 +15,6 @@ use crate::support::{
 
 const HOOK: Hook = Hook::XDP_EXTERNAL;
 const L3: usize = 14;
-
-fn client(family: Family) -> SocketAddr {
-    at(family.client(1), 4000)
-}
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
-
-fn backend(family: Family) -> SocketAddr {
-    at(family.local_pod(1), 8080)
-}
 
 fn datagram(family: Family) -> Frame {
     Frame::udp(client(family), service(family))

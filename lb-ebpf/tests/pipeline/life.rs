@@ -14,6 +14,7 @@ use lb_ebpf::{Hook, Notice, Verdict};
 use lb_model::flows::Table;
 
 use crate::support::{
+    ends::{PROTOCOLS, client, service},
     family::{Family, at},
     frame::{Frame, chunk, flag},
     node::Node,
@@ -23,15 +24,6 @@ use crate::support::{
 
 const THERE: Hook = Hook::TC_EXTERNAL_INGRESS;
 const BACK: Hook = Hook::TC_EXTERNAL_EGRESS;
-const PROTOCOLS: [u8; 3] = [proto::TCP, proto::UDP, proto::SCTP];
-
-fn client(family: Family) -> SocketAddr {
-    at(family.client(1), 4000)
-}
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
 
 fn backend(family: Family, number: u16) -> SocketAddr {
     at(family.local_pod(number), 8080)

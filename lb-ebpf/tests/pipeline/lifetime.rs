@@ -7,6 +7,7 @@ use lb_ebpf::{Hook, Verdict};
 use proptest::{collection::vec, prelude::*, sample};
 
 use crate::support::{
+    ends::{PROTOCOLS, client, service},
     family::{Family, at},
     frame::{Frame, flag},
     node::Node,
@@ -14,17 +15,8 @@ use crate::support::{
 };
 
 const HOOK: Hook = Hook::TC_EXTERNAL_INGRESS;
-const PROTOCOLS: [u8; 3] = [proto::TCP, proto::UDP, proto::SCTP];
 /// Comfortably more than the second after which rows are renewed.
 const A_WHILE: Duration = Duration::from_millis(1100);
-
-fn client(family: Family) -> SocketAddr {
-    at(family.client(1), 4000)
-}
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
 
 fn backend(family: Family, number: u16) -> SocketAddr {
     at(family.local_pod(number), 8080)

@@ -6,6 +6,7 @@ use lb_common::{counters::Reason, proto};
 use lb_ebpf::{Hook, Notice, Reach, Verdict};
 
 use crate::support::{
+    ends::{PROTOCOLS, remote as backend, service},
     family::{Family, at},
     frame::{Frame, flag},
     node::Node,
@@ -17,18 +18,9 @@ use crate::support::{
 const OUT: Hook = Hook::TC_EXTERNAL_EGRESS;
 /// The interface of a pod.
 const VETH: u32 = 7;
-const PROTOCOLS: [u8; 3] = [proto::TCP, proto::UDP, proto::SCTP];
 
 fn own(family: Family) -> SocketAddr {
     at(family.node(), 40_000)
-}
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
-
-fn backend(family: Family) -> SocketAddr {
-    at(family.remote_pod(1), 8080)
 }
 
 fn node(family: Family) -> Node {

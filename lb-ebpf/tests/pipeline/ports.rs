@@ -7,6 +7,7 @@ use lb_ebpf::{Hook, Verdict};
 use proptest::{collection::vec, prelude::*, sample};
 
 use crate::support::{
+    ends::{PROTOCOLS, remote as backend, remote_node as node, service},
     family::{Family, at},
     frame::Frame,
     node::Node,
@@ -15,25 +16,6 @@ use crate::support::{
 };
 
 const HOOK: Hook = Hook::XDP_EXTERNAL;
-const PROTOCOLS: [u8; 3] = [proto::TCP, proto::UDP, proto::SCTP];
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
-
-fn backend(family: Family) -> SocketAddr {
-    at(family.remote_pod(1), 8080)
-}
-
-/// A node with one backend elsewhere, behind one service of either protocol.
-fn node(family: Family) -> Node {
-    let mut node = Node::new();
-    let index = node.remote(backend(family));
-    for protocol in PROTOCOLS {
-        node.serve(service(family), protocol, &[index], &[index]);
-    }
-    node
-}
 
 /// Opens a flow; yields the source its backend sees, or the verdict.
 fn open(node: &mut Node, hook: Hook, frame: &Frame) -> Result<SocketAddr, Verdict> {

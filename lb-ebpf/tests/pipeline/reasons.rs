@@ -1,7 +1,5 @@
 //! Each reason, and a packet that is passed, dropped or rejected for it.
 
-use std::net::SocketAddr;
-
 use lb_common::{
     V4,
     config::link,
@@ -12,6 +10,7 @@ use lb_common::{
 use lb_ebpf::{Hook, Notice, Reach, Tables, Verdict};
 
 use crate::support::{
+    ends::{client, local, remote, service},
     family::{Family, at},
     fragment,
     frame::{Frame, flag},
@@ -31,22 +30,6 @@ struct Case {
     node: Node,
     hook: Hook,
     packet: HostPacket,
-}
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
-
-fn client(family: Family) -> SocketAddr {
-    at(family.client(1), 4000)
-}
-
-fn local(family: Family) -> SocketAddr {
-    at(family.local_pod(1), 8080)
-}
-
-fn remote(family: Family) -> SocketAddr {
-    at(family.remote_pod(1), 8080)
 }
 
 impl Case {
@@ -83,15 +66,6 @@ impl Case {
         change(&mut bytes);
         self.packet(HostPacket::new(bytes))
     }
-}
-
-/// Has the way to the backend take less.
-fn narrow(node: &mut Node, family: Family) {
-    let way = Way {
-        mtu: MTU,
-        ..Way::OUT
-    };
-    node.route(remote(family).ip(), way);
 }
 
 /// A packet that meets this reason. A reason without one does not compile.
@@ -168,7 +142,8 @@ fn case(reason: Reason, family: Family) -> Case {
         Reason::TooLong => {
             let mut long = datagram;
             long.payload = vec![0x5a; MTU.into()];
-            whole.node(|node| narrow(node, family)).packet(&long)
+            let narrow = |node: &mut Node| node.route(remote(family).ip(), Way::taking(MTU));
+            whole.node(narrow).packet(&long)
         }
         Reason::TimeToLive => whole.packet(&Frame { ttl: 1, ..datagram }),
         Reason::TooManyRejects => whole.node(|node| {

@@ -13,18 +13,11 @@ use lb_ebpf::{Hook, Notice, Verdict};
 
 use crate::support::{
     OPENING,
+    ends::{client, service},
     family::{Family, at},
     frame::{Frame, flag},
     node::Node,
 };
-
-fn client(family: Family) -> SocketAddr {
-    at(family.client(1), 4000)
-}
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
 
 /// A node with a service that has no backends.
 fn node(family: Family) -> Node {

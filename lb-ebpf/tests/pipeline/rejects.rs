@@ -1,6 +1,6 @@
 //! Clients of services without backends are told so at once.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use lb_common::{counters::Reason, proto};
 use lb_ebpf::{Hook, Notice, Verdict};
@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use crate::support::{
     OPENING,
     answer::{UNREACHABLE, assert_is_error, assert_is_sent_back},
+    ends::{client, service},
     family::{Family, at},
     frame::{Frame, Segment, flag},
     layout::{self, layouts},
@@ -16,14 +17,6 @@ use crate::support::{
     packet::HostPacket,
     wire::{self, Headers},
 };
-
-fn client(family: Family) -> SocketAddr {
-    at(family.client(1), 4000)
-}
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
 
 /// A node with a service that has no backends.
 fn node(family: Family) -> Node {

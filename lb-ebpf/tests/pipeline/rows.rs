@@ -1,11 +1,12 @@
 //! Rows of the flow table: what they cost, and how they are kept.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use lb_common::{counters::Reason, flow::Half, proto};
 use lb_ebpf::{Hook, Verdict};
 
 use crate::support::{
+    ends::{PROTOCOLS, client, local as backend, service},
     family::{Family, at},
     frame::Frame,
     node::Node,
@@ -14,21 +15,8 @@ use crate::support::{
 };
 
 const HOOK: Hook = Hook::TC_EXTERNAL_INGRESS;
-const PROTOCOLS: [u8; 3] = [proto::TCP, proto::UDP, proto::SCTP];
 /// Comfortably more than the second after which rows are renewed.
 const A_WHILE: Duration = Duration::from_millis(1100);
-
-fn client(family: Family) -> SocketAddr {
-    at(family.client(1), 4000)
-}
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
-
-fn backend(family: Family) -> SocketAddr {
-    at(family.local_pod(1), 8080)
-}
 
 /// A node with a service and its backend.
 fn node(family: Family) -> Node {

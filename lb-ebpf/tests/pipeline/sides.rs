@@ -13,16 +13,13 @@ use lb_ebpf::{Hook, Reach, Side, Verdict};
 
 use crate::support::{
     OPENING,
+    ends::service,
     family::{Family, at, words},
     frame::{Frame, flag},
     node::Node,
     tables::{EXTERNAL, Way},
     wire,
 };
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
 
 /// A node that tells pods by their network, if there is any.
 fn node_with_pods(net: Option<fn(Family) -> IpAddr>) -> Node {

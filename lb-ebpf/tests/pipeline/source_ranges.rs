@@ -7,18 +7,11 @@ use lb_ebpf::{Hook, Notice, Verdict};
 
 use crate::support::{
     OPENING,
+    ends::{client, service},
     family::{Family, at},
     frame::{Frame, flag},
     node::Node,
 };
-
-fn client(family: Family) -> SocketAddr {
-    at(family.client(1), 4000)
-}
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
 
 /// The mask of one address.
 fn whole(family: Family) -> IpAddr {

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use crate::support::{
     answer::{EXPIRED, assert_is_error, assert_says, too_long},
-    family::{Family, at},
+    ends::{PROTOCOLS, client, remote as backend, remote_node as node, service},
+    family::Family,
     fragment,
     frame::{Frame, Segment, flag},
     layout::layouts,
@@ -24,38 +25,11 @@ const OUT: Verdict = Verdict::Transmit { ifindex: EXTERNAL };
 /// Of the ways that are too narrow.
 const MTU: u16 = 1400;
 const ETHERNET: usize = 14;
-const PROTOCOLS: [u8; 3] = [proto::TCP, proto::UDP, proto::SCTP];
 
-fn client(family: Family) -> SocketAddr {
-    at(family.client(1), 4000)
-}
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
-
-fn backend(family: Family) -> SocketAddr {
-    at(family.remote_pod(1), 8080)
-}
-
-/// A node with a service whose backend is elsewhere.
-fn node(family: Family) -> Node {
-    let mut node = Node::new();
-    let index = node.remote(backend(family));
-    for protocol in PROTOCOLS {
-        node.serve(service(family), protocol, &[index], &[index]);
-    }
-    node
-}
-
-/// The same, with a narrow way to this address.
+/// Such a node with a narrow way to this address.
 fn narrow(family: Family, to: SocketAddr) -> Node {
     let mut node = node(family);
-    let way = Way {
-        mtu: MTU,
-        ..Way::OUT
-    };
-    node.route(to.ip(), way);
+    node.route(to.ip(), Way::taking(MTU));
     node
 }
 
@@ -141,8 +115,7 @@ fn an_unknown_mtu_keeps_nothing_back() {
     for family in Family::BOTH {
         for mtu in [0, 1, 67] {
             let mut node = node(family);
-            let way = Way { mtu, ..Way::OUT };
-            node.route(backend(family).ip(), way);
+            node.route(backend(family).ip(), Way::taking(mtu));
             let frame = datagram(client(family), service(family), 1500);
             assert_eq!(node.see(XDP, &frame).0, OUT);
         }
@@ -215,7 +188,7 @@ fn later_fragments_are_dropped_in_silence() {
         let mut node = node(family);
         assert_eq!(node.see(XDP, HostPacket::new(first)).0, OUT);
         let mtu = 200;
-        node.route(backend(family).ip(), Way { mtu, ..Way::OUT });
+        node.route(backend(family).ip(), Way::taking(mtu));
         node.move_epoch();
         let later = HostPacket::new(later);
         assert_eq!(answer(&mut node, XDP, later, Notice::too_long(mtu)), None);

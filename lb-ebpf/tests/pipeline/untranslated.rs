@@ -6,19 +6,12 @@ use lb_common::{flow::Half, proto};
 use lb_ebpf::{Hook, Verdict};
 
 use crate::support::{
+    ends::{client, service},
     family::{Family, at},
     frame::{Frame, Segment, flag},
     node::Node,
     wire,
 };
-
-fn client(family: Family) -> SocketAddr {
-    at(family.client(1), 4000)
-}
-
-fn service(family: Family) -> SocketAddr {
-    at(family.service(1), 80)
-}
 
 /// A node with a connection to a service whose only backend this is; yields its source there too.
 fn connected(family: Family, backend: SocketAddr) -> (Node, SocketAddr) {

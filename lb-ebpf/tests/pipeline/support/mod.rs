@@ -4,6 +4,7 @@ use lb_ebpf::Hook;
 pub(crate) use lb_model::{family, frame, icmp, node, packet, sockets, tables, wire};
 
 pub(crate) mod answer;
+pub(crate) mod ends;
 pub(crate) mod fragment;
 pub(crate) mod layout;
 
