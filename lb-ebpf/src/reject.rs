@@ -133,10 +133,16 @@ fn checksum_offset<A: Addr>(datagram: &Datagram<A>) -> usize {
     rewrite::transport_checksum::<A>(datagram.key.proto, datagram.l4()).offset
 }
 
+/// Length of an IP header without options or extensions.
+#[inline(always)]
+const fn ip_header<A: Addr>() -> usize {
+    if A::IS_V6 { IPV6 } else { IPV4 }
+}
+
 /// An ICMP error that quotes the packet.
 #[inline(always)]
 fn error<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>, notice: Notice) -> Option<()> {
-    let ip = if A::IS_V6 { IPV6 } else { IPV4 };
+    let ip = ip_header::<A>();
     let icmp = datagram.l3() + ip;
     let inner = icmp + ICMP;
     let quoted = match left_to_hardware(pkt, datagram) {
@@ -148,17 +154,14 @@ fn error<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>, notice: Notice
     P::store32(header, 0, kind.to_be());
     P::store32(header, 4, detail.to_be());
     let length = ICMP + ip + quoted.quote;
-    let proto = if A::IS_V6 { proto::ICMPV6 } else { proto::ICMP };
-    let pseudo = if A::IS_V6 {
-        rewrite::pseudo_header(&datagram.key, proto, length as u16)
+    let (proto, sum) = if A::IS_V6 {
+        let pseudo = rewrite::pseudo_header(&datagram.key, proto::ICMPV6, length as u16);
+        let bytes = pkt.bytes::<{ ICMP + IPV6 }>(icmp)?;
+        (proto::ICMPV6, pseudo.bytes(bytes))
     } else {
-        // ICMP has none (RFC 792).
-        Sum::new()
-    };
-    let sum = if A::IS_V6 {
-        pseudo.bytes(pkt.bytes::<{ ICMP + IPV6 }>(icmp)?)
-    } else {
-        pseudo.bytes(pkt.bytes::<{ ICMP + IPV4 }>(icmp)?)
+        // ICMP has no pseudo header (RFC 792).
+        let bytes = pkt.bytes::<{ ICMP + IPV4 }>(icmp)?;
+        (proto::ICMP, Sum::new().bytes(bytes))
     };
     let sum = sum.word(quoted.sum).checksum();
     let header = pkt.bytes_mut::<ICMP>(icmp)?;
@@ -202,7 +205,7 @@ fn copy_quote<A: Addr, P: Packet>(
     datagram: &Datagram<A>,
     inner: usize,
 ) -> Option<Quoted> {
-    let l4 = inner + if A::IS_V6 { IPV6 } else { IPV4 };
+    let l4 = inner + ip_header::<A>();
     if pkt.len() < l4 + QUOTE && !pkt.resize(l4 + QUOTE) {
         return None;
     }
@@ -232,7 +235,7 @@ fn move_quote<A: Addr, P: Packet>(
     datagram: &Datagram<A>,
     field: usize,
 ) -> Option<Quoted> {
-    let ip = if A::IS_V6 { IPV6 } else { IPV4 };
+    let ip = ip_header::<A>();
     let l4 = datagram.l4();
     let quote = if datagram.key.proto == proto::TCP {
         TCP
@@ -285,7 +288,7 @@ fn network_header<A: Addr, P: Packet>(
     length: usize,
 ) -> Option<usize> {
     let l3 = datagram.l3();
-    let l4 = l3 + if A::IS_V6 { IPV6 } else { IPV4 };
+    let l4 = l3 + ip_header::<A>();
     if !pkt.resize(l4 + length) {
         return None;
     }
