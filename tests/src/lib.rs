@@ -30,3 +30,4 @@ mod sctp;
 pub mod site;
 pub mod talk;
 pub mod topology;
+pub mod verifier;
