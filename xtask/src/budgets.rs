@@ -190,23 +190,22 @@ impl Budgets {
 
     /// What each program takes beside what it may.
     pub(crate) fn table(&self, kernel: &str, programs: &[Program]) -> String {
-        let mut text = format!(
-            "{:24} {:>10} {:>10} {:>6}\n",
-            "program", "verified", "budget", "stack"
-        );
-        for Program {
-            name,
-            instructions,
-            stack,
-            ..
-        } in programs
-        {
+        let heading = ["program", "verified", "budget", "stack"].map(str::to_owned);
+        let rows = programs.iter().map(|program| {
             let shown = |number: Option<u64>| number.map_or("none".to_owned(), |it| it.to_string());
-            let (count, budget) = (shown(*instructions), shown(self.of_program(name, kernel)));
-            let stack = shown(stack.map(u64::from));
-            text += &format!("{name:24} {count:>10} {budget:>10} {stack:>6}\n");
-        }
-        text
+            [
+                program.name.clone(),
+                shown(program.instructions),
+                shown(self.of_program(&program.name, kernel)),
+                shown(program.stack.map(u64::from)),
+            ]
+        });
+        std::iter::once(heading)
+            .chain(rows)
+            .map(|[name, count, budget, stack]| {
+                format!("{name:24} {count:>10} {budget:>10} {stack:>6}\n")
+            })
+            .collect()
     }
 }
 
