@@ -113,7 +113,7 @@ fn settle_datagram<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         return Ok(fate);
     }
     if datagram.is_error() {
-        return Ok(icmp::translate(hook, pkt, datagram, flows, tables));
+        return Ok(icmp::translate(hook, pkt, datagram, flows, tables).unpacked());
     }
     if hook.direction == Direction::Egress {
         return Err(Reason::OtherProtocol);

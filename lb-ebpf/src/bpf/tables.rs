@@ -159,6 +159,11 @@ macro_rules! family {
                 // An absent row is as good as a removed one.
                 let _ = maps::$flows.remove(key);
             }
+
+            #[inline(always)]
+            fn blurred(number: u32, salt: u32) -> u32 {
+                words::blurred(number, salt)
+            }
         }
 
         impl<const DRY: bool> Tables<$addr> for KernelTables<DRY> {

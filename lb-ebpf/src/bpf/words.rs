@@ -99,6 +99,23 @@ pub(crate) fn found<T>(value: Option<&T>) -> Option<&T> {
     })
 }
 
+/// The same number, of which the verifier knows nothing: to it, what is combined with an unknown `salt` stays unknown.
+#[inline(always)]
+pub(crate) fn blurred(number: u32, salt: u32) -> u32 {
+    let mut word = u64::from(number);
+    // SAFETY: it is arithmetic on one register.
+    unsafe {
+        asm!(
+            "{word} ^= {salt}",
+            "{word} ^= {salt}",
+            word = inout(reg) word,
+            salt = in(reg) u64::from(salt),
+            options(pure, nomem, nostack),
+        );
+    }
+    word as u32
+}
+
 /// The same number, as `number & MASK`: to be used where a comparison has shown that the mask changes nothing.
 ///
 /// Verifiers before Linux 6.12 do not follow all comparisons. The compiler does, and would leave the mask out.
