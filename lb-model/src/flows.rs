@@ -118,6 +118,17 @@ impl<A: HasTable> Flows<A> for HostFlows {
         (!self.unstageable).then(|| &mut A::table(self).staged)
     }
 
+    fn emptied(&mut self, half: Half) -> Option<&mut Flow<A>> {
+        let Staged { request, reply } = self.staged()?;
+        let flow = match half {
+            Half::Request => request,
+            Half::Reply => reply,
+        };
+        let nowhere = (A::default(), Port::default());
+        *flow = Flow::new(Half::Request, Route::Stack, nowhere, nowhere);
+        Some(flow)
+    }
+
     fn stage(&mut self, key: &FlowKey<A>) -> Option<()> {
         self.lookups += 1;
         let table = A::table(self);
