@@ -57,13 +57,17 @@ fn lead<A: Addr, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Opening {
+    // Ahead of all else: here registers are free, and the stack is small.
+    if flows.emptied(Half::Request).is_none() {
+        return conclude(Err(INCONSISTENT), tables);
+    }
     let key = &datagram.key;
     let client = match hook.direction {
         Direction::Ingress => Client::seen(key, hook.side, tables),
         Direction::Egress => Client::own(key),
     };
     let led = admit(&client, datagram, frontend, tables)
-        .and_then(|()| flows.emptied(Half::Request).ok_or(INCONSISTENT))
+        .and_then(|()| rows::request(flows))
         .and_then(|flow| choose(hook, datagram, &client, frontend, tables, flow));
     conclude(led, tables)
 }
