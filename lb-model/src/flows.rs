@@ -3,7 +3,7 @@
 use std::collections::{HashMap, hash_map};
 
 use lb_common::{
-    Addr, V4, V6,
+    Addr, Port, V4, V6,
     flow::{Flow, FlowKey, Half, Route, Staged},
 };
 use lb_ebpf::{Entry, Flows, InsertError};
@@ -37,7 +37,7 @@ pub struct Table<A> {
 
 impl<A: Addr> Table<A> {
     fn new() -> Self {
-        let nobody = (A::default(), lb_common::Port::default());
+        let nobody = (A::default(), Port::default());
         let nothing = Flow::new(Half::Request, Route::Stack, nobody, nobody);
         Self {
             rows: HashMap::new(),
