@@ -15,6 +15,7 @@ use lb_common::{
     config::{Config, FamilyConfig},
     counters::{Reason, ServiceCounters},
     flow::{FirstFragment, Flow, FlowKey, FragmentKey, Half, Staged},
+    kernel,
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots, SourceRange},
 };
 use lb_ebpf::{Datagram, Entry, Fib, FibQuery, Flows, InsertError, Tables, take_allowance};
@@ -69,8 +70,13 @@ impl<const DRY: bool> KernelTables<DRY> {
     /// Asks the FIB; the answer is in `params`.
     #[inline(always)]
     fn lookup(&self, params: &mut FibParams) -> i64 {
+        let flags = if maps::KERNEL_LACKS.load() & kernel::FIB_SOURCE == 0 {
+            BPF_FIB_LOOKUP_SRC
+        } else {
+            0
+        };
         // SAFETY: `params` is a whole `bpf_fib_lookup`, and the context is the program's own.
-        unsafe { bpf_fib_lookup(self.ctx, params, PARAMS_SIZE, BPF_FIB_LOOKUP_SRC) }
+        unsafe { bpf_fib_lookup(self.ctx, params, PARAMS_SIZE, flags) }
     }
 }
 
@@ -153,20 +159,30 @@ macro_rules! family {
                 // An absent row is as good as a removed one.
                 let _ = maps::$flows.remove(key);
             }
+
+            #[inline(always)]
+            fn blurred(number: u32, salt: u32) -> u32 {
+                words::blurred(number, salt)
+            }
         }
 
         impl<const DRY: bool> Tables<$addr> for KernelTables<DRY> {
+            type Parsed<'t> = &'t mut Datagram<$addr>;
+
             #[inline(always)]
-            fn forget<'d>(&'d self, datagram: &'d Datagram<$addr>) -> &'d Datagram<$addr> {
-                let Some(place) = maps::$parsed.get_ptr_mut(0) else {
-                    return datagram;
-                };
-                // SAFETY: a per-CPU value; programs of one CPU do not run at the same time. Volatile,
-                // and the place disguised, for the detour through memory is all that it is about.
-                unsafe {
-                    place.write_volatile(*datagram);
-                    &*words::disguised(place)
+            fn store_parsed(&self, datagram: &Datagram<$addr>) {
+                if let Some(place) = maps::$parsed.get_ptr_mut(0) {
+                    // SAFETY: a per-CPU value; programs of one CPU do not run at the same time. Volatile: the compiler
+                    // may not keep the packet in registers instead.
+                    unsafe { place.write_volatile(*datagram) };
                 }
+            }
+
+            #[inline(always)]
+            fn parsed(&self) -> Option<&mut Datagram<$addr>> {
+                let place = maps::$parsed.get_ptr_mut(0)?;
+                // SAFETY: as for `store_parsed`; the pipeline asks for it once.
+                Some(unsafe { &mut *place })
             }
 
             #[inline(always)]
@@ -183,7 +199,7 @@ macro_rules! family {
                 }
                 // SAFETY: the row lives until the next grace period, which outlasts this program,
                 // and values are replaced by the agent as a whole.
-                unsafe { maps::$frontends.get(key) }
+                words::found(unsafe { maps::$frontends.get(key) })
             }
 
             #[inline(always)]
@@ -196,7 +212,7 @@ macro_rules! family {
 
             #[inline(always)]
             fn backend(&self, index: u32) -> Option<&Backend<$addr>> {
-                maps::$backends.get(index)
+                words::found(maps::$backends.get(index))
             }
 
             #[inline(always)]
@@ -249,12 +265,12 @@ macro_rules! family {
 
             #[inline(always)]
             fn config(&self) -> Option<&Config> {
-                maps::CONFIG.get(0)
+                words::found(maps::CONFIG.get(0))
             }
 
             #[inline(always)]
             fn family_config(&self) -> Option<&FamilyConfig<$addr>> {
-                maps::CONFIG.get(0).map(|config| &config.$config)
+                words::found(maps::CONFIG.get(0)).map(|config| &config.$config)
             }
 
             #[inline(always)]

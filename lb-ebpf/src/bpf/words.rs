@@ -83,12 +83,54 @@ pub(crate) fn start(data: usize, offset: usize) -> usize {
     start
 }
 
-/// The same pointer; but to the compiler what it points to may be anything.
+/// A map's value, once the look-up is known to have found it.
+///
+/// Verifiers before Linux 6.18 refuse arithmetic on a pointer that may be null. The compiler computes the address of a
+/// field ahead of the comparison with null, unless it cannot see through the pointer that the comparison yields.
 #[inline(always)]
-pub(crate) fn disguised<T>(mut pointer: *mut T) -> *mut T {
-    // SAFETY: adds nothing; see `start`.
-    unsafe { asm!("{pointer} += 0", pointer = inout(reg) pointer, options(nostack)) };
-    pointer
+pub(crate) fn found<T>(value: Option<&T>) -> Option<&T> {
+    value.map(|value| {
+        let mut pointer = core::ptr::from_ref(value);
+        // SAFETY: adds nothing, so the pointer stays what it was; see `start` on the instruction.
+        unsafe {
+            asm!("{pointer} += 0", pointer = inout(reg) pointer, options(pure, nomem, nostack));
+            &*pointer
+        }
+    })
+}
+
+/// The same number, of which the verifier knows nothing: to it, what is combined with an unknown `salt` stays unknown.
+#[inline(always)]
+pub(crate) fn blurred(number: u32, salt: u32) -> u32 {
+    let mut word = u64::from(number);
+    // SAFETY: it is arithmetic on one register.
+    unsafe {
+        asm!(
+            "{word} ^= {salt}",
+            "{word} ^= {salt}",
+            word = inout(reg) word,
+            salt = in(reg) u64::from(salt),
+            options(pure, nomem, nostack),
+        );
+    }
+    word as u32
+}
+
+/// The same number, as `number & MASK`: to be used where a comparison has shown that the mask changes nothing.
+///
+/// Verifiers before Linux 6.12 do not follow all comparisons. The compiler does, and would leave the mask out.
+#[inline(always)]
+pub(crate) fn masked<const MASK: i32>(mut number: i32) -> i32 {
+    // SAFETY: it is arithmetic on one register.
+    unsafe {
+        asm!(
+            "{number} &= {mask}",
+            number = inout(reg) number,
+            mask = const MASK,
+            options(pure, nomem, nostack),
+        );
+    }
+    number
 }
 
 /// What [`lb_ebpf::Packet`] needs of bytes and words, over a context with `data` and `data_end`.
