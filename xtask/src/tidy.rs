@@ -34,6 +34,7 @@ const UNSAFE_FILES: &[&str] = &[
     "lb-ebpf/src/bpf/xdp.rs",
     "lb-userspace/src/agent/netns.rs",
     "lb-userspace/src/bpf.rs",
+    "lb-userspace/src/bpf/trial.rs",
     "lb-userspace/src/maps/batch.rs",
     "lb-userspace/src/maps/mmap.rs",
     "tests/src/raw.rs",

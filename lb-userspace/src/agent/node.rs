@@ -26,6 +26,7 @@ use super::{
     epoch::Epoch,
     interface::{Found, Wanted},
     options::Options,
+    probe::Features,
     problems::{Area, Problems},
     programs::{Loaded, chain},
     run::RunError,
@@ -40,7 +41,7 @@ use crate::{
     model::{Batch, Change, ObjectName, Pod},
     pins::Pins,
     source::kubernetes::{Event, Recorder},
-    status::{Mode, Role},
+    status::{Mode, Role, TcWay},
 };
 
 /// Longest time between two tries to attach.
@@ -61,6 +62,7 @@ pub(super) struct Node {
     recorder: Recorder,
     told: HashSet<Event>,
     options: Options,
+    features: Features,
     attacher: Attacher,
     sockets: Sockets,
     upkeep: Upkeep,
@@ -92,6 +94,7 @@ impl Node {
     /// Takes over what an earlier agent left in the maps. Changes nothing that is in force.
     pub(super) fn new(
         options: Options,
+        (features, way): (Features, TcWay),
         pins: &Pins,
         loaded: Loaded,
         table: Table,
@@ -117,7 +120,8 @@ impl Node {
             servers,
             recorder,
             told: HashSet::new(),
-            attacher: Attacher::new(pins.clone(), programs, links),
+            attacher: Attacher::new(pins.clone(), programs, links, way)?,
+            features,
             dry_runs: DryRuns::new(pins.clone()),
             upkeep: Upkeep::start(pins, options.lifetimes.clone())
                 .map_err(|error| RunError::Maps(error.into()))?,
@@ -246,6 +250,9 @@ impl Node {
         }
         if let Some(ended) = self.dry_runs.ended() {
             self.take_dry_runs(ended);
+        }
+        if self.attacher.has_lost(now) {
+            self.attach(now);
         }
         self.clean_conntrack();
         self.take_sweeps();

@@ -18,13 +18,16 @@ use tracing::info;
 use super::{
     bpffs::{self, BpffsError, Lock},
     config_file::{Change, ConfigFile},
+    filters::FilterError,
     monitor::{Monitor, MonitorError},
     node::Node,
     options::Options,
+    probe::Features,
     programs::{self, LoadError, chain},
     serve::{ServeError, Servers},
     source::Source,
     table::{Effects, Event},
+    tc_attach::{self, NoTcx},
 };
 use crate::{
     model::Batch,
@@ -47,9 +50,15 @@ pub(super) enum RunError {
     /// The programs cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The kernel has no tcx links, and nothing else is to be used.
+    #[error(transparent)]
+    NoTcx(#[from] NoTcx),
     /// The kernel cannot be asked for interfaces.
     #[error(transparent)]
     Monitor(#[from] MonitorError),
+    /// Filters cannot be had.
+    #[error(transparent)]
+    Filters(#[from] FilterError),
     /// A map cannot be used.
     #[error("{}", chain(&**.0))]
     Maps(Box<dyn std::error::Error>),
@@ -72,16 +81,25 @@ pub(super) enum RunError {
 }
 
 /// Runs the agent until a signal ends it.
-pub(super) fn run(options: Options, file: Option<ConfigFile>) -> Result<(), RunError> {
+pub(super) fn run(
+    options: Options,
+    features: Features,
+    file: Option<ConfigFile>,
+) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(options, file))
+    runtime.block_on(serve(options, features, file))
 }
 
-async fn serve(options: Options, file: Option<ConfigFile>) -> Result<(), RunError> {
+async fn serve(
+    options: Options,
+    features: Features,
+    file: Option<ConfigFile>,
+) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let way = tc_attach::choose(options.tc_attach, &features)?;
     let pins = Pins::new(&options.bpffs);
     info!(
         "lb-agent {} for node {}: {}, pins {}",
@@ -102,7 +120,15 @@ async fn serve(options: Options, file: Option<ConfigFile>) -> Result<(), RunErro
     let (servers, mut failures) = Servers::start(options.servers(requests.clone()), &pins, notify)?;
     let mut batches = source(&options, &requests);
     recorder.publish(kubernetes::Event::starting(&options.node_name));
-    let mut node = Node::new(options, &pins, loaded, table, servers, recorder)?;
+    let mut node = Node::new(
+        options,
+        (features, way),
+        &pins,
+        loaded,
+        table,
+        servers,
+        recorder,
+    )?;
     node.publish();
     loop {
         let tick = node

@@ -8,6 +8,7 @@ mod convert;
 mod endpoints;
 mod explain;
 mod interfaces;
+mod kernel;
 mod maps;
 mod output;
 mod pinned;

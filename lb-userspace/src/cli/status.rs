@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::{
     Error, Paint,
     collect::Collector,
+    kernel,
     output::{Detail, Format, list, printable, table, text},
     pinned::{MapFamily, PinnedMaps, Use},
     snapshot::{PortRange, Reason},
@@ -26,7 +27,8 @@ const NEARLY_FULL_PERCENT: u64 = 80;
 
 const EXAMPLES: &str = "\
 MODE is how packets are seen on an interface: xdp (native XDP, with tc behind it), tc (tc alone) or
-none; WHY says what stands in the way of a better one. A map counts as nearly full from 80 %.
+none; WHY says what stands in the way of a better one. A KERNEL FEATURE is shown that the kernel lacks, with
+what is done WITHOUT IT; -o wide shows also those it has. A map counts as nearly full from 80 %.
 REASON counts packets since the maps were made; -o wide shows also those that never occurred.
 
 The exit status is 0 whatever there is to report; scripts look at `.warnings` and `.agent`.
@@ -236,6 +238,10 @@ pub(super) fn render(report: &Report, detail: Detail, paint: Paint) -> String {
     let problems = agent.as_ref().map_or(&[][..], |agent| &agent.problems);
     let mut blocks = vec![head];
     blocks.extend(agent.as_ref().map(|agent| interfaces(agent, paint)));
+    let features = agent
+        .as_ref()
+        .and_then(|it| kernel::feature_lines(it, detail));
+    blocks.extend(features);
     blocks.push(capacity_lines(capacities, paint));
     blocks.push(reason_lines(reasons, detail));
     blocks.push(listed("Warnings", warnings, |line| paint.warning(line)));
@@ -247,6 +253,7 @@ pub(super) fn render(report: &Report, detail: Detail, paint: Paint) -> String {
 pub(super) fn agent_lines(agent: &Status) -> Vec<String> {
     let mut lines = account(agent);
     lines.extend(interfaces(agent, Paint::OFF));
+    lines.extend(kernel::feature_lines(agent, Detail::Full).unwrap_or_default());
     lines.extend(listed("Problems", &agent.problems, str::to_owned));
     lines
 }
@@ -256,6 +263,7 @@ fn account(agent: &Status) -> Vec<String> {
     let last_sync = agent.last_sync.as_deref().unwrap_or("never");
     let without_ipv6 = agent.without_ipv6.iter();
     let without_ipv6 = without_ipv6.map(|reason| ("IPv6", format!("not served: {reason}")));
+    let unusual_tc = kernel::unusual_tc(agent).map(|way| ("tc programs", way));
     [
         ("Node", agent.node.clone()),
         ("Addresses", list(&agent.node_addresses, Detail::Full)),
@@ -276,6 +284,7 @@ fn account(agent: &Status) -> Vec<String> {
     ]
     .into_iter()
     .chain(without_ipv6)
+    .chain(unusual_tc)
     .map(|(name, value)| fact(name, &printable(&value)))
     .collect()
 }

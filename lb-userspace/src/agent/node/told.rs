@@ -39,6 +39,8 @@ impl Node {
             snat_ports: self.snat,
             interfaces: self.interfaces(),
             sockets: self.sockets.account(),
+            tc_attach: self.attacher.way(),
+            kernel: self.features.account(),
             problems: self.problems.lines(),
         }
     }
