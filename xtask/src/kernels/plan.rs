@@ -118,8 +118,32 @@ impl Step {
 /// The cases that show that Fairlead serves on a kernel: suite, filters, minutes they may take in a guest.
 struct Smoke(&'static str, &'static [&'static str], u64);
 
-/// For CI: what takes a guest about a minute.
-const QUICK: &[Smoke] = &[Smoke("traffic", &["xdp::mode", "xdp::paths"], 5)];
+/// For CI: packets on real programs through XDP, tc and sockets, both families, TCP and UDP; `lbctl explain`, an agent
+/// that takes over from one that was killed, and a cleanup that leaves nothing.
+const QUICK: &[Smoke] = &[
+    Smoke(
+        "traffic",
+        &[
+            "xdp::mode",
+            "xdp::node_port_remote",
+            "xdp::pod_to_cluster_ip_local",
+            "xdp::cluster_ip_without_endpoints",
+            "xdp::lbctl_explains",
+            "xdp::agent_crash_cuts_nothing",
+        ],
+        6,
+    ),
+    Smoke(
+        "sockets",
+        &[
+            "sockets::status",
+            "sockets::b1_cluster_ip_remote",
+            "sockets::p4_e1_cluster_ip_without_endpoints",
+            "sockets::cleanup",
+        ],
+        4,
+    ),
+];
 
 /// For everyone else.
 const FULL: &[Smoke] = &[
