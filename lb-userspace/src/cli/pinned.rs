@@ -86,9 +86,21 @@ impl PinnedMaps {
         let path = self.pins.program(name);
         SchedClassifier::from_pin(&path).map_err(|source| match io_kind(&source) {
             Some(io::ErrorKind::PermissionDenied) => Error::Permission(self.root().to_owned()),
+            Some(io::ErrorKind::NotFound) if self.is_loading() => Error::Loading,
             Some(io::ErrorKind::NotFound) => Error::NoProgram(path),
             _ => Error::Program { path, source },
         })
+    }
+
+    /// Whether the agent says that it is loading programs.
+    fn is_loading(&self) -> bool {
+        match self.status() {
+            Ok(Some(status)) => match status.loading {
+                Loading::DataPath | Loading::DryRuns => true,
+                Loading::Nothing => false,
+            },
+            Ok(None) | Err(_) => false,
+        }
     }
 
     /// Every row of a hash map.
