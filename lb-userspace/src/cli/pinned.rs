@@ -20,7 +20,10 @@ use lb_common::{
 };
 
 use super::{Error, snapshot::Family};
-use crate::{pins::Pins, status::Status};
+use crate::{
+    pins::Pins,
+    status::{Loading, Status},
+};
 
 /// The names of one family's maps.
 pub(super) trait MapFamily: Addr {
