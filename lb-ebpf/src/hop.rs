@@ -93,9 +93,7 @@ fn is_spent<A: Addr>(ttl: u8, flow: &Flow<A>) -> bool {
 fn is_too_long<A: Addr, P: Packet>(pkt: &P, datagram: &Datagram<A>, flow: &Flow<A>) -> bool {
     let mtu = usize::from(flow.mtu);
     let (l3, l4) = (datagram.l3(), datagram.l4());
-    mtu != 0
-        && datagram.ip_length() > mtu
-        && longest_segment(pkt, datagram.key.proto, l3, l4) > mtu
+    mtu != 0 && datagram.ip_length() > mtu && longest_segment(pkt, datagram.key.proto, l3, l4) > mtu
 }
 
 /// Length of the longest IP packet among those that a GSO packet stands for; `usize::MAX` if it is a single packet.

@@ -71,10 +71,9 @@ fn act_xdp<const REJECTS: bool>(verdict: Verdict, ctx: *mut xdp_md, ingress: u32
         // SAFETY: the context is the program's own.
         Verdict::Reject(notice) if REJECTS => unsafe { reject_xdp(ctx, notice.number()) },
         // XDP never answers `Resolve` nor `Enter`: it passes such packets to tc, or to the stack.
-        Verdict::Resolve { .. }
-        | Verdict::Enter { .. }
-        | Verdict::Reject(_)
-        | Verdict::Drop => XDP_DROP,
+        Verdict::Resolve { .. } | Verdict::Enter { .. } | Verdict::Reject(_) | Verdict::Drop => {
+            XDP_DROP
+        }
     }
 }
 
