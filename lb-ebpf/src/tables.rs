@@ -40,6 +40,8 @@ pub trait Flows<A: Addr> {
     fn get(&mut self, key: &FlowKey<A>) -> Option<&mut Flow<A>>;
     /// Where the rows of a flow are put together; none only if the maps are broken.
     fn staged(&mut self) -> Option<&mut Staged<A>>;
+    /// The same place of one half's entry, which is empty: all its bytes are zero.
+    fn emptied(&mut self, half: Half) -> Option<&mut Flow<A>>;
     /// Stages the row of `key` as the request's; none if there is no such row.
     fn stage(&mut self, key: &FlowKey<A>) -> Option<()>;
     /// Inserts one of the staged rows.

@@ -1,6 +1,6 @@
 //! The pipeline's tables, on BPF maps and helpers.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::{
@@ -93,7 +93,7 @@ macro_rules! family {
                     // place goes to the copy.
                     return Some(unsafe {
                         let copy = &raw mut (*staged).reply;
-                        dry_run::copy(row, copy);
+                        words::copy(row, copy);
                         &mut *copy
                     });
                 }
@@ -111,11 +111,23 @@ macro_rules! family {
             }
 
             #[inline(always)]
+            fn emptied(&mut self, half: Half) -> Option<&mut Flow<$addr>> {
+                let staged = Flows::<$addr>::staged(self)?;
+                let flow = match half {
+                    Half::Request => &mut staged.request,
+                    Half::Reply => &mut staged.reply,
+                };
+                // SAFETY: entries are words without padding, and zero is a value of each of their fields.
+                unsafe { words::zero(flow) };
+                Some(flow)
+            }
+
+            #[inline(always)]
             fn stage(&mut self, key: &FlowKey<$addr>) -> Option<()> {
                 let staged = maps::$staged.get_ptr_mut(0)?;
                 let row = maps::$flows.get_ptr_mut(key)?;
                 // SAFETY: `staged` is this CPU's own; the row is whole words, as in `get`.
-                unsafe { (*staged).request = *row };
+                unsafe { words::copy(row, &raw mut (*staged).request) };
                 Some(())
             }
 
@@ -286,13 +298,14 @@ macro_rules! family {
 
             #[inline(always)]
             fn fib(&self, query: &FibQuery<$addr>) -> Fib<$addr> {
-                let mut params = fib_params($af, query.proto, self.ifindex);
+                let mut place = MaybeUninit::uninit();
+                let params = fib_params(&mut place, $af, query.proto, self.ifindex);
                 params.__bindgen_anon_3.$src = $to(query.src);
                 params.__bindgen_anon_4.$dst = $to(query.dst);
-                let code = self.lookup(&mut params);
+                let code = self.lookup(params);
                 // SAFETY: both union members are plain words.
                 let src = $from(unsafe { params.__bindgen_anon_3.$src });
-                fib_answer(code, &params, src)
+                fib_answer(code, params, src)
             }
 
             #[inline(always)]

@@ -133,6 +133,35 @@ pub(crate) fn masked<const MASK: i32>(mut number: i32) -> i32 {
     number
 }
 
+/// Copies a value word by word. The compiler calls a loop over bytes, which the verifier follows each time a program
+/// comes by.
+///
+/// # Safety
+///
+/// Both pointers are good for a whole value, which is made of aligned 32-bit words without padding.
+#[inline(always)]
+pub(crate) unsafe fn copy<T>(from: *const T, to: *mut T) {
+    let (from, to) = (from.cast::<u32>(), to.cast::<u32>());
+    for word in 0..size_of::<T>() / size_of::<u32>() {
+        // SAFETY: within the value, as the caller promises.
+        unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
+    }
+}
+
+/// Zeroes a value word by word; see [`copy`].
+///
+/// # Safety
+///
+/// The value is made of aligned 32-bit words without padding, and all of its bytes may be zero.
+#[inline(always)]
+pub(crate) unsafe fn zero<T>(value: *mut T) {
+    let words = value.cast::<u32>();
+    for word in 0..size_of::<T>() / size_of::<u32>() {
+        // SAFETY: within the value, as the caller promises.
+        unsafe { words.add(word).write_volatile(0) };
+    }
+}
+
 /// What [`lb_ebpf::Packet`] needs of bytes and words, over a context with `data` and `data_end`.
 macro_rules! access_methods {
     () => {
