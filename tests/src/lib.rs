@@ -23,6 +23,7 @@ pub mod kernel;
 pub mod kube;
 pub mod manifests;
 pub mod netns;
+pub mod old_kernel;
 pub mod process;
 pub mod random;
 pub mod raw;
