@@ -32,14 +32,14 @@ use clap::{Args, ValueEnum};
 use self::{
     apt::Apt,
     boot::Guest,
-    catalogue::{Arch, Flavour, Kernel, Suite},
+    catalogue::{Flavour, Kernel, Suite},
     modules::Bootable,
     plan::{Choice, Step},
     programs::Programs,
     progress::Progress,
     result::{Outcome, Subject},
 };
-use crate::{budgets::Budgets, ebpf, exec::root, tools};
+use crate::{budgets::Budgets, ebpf, exec::root, static_build::Arch, tools};
 
 /// What to run, and on which kernels.
 #[derive(Args)]
@@ -85,7 +85,7 @@ pub(crate) fn kernels(options: Options) -> Result<()> {
         cpus,
         kernels,
     } = options;
-    let arch = arch.map_or_else(Arch::own, Ok)?;
+    let arch = arch.map_or_else(catalogue::own_arch, Ok)?;
     let choices = suites.iter().map(|suite| Choice::parse(suite));
     let steps = plan::steps(quick, choices.collect::<Result<_>>()?);
     let usual = if quick {
@@ -121,6 +121,8 @@ struct Run {
     cpus: u32,
     steps: Vec<Step>,
     programs: Programs,
+    /// Whose libraries the programs take.
+    suite: Suite,
     cache: PathBuf,
     /// For what a single run makes.
     work: PathBuf,
@@ -130,14 +132,23 @@ struct Run {
 
 impl Run {
     fn prepare(arch: Arch, quick: bool, cpus: u32, steps: Vec<Step>) -> Result<Self> {
-        if arch != Arch::own()? {
-            bail!("guests of {arch} take static programs, which are not built yet");
-        }
-        [tools::GUESTS, tools::NETWORK]
+        let emulator = match arch {
+            Arch::Amd64 => tools::QEMU_AMD64,
+            Arch::Arm64 => tools::QEMU_ARM64,
+        };
+        [tools::GUESTS, &[emulator], tools::NETWORK]
             .into_iter()
             .try_for_each(tools::debian_packages)?;
         ebpf::build(&[])?;
-        let programs = programs::of_this_machine(&Progress::of("all kernels"))?;
+        let progress = Progress::of("all kernels");
+        let (programs, suite) = if quick {
+            if arch != catalogue::own_arch()? {
+                bail!("--quick takes the programs of this machine's own CPU, not {arch}");
+            }
+            (programs::of_this_machine(&progress)?, Suite::of_machine()?)
+        } else {
+            (programs::without_libraries(arch, &progress)?, Suite::ANY)
+        };
         let cache = tools::cache_directory()?.join("kernels");
         let work = root().join("target/kernels");
         for folder in [&cache.join("images"), &cache.join("bases"), &work] {
@@ -154,6 +165,7 @@ impl Run {
             cpus,
             steps,
             programs,
+            suite,
             cache,
             work,
             fetching: Mutex::new(()),
@@ -243,10 +255,8 @@ impl Run {
         modules::provide(&self.cache, &apt, &release, self.flavour, progress)
     }
 
-    /// The programs are linked with this machine's libraries, so guests have those of its release.
     fn base(&self, progress: &Progress) -> Result<PathBuf> {
-        let suite = Suite::of_machine()?;
-        let apt = Apt::of(&self.cache, suite, self.arch, progress)?;
+        let apt = Apt::of(&self.cache, self.suite, self.arch, progress)?;
         base::provide(&self.cache, &apt, self.arch, progress)
     }
 

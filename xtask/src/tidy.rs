@@ -37,6 +37,7 @@ const UNSAFE_FILES: &[&str] = &[
     "lb-userspace/src/bpf/trial.rs",
     "lb-userspace/src/maps/batch.rs",
     "lb-userspace/src/maps/mmap.rs",
+    "tests/src/old_kernel.rs",
     "tests/src/raw.rs",
     "tests/src/verifier/raw.rs",
 ];

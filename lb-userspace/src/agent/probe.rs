@@ -9,6 +9,7 @@ mod trials;
 
 use std::{collections::BTreeMap, fmt, time::Instant};
 
+use lb_common::kernel;
 use thiserror::Error;
 use tracing::{debug, info, warn};
 
@@ -144,6 +145,12 @@ impl Features {
     /// Whether the kernel certainly has it.
     pub(crate) fn has(&self, feature: Feature) -> bool {
         self.0.get(&feature) == Some(&State::Has)
+    }
+
+    /// What the BPF object is told that the kernel lacks: bits of [`lb_common::kernel`].
+    pub(crate) fn lacks(&self) -> u32 {
+        let bit = |feature, bit| if self.has(feature) { 0 } else { bit };
+        bit(Feature::FibSource, kernel::FIB_SOURCE) | bit(Feature::Retval, kernel::RETVAL)
     }
 
     /// Every feature with its state and what follows from it.

@@ -12,11 +12,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{
-    catalogue::{Arch, Suite},
-    progress::Progress,
+use super::{catalogue::Suite, progress::Progress};
+use crate::{
+    exec::{output, program},
+    static_build::Arch,
 };
-use crate::exec::{output, program};
 
 /// What Debian signs its archives with.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";

@@ -11,10 +11,12 @@ use anyhow::{Context as _, Result};
 use super::{
     apt::Apt,
     archive::{self, Scratch},
-    catalogue::Arch,
     progress::Progress,
 };
-use crate::exec::{output, program};
+use crate::{
+    exec::{output, program},
+    static_build::Arch,
+};
 
 /// What the tests start, and what init runs on.
 const PACKAGES: &[&str] = &[

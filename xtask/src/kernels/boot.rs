@@ -12,13 +12,15 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    catalogue::Arch,
     console::{StepRun, Transcript, Word},
     plan::Step,
     programs::Programs,
     progress::Progress,
 };
-use crate::exec::{command_line, output, program, root};
+use crate::{
+    exec::{command_line, output, program, root},
+    static_build::Arch,
+};
 
 /// How long a guest may take from its start to the first step.
 const BOOT_LIMIT: Duration = Duration::from_mins(2);

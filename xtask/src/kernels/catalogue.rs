@@ -3,38 +3,15 @@
 use std::{cmp::Ordering, fmt, fs};
 
 use anyhow::{Context as _, Result, bail};
-use clap::ValueEnum;
 
-/// A guest's CPU, by Debian's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(crate) enum Arch {
-    /// x86-64.
-    Amd64,
-    /// 64-bit Arm.
-    Arm64,
-}
+use crate::static_build::Arch;
 
-impl Arch {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Amd64 => "amd64",
-            Self::Arm64 => "arm64",
-        }
-    }
-
-    /// This machine's own.
-    pub(super) fn own() -> Result<Self> {
-        match std::env::consts::ARCH {
-            "x86_64" => Ok(Self::Amd64),
-            "aarch64" => Ok(Self::Arm64),
-            other => bail!("guests of {other} are not known: amd64 and arm64 are"),
-        }
-    }
-}
-
-impl fmt::Display for Arch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+/// This machine's own CPU.
+pub(super) fn own_arch() -> Result<Arch> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok(Arch::Amd64),
+        "aarch64" => Ok(Arch::Arm64),
+        other => bail!("guests of {other} are not known: amd64 and arm64 are"),
     }
 }
 
@@ -110,6 +87,9 @@ impl Suite {
             security: true,
         }
     }
+
+    /// For programs that need no library of the system.
+    pub(super) const ANY: Self = BOOKWORM;
 
     /// The one that this machine runs.
     pub(super) fn of_machine() -> Result<Self> {

@@ -14,7 +14,10 @@ use super::{
     plan::Step,
     progress::Progress,
 };
-use crate::exec::{cargo, output, program, root, run, run_reading};
+use crate::{
+    exec::{cargo, output, program, root, run, run_reading},
+    static_build::{self, Arch, TestPrograms},
+};
 
 /// Where a guest has the programs; the suites of tests are in `tests` below, and find the others one folder up.
 const PLACE: &str = "fairlead/bin";
@@ -79,6 +82,16 @@ pub(super) fn of_this_machine(progress: &Progress) -> Result<Programs> {
         }
     }
     Ok(Programs { folder })
+}
+
+/// Builds the static programs for a CPU, optimised: they run in every guest, and emulation is slow enough.
+pub(super) fn without_libraries(arch: Arch, progress: &Progress) -> Result<Programs> {
+    progress.say(&format!("building static programs for {arch}"));
+    static_build::binaries(arch)?;
+    static_build::test_programs(arch, TestPrograms { profile: "release" })?;
+    Ok(Programs {
+        folder: arch.folder(),
+    })
 }
 
 fn is_newer(copy: &Path, original: &Path) -> bool {

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    catalogue::Arch,
     console::{StepRun, Transcript},
     plan::{Kind, Step},
 };
-use crate::budgets::{self, Budgets, Program};
+use crate::{
+    budgets::{self, Budgets, Program},
+    static_build::Arch,
+};
 
 /// How many cases of tests passed and failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
