@@ -91,6 +91,12 @@ impl Step {
         }
     }
 
+    /// How many cases are named one by one, if they are.
+    pub(super) fn named_cases(&self) -> Option<usize> {
+        let (first, names) = self.arguments.split_first()?;
+        (first == "--exact").then_some(names.len())
+    }
+
     /// For init: `NAME SECONDS COMMAND…`.
     pub(super) fn line(&self, folder: &str) -> String {
         let Self {
@@ -115,7 +121,7 @@ impl Step {
     }
 }
 
-/// The cases that show that Fairlead serves on a kernel: suite, filters, minutes they may take in a guest.
+/// The cases that show that Fairlead serves on a kernel: suite, arguments, minutes they may take in a guest.
 struct Smoke(&'static str, &'static [&'static str], u64);
 
 /// For CI: packets on real programs through XDP, tc and sockets, both families, TCP and UDP; `lbctl explain`, an agent
@@ -124,10 +130,20 @@ const QUICK: &[Smoke] = &[
     Smoke(
         "traffic",
         &[
+            "--exact",
             "xdp::mode",
-            "xdp::node_port_remote",
-            "xdp::pod_to_cluster_ip_local",
-            "xdp::cluster_ip_without_endpoints",
+            "xdp::node_port_remote::v4::tcp",
+            "xdp::node_port_remote::v4::udp",
+            "xdp::node_port_remote::v6::tcp",
+            "xdp::node_port_remote::v6::udp",
+            "xdp::node_port_remote::v4::n2_path_mtu",
+            "xdp::node_port_remote::v6::n2_path_mtu",
+            "xdp::pod_to_cluster_ip_local::v4::tcp",
+            "xdp::pod_to_cluster_ip_local::v4::udp",
+            "xdp::pod_to_cluster_ip_local::v6::tcp",
+            "xdp::pod_to_cluster_ip_local::v6::udp",
+            "xdp::cluster_ip_without_endpoints::v4::tcp",
+            "xdp::cluster_ip_without_endpoints::v6::udp",
             "xdp::lbctl_explains",
             "xdp::agent_crash_cuts_nothing",
         ],
@@ -136,9 +152,16 @@ const QUICK: &[Smoke] = &[
     Smoke(
         "sockets",
         &[
+            "--exact",
             "sockets::status",
-            "sockets::b1_cluster_ip_remote",
-            "sockets::p4_e1_cluster_ip_without_endpoints",
+            "sockets::b1_cluster_ip_remote::v4::p3_connected::tcp",
+            "sockets::b1_cluster_ip_remote::v4::p3_connected::udp",
+            "sockets::b1_cluster_ip_remote::v4::p3_loose",
+            "sockets::b1_cluster_ip_remote::v6::p3_connected::tcp",
+            "sockets::b1_cluster_ip_remote::v6::p3_connected::udp",
+            "sockets::b1_cluster_ip_remote::v6::p3_loose",
+            "sockets::p4_e1_cluster_ip_without_endpoints::v4::tcp",
+            "sockets::p4_e1_cluster_ip_without_endpoints::v6::udp",
             "sockets::cleanup",
         ],
         4,

@@ -14,10 +14,19 @@ use crate::{
 };
 
 /// How many cases of tests passed and failed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Cases {
-    pub(super) passed: usize,
-    pub(super) failed: usize,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Cases {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+}
+
+impl Cases {
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+        }
+    }
 }
 
 /// A suite that was run.
@@ -118,7 +127,7 @@ impl Outcome {
     fn add(&mut self, step: &Step, run: &StepRun) {
         match step.kind {
             Kind::Loads => self.add_loads(run),
-            Kind::Fixtures | Kind::Suite => self.add_suite(run),
+            Kind::Fixtures | Kind::Suite => self.add_suite(step, run),
         }
         let cause = match run.code {
             Some(0) => return,
@@ -151,7 +160,7 @@ impl Outcome {
         }
     }
 
-    fn add_suite(&mut self, run: &StepRun) {
+    fn add_suite(&mut self, step: &Step, run: &StepRun) {
         let suite = Suite::read(run);
         let Suite {
             name,
@@ -162,8 +171,14 @@ impl Outcome {
         for failure in failures.keys() {
             self.problems.push(format!("{name}: {failure} failed"));
         }
-        if cases.passed + cases.failed == 0 {
+        let all = cases.passed + cases.failed;
+        if all == 0 {
             self.problems.push(format!("{name} ran no test"));
+        } else if let Some(named) = step.named_cases()
+            && all < named
+        {
+            let missing = format!("{name} ran {all} of {named} cases: not all names are right");
+            self.problems.push(missing);
         }
         self.suites.push(suite);
     }
@@ -182,10 +197,23 @@ impl Outcome {
     pub(super) fn cases(&self, fixtures: bool) -> Cases {
         let suites = self.suites.iter();
         let suites = suites.filter(|suite| (suite.name == "fixtures") == fixtures);
-        suites.fold(Cases::default(), |sum, suite| Cases {
-            passed: sum.passed + suite.cases.passed,
-            failed: sum.failed + suite.cases.failed,
-        })
+        suites.fold(Cases::default(), |sum, suite| sum.and(suite.cases))
+    }
+
+    /// As tests are counted: a program that loads within its budget has passed, and every problem has failed.
+    pub(super) fn counts(&self) -> Cases {
+        let bad = |program: &&Program| {
+            let start = format!("{} ", program.name);
+            self.problems
+                .iter()
+                .any(|problem| problem.starts_with(&start))
+        };
+        let cases = self.suites.iter().map(|suite| suite.cases.passed);
+        let programs = self.programs.iter().filter(|program| !bad(program));
+        Cases {
+            passed: programs.count() + cases.sum::<usize>(),
+            failed: self.problems.len(),
+        }
     }
 }
 
@@ -293,7 +321,11 @@ mod tests {
         let outcome = read(&steps, &Transcript::default());
         assert_eq!(outcome.problems.len(), steps.len() + 1, "{outcome:?}");
         let transcript = Transcript {
-            steps: vec![ran("loads", 0, ""), ran("traffic", 0, "")],
+            steps: vec![
+                ran("loads", 0, ""),
+                ran("traffic", 0, ""),
+                ran("sockets", 0, "test a ... ok"),
+            ],
             done: true,
             ..Transcript::default()
         };
@@ -302,7 +334,8 @@ mod tests {
             outcome.problems,
             [
                 "no program was given to the verifier",
-                "traffic ran no test"
+                "traffic ran no test",
+                "sockets ran 1 of 10 cases: not all names are right"
             ]
         );
     }
@@ -310,28 +343,22 @@ mod tests {
     #[test]
     fn a_refused_program_is_a_problem_told_once() -> anyhow::Result<()> {
         let steps = super::super::plan::steps(true, Vec::new());
+        let steps = &steps[..1];
         let line = r#"{"program":"tc_ext_in","loaded":false,"ms":9,"instructions":1000001,
             "stack":null,"frames":[],"error":"E2BIG: too large"}"#
             .replace('\n', "");
         let transcript = Transcript {
             release: "6.1.0-57-cloud-amd64".to_owned(),
-            steps: vec![ran("loads", 1, &line), ran("traffic", 0, "test a ... ok")],
+            steps: vec![ran("loads", 1, &line)],
             done: true,
             ..Transcript::default()
         };
-        let mut outcome = read(&steps, &transcript);
+        let mut outcome = read(steps, &transcript);
         assert_eq!(outcome.problems, [""; 0]);
         outcome.check(&Budgets::parse("program 6.1\ntc_ext_in 1000")?);
         assert_eq!(
             outcome.problems,
             ["tc_ext_in is refused on 6.1: E2BIG: too large"]
-        );
-        assert_eq!(
-            outcome.cases(false),
-            Cases {
-                passed: 1,
-                failed: 0
-            }
         );
         Ok(())
     }
