@@ -23,11 +23,8 @@ pub mod kernel;
 pub mod kube;
 pub mod manifests;
 pub mod netns;
-<<<<<<< HEAD
 pub mod patience;
-=======
 pub mod old_kernel;
->>>>>>> main
 pub mod process;
 pub mod random;
 pub mod raw;
