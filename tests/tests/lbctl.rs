@@ -21,7 +21,7 @@ use lb_common::{
 };
 use lb_userspace::{
     cli::{Cli, Paint},
-    status::{Interface, Mode, Role, SocketMode, Sockets, Status},
+    status::{Interface, Mode, Role, SocketMode, Sockets, Status, TcWay},
 };
 use tests::bpffs::Bpffs;
 
@@ -384,6 +384,8 @@ fn status() -> Result<Status> {
             cgroup: Some("/sys/fs/cgroup".into()),
             ..Sockets::default()
         },
+        tc_attach: TcWay::Tcx,
+        kernel: Vec::new(),
         problems: vec!["web.yaml: document 1: spec.ports: must not be empty".to_owned()],
     })
 }

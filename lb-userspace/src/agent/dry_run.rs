@@ -10,7 +10,10 @@ use aya::pin::PinError;
 use lb_common::maps::programs;
 use thiserror::Error;
 
-use super::programs::{self as object, LoadError, chain};
+use super::{
+    probe::Lacks,
+    programs::{self as object, LoadError, chain},
+};
 use crate::pins::Pins;
 
 /// The programs of dry runs cannot be had.
@@ -38,14 +41,16 @@ pub(super) enum DryRunError {
 #[derive(Debug)]
 pub(super) struct DryRuns {
     pins: Pins,
+    lacks: Lacks,
     loading: Option<JoinHandle<Result<(), DryRunError>>>,
 }
 
 impl DryRuns {
     /// Nothing is loaded yet.
-    pub(super) fn new(pins: Pins) -> Self {
+    pub(super) fn new(pins: Pins, lacks: Lacks) -> Self {
         Self {
             pins,
+            lacks,
             loading: None,
         }
     }
@@ -53,9 +58,9 @@ impl DryRuns {
     /// Begins to load and pin the programs, in place of an earlier agent's. The maps have to be
     /// pinned.
     pub(super) fn begin(&mut self) -> Result<(), DryRunError> {
-        let pins = self.pins.clone();
+        let (pins, lacks) = (self.pins.clone(), self.lacks);
         let thread = thread::Builder::new().name("dry-runs".to_owned());
-        self.loading = Some(thread.spawn(move || install(&pins))?);
+        self.loading = Some(thread.spawn(move || install(&pins, lacks))?);
         Ok(())
     }
 
@@ -66,8 +71,8 @@ impl DryRuns {
     }
 }
 
-fn install(pins: &Pins) -> Result<(), DryRunError> {
-    let mut loaded = object::load_dry(pins)?;
+fn install(pins: &Pins, lacks: Lacks) -> Result<(), DryRunError> {
+    let mut loaded = object::load_dry(pins, lacks)?;
     for name in programs::DRY {
         let program = loaded.tc(name)?;
         // Under another name first: whoever asks meanwhile finds the earlier program.

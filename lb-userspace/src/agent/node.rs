@@ -121,8 +121,8 @@ impl Node {
             recorder,
             told: HashSet::new(),
             attacher: Attacher::new(pins.clone(), programs, links, way)?,
+            dry_runs: DryRuns::new(pins.clone(), features.lacks()),
             features,
-            dry_runs: DryRuns::new(pins.clone()),
             upkeep: Upkeep::start(pins, options.lifetimes.clone())
                 .map_err(|error| RunError::Maps(error.into()))?,
             sockets: Sockets::new(pins.clone(), &options.sockets, options.masquerade_all),

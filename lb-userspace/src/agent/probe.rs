@@ -9,6 +9,7 @@ mod trials;
 
 use std::{collections::BTreeMap, fmt, time::Instant};
 
+use lb_common::kernel;
 use thiserror::Error;
 use tracing::{debug, info, warn};
 
@@ -67,6 +68,10 @@ pub(crate) struct Finding<'a> {
 /// What the kernel has of every [`Feature`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Features(BTreeMap<Feature, State>);
+
+/// Bits of [`lb_common::kernel`]: what the programs are to do without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lacks(pub(crate) u32);
 
 /// The kernel lacks what nothing stands in for.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -144,6 +149,16 @@ impl Features {
     /// Whether the kernel certainly has it.
     pub(crate) fn has(&self, feature: Feature) -> bool {
         self.0.get(&feature) == Some(&State::Has)
+    }
+
+    /// What the programs are to do without.
+    pub(crate) fn lacks(&self) -> Lacks {
+        let bits = [
+            (Feature::FibSource, kernel::FIB_SOURCE),
+            (Feature::Retval, kernel::RETVAL),
+        ];
+        let lacked = bits.into_iter().filter(|(feature, _)| !self.has(*feature));
+        Lacks(lacked.fold(0, |all, (_, bit)| all | bit))
     }
 
     /// Every feature with its state and what follows from it.
@@ -276,9 +291,27 @@ mod tests {
         assert!(account[2].without.is_some());
     }
 
-    /// This machine's kernel is newer than all of it.
     #[test]
-    fn a_new_kernel_has_everything() {
-        assert_eq!(probe(), lacking(&[]));
+    fn programs_are_told_what_they_have_to_do_without() {
+        let bits = |lacked: &[Feature]| lacking(lacked).lacks().0;
+        assert_eq!(bits(&[]), 0);
+        assert_eq!(bits(&[Feature::Tcx, Feature::NetnsCookie]), 0);
+        assert_eq!(bits(&[Feature::FibSource]), kernel::FIB_SOURCE);
+        assert_eq!(bits(&[Feature::Retval]), kernel::RETVAL);
+        let unknown = Features::by(|_| State::Unknown(String::new()));
+        assert_eq!(unknown.lacks().0, kernel::FIB_SOURCE | kernel::RETVAL);
+    }
+
+    /// Of a kernel of any age, as long as the programs run on it.
+    #[test]
+    fn every_trial_says_whether_the_kernel_has_it() {
+        let features = probe();
+        for Finding { feature, state, .. } in features.findings() {
+            assert!(
+                matches!(state, State::Has | State::Lacks),
+                "{feature}: {state:?}"
+            );
+        }
+        assert_eq!(features.check(), Ok(()));
     }
 }

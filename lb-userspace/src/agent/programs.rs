@@ -10,13 +10,14 @@ use aya::{
 use lb_common::{
     Jiffy,
     config::Config,
-    dry_run,
+    dry_run, kernel,
     maps::{self, programs},
 };
 use rustix::time::{ClockId, clock_getres};
 use thiserror::Error;
 use tracing::debug;
 
+use super::probe::Lacks;
 use crate::{
     full_path::{self, FullPathError},
     pins::Pins,
@@ -114,8 +115,8 @@ pub(super) struct Programs {
 
 /// Loads the object. Maps pinned by an earlier agent are adopted with all they hold, if their
 /// shape is the same; the others are made and pinned.
-pub(super) fn load(pins: &Pins) -> Result<Loaded, LoadError> {
-    let mut ebpf = load_object(pins, Purpose::Traffic)?;
+pub(super) fn load(pins: &Pins, lacks: Lacks) -> Result<Loaded, LoadError> {
+    let mut ebpf = load_object(pins, Purpose::Traffic, lacks)?;
     let config = take_map(&mut ebpf, maps::CONFIG)?;
     let links = take_map(&mut ebpf, maps::LINKS)?;
     let status = take_map(&mut ebpf, maps::STATUS)?;
@@ -131,9 +132,9 @@ pub(super) fn load(pins: &Pins) -> Result<Loaded, LoadError> {
 
 /// Loads the object a second time, on the same maps, with programs that answer what they would do
 /// and do nothing.
-pub(super) fn load_dry(pins: &Pins) -> Result<Programs, LoadError> {
+pub(super) fn load_dry(pins: &Pins, lacks: Lacks) -> Result<Programs, LoadError> {
     let mut programs = Programs {
-        ebpf: load_object(pins, Purpose::DryRuns)?,
+        ebpf: load_object(pins, Purpose::DryRuns, lacks)?,
     };
     for name in programs::DRY {
         let loaded = programs.tc(name)?.load();
@@ -149,7 +150,7 @@ enum Purpose {
     DryRuns,
 }
 
-fn load_object(pins: &Pins, purpose: Purpose) -> Result<Ebpf, LoadError> {
+fn load_object(pins: &Pins, purpose: Purpose, Lacks(lacks): Lacks) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS);
     for name in maps::ALL.into_iter().chain(maps::PROGRAM_ARRAYS) {
@@ -159,6 +160,7 @@ fn load_object(pins: &Pins, purpose: Purpose) -> Result<Ebpf, LoadError> {
     loader.override_global(Jiffy::GLOBAL, &jiffy, true);
     let dry = u32::from(purpose == Purpose::DryRuns);
     loader.override_global(dry_run::GLOBAL, &dry, true);
+    loader.override_global(kernel::GLOBAL, &lacks, true);
     loader.load(OBJECT).map_err(|error| match error {
         EbpfError::MapError(MapError::IncompatiblePinnedMap {
             name,

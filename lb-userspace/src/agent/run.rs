@@ -110,7 +110,7 @@ async fn serve(
     );
     bpffs::prepare(&options.bpffs, &pins)?;
     let _lock = Lock::take(&pins)?;
-    let loaded = programs::load(&pins)?;
+    let loaded = programs::load(&pins, features.lacks())?;
     let mut kernel = Kernel::new()?;
     let table = kernel.monitor.read().await?;
     let requests = Requests::default();

@@ -310,9 +310,4 @@ mod tests {
         let rest = all(walk, trie.map());
         assert!(rest.len() >= COUNT as usize - ENTRIES - 1);
     }
-
-    #[test]
-    fn this_kernel_has_batches_of_tries() {
-        assert!(is_supported(trial::trie(1).unwrap().as_fd()).unwrap());
-    }
 }

@@ -66,18 +66,18 @@ pub(crate) fn checks() -> Vec<Check<World>> {
         |name: &str, run: fn(&mut World) -> Result<()>| Check::new(format!("clsact::{name}"), run);
     vec![
         check(
-            "filters_are_on_every_interface_and_no_links",
+            "r3_filters_are_on_every_interface_and_no_links",
             on_every_interface,
         ),
-        check("ours_come_before_others", before_others),
-        check("connections_go", connections),
-        change("take_over_replaces_in_place", take_over),
-        check("what_somebody_removes_is_put_back", put_back),
+        check("r3_ours_come_before_others", before_others),
+        check("r3_connections_go", connections),
+        change("r4_take_over_replaces_in_place", take_over),
+        check("r5_what_somebody_removes_is_put_back", put_back),
         check("a_renamed_interface_keeps_them", renamed),
-        change("an_ingress_qdisc_is_named_as_an_obstacle", obstacle),
-        change("with_links_again_no_filter_is_left", back_to_links),
-        change("with_filters_again_no_link_is_left", back_to_filters),
-        change("cleanup_leaves_nothing_of_ours", cleanup),
+        change("r5_an_ingress_qdisc_is_named_as_an_obstacle", obstacle),
+        change("r4_with_links_again_no_filter_is_left", back_to_links),
+        change("r4_with_filters_again_no_link_is_left", back_to_filters),
+        change("k5_cleanup_leaves_nothing_of_ours", cleanup),
     ]
 }
 
