@@ -37,8 +37,23 @@ pub struct Status {
     pub tc_attach: TcWay,
     /// What the kernel can do, and what is done in place of what it cannot.
     pub kernel: Vec<KernelFeature>,
+    /// Which programs are being loaded.
+    pub loading: Loading,
     /// What is wrong now, one line each.
     pub problems: Vec<String>,
+}
+
+/// Which programs an agent is loading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Loading {
+    /// Those of the data path: the node is served as an earlier agent left it, or not yet.
+    DataPath,
+    /// Those that answer `lbctl explain`; traffic is served.
+    DryRuns,
+    /// None.
+    #[default]
+    Nothing,
 }
 
 impl Status {

@@ -21,7 +21,7 @@ use lb_common::{
 };
 use lb_userspace::{
     cli::{Cli, Paint},
-    status::{Interface, Mode, Role, SocketMode, Sockets, Status, TcWay},
+    status::{Interface, Loading, Mode, Role, SocketMode, Sockets, Status, TcWay},
 };
 use tests::bpffs::Bpffs;
 
@@ -386,6 +386,7 @@ fn status() -> Result<Status> {
         },
         tc_attach: TcWay::Tcx,
         kernel: Vec::new(),
+        loading: Loading::Nothing,
         problems: vec!["web.yaml: document 1: spec.ports: must not be empty".to_owned()],
     })
 }

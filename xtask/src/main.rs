@@ -6,6 +6,7 @@ mod go;
 mod kube_assets;
 mod lint;
 mod semantics;
+mod static_build;
 mod steps;
 mod test;
 mod tidy;
@@ -18,6 +19,7 @@ use clap::Parser;
 
 use crate::{
     exec::{become_it, cargo, run},
+    static_build::{Choice, TestPrograms},
     test::Selection,
 };
 
@@ -30,6 +32,18 @@ enum Verb {
         /// Features of lb-ebpf to build them with.
         #[arg(long, value_delimiter = ',')]
         features: Vec<String>,
+    },
+    /// Build static programs into target/static/<ARCH>, stripped, and print their sizes in bytes.
+    BuildStatic {
+        /// CPU to build for.
+        #[arg(long, value_enum, default_value = "all")]
+        arch: Choice,
+        /// Also build the programs and test suites of the `tests` crate.
+        #[arg(long)]
+        tests: bool,
+        /// Cargo's profile for the latter.
+        #[arg(long, default_value = "dev", requires = "tests")]
+        profile: String,
     },
     /// Show Fairlead at work: a client, two nodes and three pods in network namespaces (needs root).
     #[command(disable_help_flag = true)]
@@ -66,6 +80,14 @@ enum Verb {
 fn main() -> ExitCode {
     let done = match Verb::parse() {
         Verb::BuildEbpf { features } => ebpf::build(&features),
+        Verb::BuildStatic {
+            arch,
+            tests,
+            profile,
+        } => {
+            let tests = tests.then_some(TestPrograms { profile: &profile });
+            static_build::build(arch, tests)
+        }
         Verb::Demo { options } => demo(&options),
         Verb::Test { long, filters } => {
             return test::test(&Selection {

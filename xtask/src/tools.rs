@@ -58,6 +58,17 @@ const LLVM: &[Package] = &[
     Package::with_file("libpolly-22-dev", "/usr/lib/llvm-22/lib/libPolly.a"),
 ];
 
+/// What removes DWARF, from the BPF objects too.
+const LLVM_STRIP: Package = Package::with_program("llvm-22", "llvm-strip-22");
+
+/// C compiler for x86-64.
+pub(crate) const GCC_FOR_AMD64: Package =
+    Package::with_program("gcc-x86-64-linux-gnu", "x86_64-linux-gnu-gcc");
+
+/// C compiler for 64-bit Arm.
+pub(crate) const GCC_FOR_ARM64: Package =
+    Package::with_program("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc");
+
 /// What network namespaces and their links are made with.
 pub(crate) const NETWORK: &[Package] = &[
     Package::with_program("iproute2", "ip"),
@@ -119,6 +130,24 @@ pub(crate) fn component(component: Component) -> Result<()> {
     eprintln!("the toolchain lacks its component {name}");
     run(program("rustup").args(["component", "add", name]))
         .with_context(|| format!("cannot install the toolchain component {name}"))
+}
+
+/// Makes sure the pinned toolchain can build for a target.
+pub(crate) fn rust_target(target: &str) -> Result<()> {
+    let sysroot = output(program("rustc").args(["--print", "sysroot"]))?;
+    let library = Path::new(&sysroot).join("lib/rustlib").join(target);
+    if library.join("lib").is_dir() {
+        return Ok(());
+    }
+    eprintln!("the toolchain lacks its target {target}");
+    run(program("rustup").args(["target", "add", target]))
+        .with_context(|| format!("cannot install the toolchain's target {target}"))
+}
+
+/// The name of the `llvm-strip` that knows the objects of the pinned toolchain.
+pub(crate) fn llvm_strip() -> Result<&'static str> {
+    debian_packages(&[LLVM_STRIP])?;
+    Ok("llvm-strip-22")
 }
 
 /// The path of `bpf-linker`.

@@ -10,10 +10,7 @@ use aya::pin::PinError;
 use lb_common::maps::programs;
 use thiserror::Error;
 
-use super::{
-    probe::Lacks,
-    programs::{self as object, LoadError, chain},
-};
+use super::programs::{self as object, LoadError, chain};
 use crate::pins::Pins;
 
 /// The programs of dry runs cannot be had.
@@ -41,13 +38,13 @@ pub(super) enum DryRunError {
 #[derive(Debug)]
 pub(super) struct DryRuns {
     pins: Pins,
-    lacks: Lacks,
+    lacks: u32,
     loading: Option<JoinHandle<Result<(), DryRunError>>>,
 }
 
 impl DryRuns {
-    /// Nothing is loaded yet.
-    pub(super) fn new(pins: Pins, lacks: Lacks) -> Self {
+    /// Nothing is loaded yet. The kernel lacks this ([`lb_common::kernel`]).
+    pub(super) const fn new(pins: Pins, lacks: u32) -> Self {
         Self {
             pins,
             lacks,
@@ -64,6 +61,11 @@ impl DryRuns {
         Ok(())
     }
 
+    /// Whether programs are being loaded.
+    pub(super) const fn is_loading(&self) -> bool {
+        self.loading.is_some()
+    }
+
     /// How loading went, told once when it has ended.
     pub(super) fn ended(&mut self) -> Option<Result<(), DryRunError>> {
         let loading = self.loading.take_if(|loading| loading.is_finished())?;
@@ -71,7 +73,7 @@ impl DryRuns {
     }
 }
 
-fn install(pins: &Pins, lacks: Lacks) -> Result<(), DryRunError> {
+fn install(pins: &Pins, lacks: u32) -> Result<(), DryRunError> {
     let mut loaded = object::load_dry(pins, lacks)?;
     for name in programs::DRY {
         let program = loaded.tc(name)?;

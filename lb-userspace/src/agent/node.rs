@@ -13,7 +13,6 @@ use std::{
 
 use aya::maps::{Array, MapData};
 use ipnet::IpNet;
-use k8s_openapi::jiff::{Timestamp, Unit};
 use lb_common::config::Config;
 use tracing::{info, warn};
 
@@ -42,6 +41,7 @@ use crate::{
     pins::Pins,
     source::kubernetes::{Event, Recorder},
     status::{Mode, Role, TcWay},
+    timestamp::now_text,
 };
 
 /// Longest time between two tries to attach.
@@ -105,7 +105,7 @@ impl Node {
             programs,
             config,
             links,
-            status,
+            account,
         } = loaded;
         let earlier = config
             .get(&0, 0)
@@ -129,7 +129,7 @@ impl Node {
             controller,
             config,
             written: None,
-            account: Account::new(status),
+            account,
             problems: Problems::default(),
             epoch: Epoch::after(earlier.epoch),
             snat: (0, 0),
@@ -407,10 +407,4 @@ impl Node {
         problems.extend(self.options.selection.missing(&self.found, &self.table));
         self.problems.set(Area::Interfaces, problems);
     }
-}
-
-/// The time, to the second, in RFC 3339.
-fn now_text() -> String {
-    let now = Timestamp::now();
-    now.round(Unit::Second).unwrap_or(now).to_string()
 }

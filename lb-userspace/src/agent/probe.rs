@@ -69,10 +69,6 @@ pub(crate) struct Finding<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Features(BTreeMap<Feature, State>);
 
-/// Bits of [`lb_common::kernel`]: what the programs are to do without.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Lacks(pub(crate) u32);
-
 /// The kernel lacks what nothing stands in for.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the kernel cannot serve: {}; or try all the same by --check-kernel=false", .0.join("; "))]
@@ -151,14 +147,10 @@ impl Features {
         self.0.get(&feature) == Some(&State::Has)
     }
 
-    /// What the programs are to do without.
-    pub(crate) fn lacks(&self) -> Lacks {
-        let bits = [
-            (Feature::FibSource, kernel::FIB_SOURCE),
-            (Feature::Retval, kernel::RETVAL),
-        ];
-        let lacked = bits.into_iter().filter(|(feature, _)| !self.has(*feature));
-        Lacks(lacked.fold(0, |all, (_, bit)| all | bit))
+    /// What the BPF object is told that the kernel lacks: bits of [`lb_common::kernel`].
+    pub(crate) fn lacks(&self) -> u32 {
+        let bit = |feature, bit| if self.has(feature) { 0 } else { bit };
+        bit(Feature::FibSource, kernel::FIB_SOURCE) | bit(Feature::Retval, kernel::RETVAL)
     }
 
     /// Every feature with its state and what follows from it.
@@ -293,13 +285,13 @@ mod tests {
 
     #[test]
     fn programs_are_told_what_they_have_to_do_without() {
-        let bits = |lacked: &[Feature]| lacking(lacked).lacks().0;
+        let bits = |lacked: &[Feature]| lacking(lacked).lacks();
         assert_eq!(bits(&[]), 0);
         assert_eq!(bits(&[Feature::Tcx, Feature::NetnsCookie]), 0);
         assert_eq!(bits(&[Feature::FibSource]), kernel::FIB_SOURCE);
         assert_eq!(bits(&[Feature::Retval]), kernel::RETVAL);
         let unknown = Features::by(|_| State::Unknown(String::new()));
-        assert_eq!(unknown.lacks().0, kernel::FIB_SOURCE | kernel::RETVAL);
+        assert_eq!(unknown.lacks(), kernel::FIB_SOURCE | kernel::RETVAL);
     }
 
     /// Of a kernel of any age, as long as the programs run on it.

@@ -11,11 +11,13 @@ use tokio::{
     select,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    task,
     time::sleep_until,
 };
 use tracing::info;
 
 use super::{
+    account::Account,
     bpffs::{self, BpffsError, Lock},
     config_file::{Change, ConfigFile},
     filters::FilterError,
@@ -23,7 +25,7 @@ use super::{
     node::Node,
     options::Options,
     probe::Features,
-    programs::{self, LoadError, chain},
+    programs::{self, LoadError, Loaded, Opened, chain},
     serve::{ServeError, Servers},
     source::Source,
     table::{Effects, Event},
@@ -89,7 +91,10 @@ pub(super) fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(options, features, file))
+    let done = runtime.block_on(serve(options, features, file));
+    // Programs that are still being loaded are nobody's: they need not be waited for.
+    runtime.shutdown_background();
+    done
 }
 
 async fn serve(
@@ -110,7 +115,15 @@ async fn serve(
     );
     bpffs::prepare(&options.bpffs, &pins)?;
     let _lock = Lock::take(&pins)?;
-    let loaded = programs::load(&pins, features.lacks())?;
+    let Opened {
+        programs,
+        config,
+        links,
+        status,
+    } = programs::open(&pins, features.lacks())?;
+    let account = Account::begun(status, &options);
+    // The verifier takes longest of all: whatever else there is to do at the start is done meanwhile.
+    let mut loading = task::spawn_blocking(|| programs.load());
     let mut kernel = Kernel::new()?;
     let table = kernel.monitor.read().await?;
     let requests = Requests::default();
@@ -120,6 +133,18 @@ async fn serve(
     let (servers, mut failures) = Servers::start(options.servers(requests.clone()), &pins, notify)?;
     let mut batches = source(&options, &requests);
     recorder.publish(kubernetes::Event::starting(&options.node_name));
+    let programs = select! {
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+        Some(failure) = failures.recv() => return Err(failure.into()),
+        programs = &mut loading => programs.map_err(io::Error::from)??,
+    };
+    let loaded = Loaded {
+        programs,
+        config,
+        links,
+        account,
+    };
     let mut node = Node::new(
         options,
         (features, way),

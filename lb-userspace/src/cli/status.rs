@@ -20,7 +20,7 @@ use super::{
     pinned::{MapFamily, PinnedMaps, Use},
     snapshot::{PortRange, Reason},
 };
-use crate::status::{Interface, Mode, Role, SocketMode, Sockets, Status};
+use crate::status::{Interface, Loading, Mode, Role, SocketMode, Sockets, Status};
 
 /// From here on a map counts as nearly full.
 const NEARLY_FULL_PERCENT: u64 = 80;
@@ -264,6 +264,7 @@ fn account(agent: &Status) -> Vec<String> {
     let without_ipv6 = agent.without_ipv6.iter();
     let without_ipv6 = without_ipv6.map(|reason| ("IPv6", format!("not served: {reason}")));
     let unusual_tc = kernel::unusual_tc(agent).map(|way| ("tc programs", way));
+    let loading = loading(agent.loading).map(|which| ("Loading", which));
     [
         ("Node", agent.node.clone()),
         ("Addresses", list(&agent.node_addresses, Detail::Full)),
@@ -285,8 +286,23 @@ fn account(agent: &Status) -> Vec<String> {
     .into_iter()
     .chain(without_ipv6)
     .chain(unusual_tc)
+    .chain(loading)
     .map(|(name, value)| fact(name, &printable(&value)))
     .collect()
+}
+
+/// Which programs the agent is loading.
+fn loading(loading: Loading) -> Option<String> {
+    match loading {
+        Loading::DataPath => Some(
+            "the programs of the data path; till then this node is served as an earlier agent left it"
+                .to_owned(),
+        ),
+        Loading::DryRuns => {
+            Some("the programs that `lbctl explain` asks; traffic is served".to_owned())
+        }
+        Loading::Nothing => None,
+    }
 }
 
 /// Whose sockets are led to services, and by which cgroup.

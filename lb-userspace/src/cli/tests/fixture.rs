@@ -16,7 +16,8 @@ use super::super::{
 use crate::{
     model::Algorithm,
     status::{
-        FeatureState, Interface, KernelFeature, Mode, Role, SocketMode, Sockets, Status, TcWay,
+        FeatureState, Interface, KernelFeature, Loading, Mode, Role, SocketMode, Sockets, Status,
+        TcWay,
     },
 };
 
@@ -358,6 +359,7 @@ pub(super) fn agent() -> Status {
         },
         tc_attach: TcWay::Tcx,
         kernel: features(&[]),
+        loading: Loading::Nothing,
         problems: vec![],
     }
 }
