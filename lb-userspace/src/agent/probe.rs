@@ -13,7 +13,10 @@ use lb_common::kernel;
 use thiserror::Error;
 use tracing::{debug, info, warn};
 
-use crate::status::{FeatureState, KernelFeature};
+use crate::{
+    bpf::trial,
+    status::{FeatureState, KernelFeature},
+};
 
 /// Something the agent wants of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +58,7 @@ pub(crate) enum State {
 }
 
 /// A feature as people are told of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Finding<'a> {
     /// Which.
     pub(crate) feature: Feature,
@@ -77,6 +80,7 @@ pub(crate) struct Unfit(Vec<String>);
 /// Tries everything. It takes milliseconds, and nothing on the node is another afterwards.
 pub(crate) fn probe() -> Features {
     let begun = Instant::now();
+    trial::lift_limit();
     let features = Features::by(trials::of);
     debug!("the kernel is probed in {:?}", begun.elapsed());
     features
@@ -235,9 +239,12 @@ mod tests {
     use super::*;
 
     fn lacking(lacked: &[Feature]) -> Features {
-        Features::by(|feature| match lacked.contains(&feature) {
-            true => State::Lacks,
-            false => State::Has,
+        Features::by(|feature| {
+            if lacked.contains(&feature) {
+                State::Lacks
+            } else {
+                State::Has
+            }
         })
     }
 

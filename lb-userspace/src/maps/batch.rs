@@ -258,6 +258,7 @@ mod tests {
     const COUNT: u32 = 2 * ENTRIES as u32 + 17;
 
     fn trie() -> LpmTrie<MapData, [u8; 4], u32> {
+        trial::lift_limit();
         let data = MapData::from_fd(trial::trie(COUNT).unwrap()).unwrap();
         let mut trie = LpmTrie::try_from(Map::LpmTrie(data)).unwrap();
         for number in 0..COUNT {
