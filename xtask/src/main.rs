@@ -1,8 +1,10 @@
 //! `cargo xtask`: the one way to do each chore of the repository.
 
+mod budgets;
 mod ebpf;
 mod exec;
 mod go;
+mod kernels;
 mod kube_assets;
 mod lint;
 mod semantics;
@@ -71,6 +73,8 @@ enum Verb {
     Semantics,
     /// Build the Kubernetes components that tests run into a cache, once (`KUBEBUILDER_ASSETS` wins).
     KubeAssets,
+    /// Boot other kernels in QEMU, and show that Fairlead loads and serves on them.
+    Kernels(kernels::Options),
     /// Check format, clippy on host and BPF, documentation, dependencies.
     Lint,
     /// Check the rules of the repository, and the programs' instruction budgets (needs root).
@@ -98,6 +102,7 @@ fn main() -> ExitCode {
         Verb::Bench { options } => bench(&options),
         Verb::Semantics => semantics::semantics(),
         Verb::KubeAssets => kube_assets::provide(),
+        Verb::Kernels(options) => kernels::kernels(options),
         Verb::Lint => lint::lint(),
         Verb::Tidy => tidy::tidy(),
     };

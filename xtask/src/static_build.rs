@@ -1,7 +1,7 @@
 //! `cargo xtask build-static`: programs that need no library beside them, for both CPUs.
 
 use std::{
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -48,6 +48,11 @@ impl Arch {
     /// All CPUs that Fairlead is built for.
     pub(crate) const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
 
+    /// Its name in Kubernetes, which is Debian's too.
+    pub(crate) fn name(self) -> &'static str {
+        self.names().kubernetes
+    }
+
     fn names(self) -> Names {
         match self {
             Self::Amd64 => Names {
@@ -67,7 +72,7 @@ impl Arch {
 
     /// Folder of the stripped programs: `target/static/<arch>`.
     pub(crate) fn folder(self) -> PathBuf {
-        root().join("target/static").join(self.names().kubernetes)
+        root().join("target/static").join(self.name())
     }
 
     /// A cargo verb for this CPU's static target, with the tools that it needs.
@@ -90,6 +95,12 @@ impl Arch {
             .env(format!("CARGO_TARGET_{upper}_LINKER"), "rust-lld")
             .args([verb, "--target", target]);
         Ok(command)
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -158,7 +169,7 @@ pub(crate) fn binaries(arch: Arch) -> Result<Vec<PathBuf>> {
 
 /// Builds the programs of the `tests` crate, and returns their copies without DWARF.
 ///
-/// `bench`, `demo` and `insns` are in [`Arch::folder`]. The test suites are in its folder `tests`, named
+/// `bench`, `demo` and `programs` are in [`Arch::folder`]. The test suites are in its folder `tests`, named
 /// as in tests/Cargo.toml: each finds `lb-agent` and `lbctl` one folder up, where [`binaries`] puts them.
 pub(crate) fn test_programs(arch: Arch, tests: TestPrograms<'_>) -> Result<Vec<PathBuf>> {
     let TestPrograms { profile } = tests;

@@ -87,6 +87,25 @@ pub(crate) const IPTABLES: &[Package] = &[Package::with_program("iptables", "ipt
 /// What counts system calls.
 pub(crate) const STRACE: &[Package] = &[Package::with_program("strace", "strace")];
 
+/// What runs guests of each CPU.
+pub(crate) const QEMU_AMD64: Package =
+    Package::with_program("qemu-system-x86", "qemu-system-x86_64");
+pub(crate) const QEMU_ARM64: Package =
+    Package::with_program("qemu-system-arm", "qemu-system-aarch64");
+
+/// What guests are made of.
+pub(crate) const GUESTS: &[Package] = &[
+    Package::with_program("cpio", "cpio"),
+    Package::with_program("kmod", "depmod"),
+    Package::with_program("xz-utils", "xz"),
+    Package::with_program("zstd", "zstd"),
+    Package::with_program("binutils", "strip"),
+    Package::with_file(
+        "debian-archive-keyring",
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+    ),
+];
+
 /// What the database of advisories is fetched with.
 const GIT: &[Package] = &[Package::with_program("git", "git")];
 
