@@ -50,7 +50,7 @@ pub(super) fn tell() {
 }
 
 /// What there is of kube-proxy, as far as the programs to tell it are installed.
-fn found() -> Vec<String> {
+pub(super) fn found() -> Vec<String> {
     let tables = run("nft", &["list", "tables"]).ok().flatten();
     let tables = tables.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let tables = kube_proxy_tables(&tables.unwrap_or_default());

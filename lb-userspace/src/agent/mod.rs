@@ -9,6 +9,7 @@ mod account;
 mod addresses;
 mod attach;
 mod bpffs;
+mod cgroup;
 mod cleanup;
 mod config;
 mod config_file;
@@ -28,6 +29,7 @@ mod netlink;
 mod netns;
 mod node;
 mod options;
+mod preflight;
 mod problems;
 mod programs;
 mod release;
@@ -60,6 +62,10 @@ use options::{CleanupArgs, Cli, Command, Host, Options, Resolved, RunArgs, Task}
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
+        Command::Preflight(args) => {
+            logging::start(cli.log_level(0));
+            return preflight::main(args);
+        }
         Command::Run(args) => run_with(&cli, args),
         Command::Cleanup(args) => {
             logging::start(cli.log_level(0));

@@ -8,7 +8,7 @@ mod pods;
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs::File,
     io,
     net::IpAddr,
     os::unix::fs::MetadataExt as _,
@@ -25,7 +25,6 @@ use aya::{
     },
 };
 use lb_common::{maps::programs, socket::Cookie};
-use rustix::fs::statfs;
 use thiserror::Error;
 use tracing::{debug, info};
 
@@ -35,6 +34,7 @@ use self::{destroy::Destroyer, pods::Pods};
 pub(super) use destroy::Report as Destroyed;
 
 use super::{
+    cgroup::{self, CgroupError},
     links::{self, Place},
     netns,
     programs::{LoadError, Programs, chain},
@@ -46,34 +46,15 @@ use crate::{
     status::{SocketMode, Sockets as Account},
 };
 
-/// `f_type` of a cgroup2 file system (`CGROUP2_SUPER_MAGIC` in `linux/magic.h`).
-const CGROUP2_MAGIC: u64 = 0x6367_7270;
-
-/// Number of the hierarchy's root: the first node of its file system.
-const ROOT: u64 = 1;
-
-/// Where the hierarchy usually is.
-const CGROUP: &str = "/sys/fs/cgroup";
-
 /// Name of the pins, in an interface's place.
 const PIN: &str = "cgroup";
 
 /// The programs could not be put on a cgroup.
 #[derive(Debug, Error)]
 enum SocketError {
-    /// There is no hierarchy.
-    #[error("no cgroup2 hierarchy is mounted; mount one, or name it by --cgroup")]
-    NoHierarchy,
-    /// The named directory is none of one.
-    #[error("--cgroup {}: not in a cgroup2 hierarchy; name a directory of one", .0.display())]
-    NotCgroup(PathBuf),
-    /// It is only a part of one.
-    #[error(
-        "{} is not the root of the cgroup2 hierarchy but a container's part of it; mount the \
-         node's own, and name it by --cgroup",
-        .0.display()
-    )]
-    NotRoot(PathBuf),
+    /// There is no cgroup to use.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// A file operation failed.
     #[error("cannot {0} {path}: {2}", path = .1.display())]
     Io(&'static str, PathBuf, #[source] io::Error),
@@ -242,11 +223,7 @@ impl Sockets {
             let again = io::Error::new(error.kind(), error.to_string());
             return Err(SocketError::Namespace(again));
         }
-        let dir = match &self.cgroup {
-            Some(dir) if is_cgroup2(dir)? => dir.clone(),
-            Some(dir) => return Err(SocketError::NotCgroup(dir.clone())),
-            None => find()?,
-        };
+        let dir = cgroup::locate(self.cgroup.as_deref())?;
         let cgroup = File::open(&dir).map_err(|error| io_error("open", &dir, error))?;
         let number = cgroup
             .metadata()
@@ -309,63 +286,6 @@ fn attach_one(
     Ok(())
 }
 
-/// The hierarchy all of the node's processes are in.
-fn find() -> Result<PathBuf, SocketError> {
-    let dir = mounted()?;
-    let root = fs::metadata(&dir).map_err(|error| io_error("look at", &dir, error))?;
-    if root.ino() == ROOT {
-        Ok(dir)
-    } else {
-        Err(SocketError::NotRoot(dir))
-    }
-}
-
-/// Where a cgroup2 hierarchy is mounted: at the usual place, or wherever the kernel says.
-fn mounted() -> Result<PathBuf, SocketError> {
-    let usual = PathBuf::from(CGROUP);
-    if usual.exists() && is_cgroup2(&usual)? {
-        return Ok(usual);
-    }
-    let mounts = Path::new("/proc/self/mounts");
-    let text = fs::read_to_string(mounts).map_err(|error| io_error("read", mounts, error))?;
-    cgroup2_mount(&text).ok_or(SocketError::NoHierarchy)
-}
-
-/// The first cgroup2 mount that a table of mounts tells.
-fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let (target, kind) = (fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| target.into())
-    })
-}
-
-fn is_cgroup2(dir: &Path) -> Result<bool, SocketError> {
-    let stat = statfs(dir).map_err(|errno| io_error("look at", dir, errno.into()))?;
-    #[expect(
-        clippy::cast_sign_loss,
-        reason = "a magic number, whose type differs between architectures"
-    )]
-    let kind = stat.f_type as u64;
-    Ok(kind & u64::from(u32::MAX) == CGROUP2_MAGIC)
-}
-
 fn io_error(operation: &'static str, path: &Path, error: io::Error) -> SocketError {
     SocketError::Io(operation, path.to_owned(), error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_cgroup2_mount_is_found_among_others() {
-        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
-                      cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
-                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n\
-                      cgroup2 /mnt cgroup2 rw 0 0\n";
-        let found = Some("/sys/fs/cgroup/unified".into());
-        assert_eq!(cgroup2_mount(mounts), found);
-        assert_eq!(cgroup2_mount("proc /proc proc rw 0 0\n"), None);
-    }
 }

@@ -9,7 +9,7 @@ mod endpoints;
 mod explain;
 mod interfaces;
 mod maps;
-mod output;
+pub(crate) mod output;
 mod pinned;
 mod service;
 mod snapshot;
