@@ -76,13 +76,13 @@ pub(super) fn planned(root: &Path, wanted: &Conntrack) -> Vec<Planned> {
     }
     let entries = room(wanted, cores(root));
     let is_ours = entries > 0 && (read(&max) == Some(entries) || !is_read_only(&max));
-    let room = is_ours.then(|| (max, entries, MAX_OPTION));
+    let most = is_ours.then_some((max, entries, MAX_OPTION));
     let buckets = root.join(HASHSIZE);
     let enough = read(&buckets).is_some_and(|buckets| buckets >= entries / 4);
     let buckets = (is_ours && !enough).then_some((buckets, entries / 4, MAX_OPTION));
     let rows = rows(wanted).into_iter().filter(|row| row.value > 0);
     let rows = rows.map(|row| (dir.join(row.file), row.value, row.option));
-    let all = room.into_iter().chain(buckets).chain(rows);
+    let all = most.into_iter().chain(buckets).chain(rows);
     all.filter(|(path, value, _)| read(path) != Some(*value))
         .map(|(path, value, option)| Planned {
             writable: access(&path, Access::WRITE_OK).is_ok(),

@@ -30,13 +30,13 @@ pub(super) fn check(
     socket_lb: SocketLb,
 ) -> Finding {
     let hierarchy = hierarchy(mounts.value().map_or(&[], Vec::as_slice));
-    let pods = match socket_lb {
+    let whose = match socket_lb {
         SocketLb::Off => {
             let found = format!("not used with --socket-lb off ({hierarchy})");
             return Finding::ok("cgroup", found);
         }
-        SocketLb::Host => "",
-        SocketLb::All => " and pods",
+        SocketLb::Host => "the node's processes",
+        SocketLb::All => "the node's processes and of pods",
     };
     match &facts.located {
         Ok(dir) => Finding::ok("cgroup", format!("{} ({hierarchy})", dir.display())),
@@ -44,7 +44,9 @@ pub(super) fn check(
             "cgroup",
             FindingState::Warning,
             format!("{reason} ({hierarchy})"),
-            format!("processes of the node{pods} are not led to services; packets of others are"),
+            format!(
+                "sockets of {whose} are not redirected to backends; packets from elsewhere are served"
+            ),
             "mount the node's cgroup2 root into the container and name it by --cgroup, or give \
              --socket-lb off",
         ),

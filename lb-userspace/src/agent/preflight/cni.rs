@@ -206,18 +206,17 @@ fn trace(
 }
 
 fn finding(known: &Known, trace: &str) -> Finding {
-    let found = format!("found by {trace}");
     let finding = match known.standing {
-        Standing::Tested => Finding::ok("cni", format!("{found}, tested")),
+        Standing::Tested => Finding::ok("cni", format!("{trace}; tested")),
         Standing::Untested(why) => Finding::warning(
             "cni",
-            format!("{found}, not tested"),
+            format!("{trace}; not tested"),
             why,
             "try it on one node first",
         ),
         Standing::Conflict(action) => Finding::failure(
             "cni",
-            found,
+            trace,
             "it serves Services itself: the two would translate each other's packets",
             action,
         ),

@@ -4,7 +4,7 @@ use super::{
     files::{Files, Reading},
     finding::Finding,
     modules::ModuleFacts,
-    names_of,
+    names_of, nft_tables,
 };
 use crate::agent::{leftovers, table::Table};
 
@@ -34,18 +34,28 @@ pub(super) fn read(files: &Files, rules: Reading<Vec<String>>, table: &Table) ->
     }
 }
 
-/// Looks for its rules, by the programs to show them, only where that cannot have the kernel load a
-/// module.
+/// Looks for its rules, only where that cannot have the kernel load a module. They are missing if
+/// there may be some that nothing here can show.
 pub(super) fn rules(files: &Files, modules: &ModuleFacts) -> Reading<Vec<String>> {
-    if modules.is_settled("nf_tables") {
-        return Reading::Value(leftovers::found());
+    let mut found = Vec::new();
+    let settled = modules.is_settled("nf_tables");
+    if settled {
+        match Reading::from(nft_tables::of_kube_proxy()) {
+            Reading::Value(tables) => found = tables,
+            hidden @ (Reading::Missing | Reading::Denied | Reading::Failed(_)) => return hidden,
+        }
     }
-    // Without nf_tables there are rules of iptables-legacy at most.
-    let legacy = files.text("/proc/net/ip_tables_names");
-    if legacy.value().is_some_and(|names| !names.trim().is_empty()) {
-        return Reading::Missing;
+    let legacy = ["ip_tables_names", "ip6_tables_names"].map(|file| {
+        let names = files.text(&format!("/proc/self/net/{file}"));
+        names.value().is_some_and(|names| !names.trim().is_empty())
+    });
+    if legacy.contains(&true) {
+        match leftovers::found_in_iptables().filter(|_| settled) {
+            Some(chains) => found.extend(chains),
+            None => return Reading::Missing,
+        }
     }
-    Reading::Value(Vec::new())
+    Reading::Value(found)
 }
 
 fn processes(files: &Files) -> Vec<u32> {
@@ -69,49 +79,68 @@ pub(super) fn check(facts: &KubeProxyFacts) -> Vec<Finding> {
     } = facts;
     let mut findings = Vec::new();
     if let [first, ..] = processes[..] {
-        findings.push(Finding::warning(
+        let finding = Finding::warning(
             "kube-proxy",
             format!("kube-proxy runs (process {first})"),
             "both may run while one replaces the other: packets come to Fairlead first",
             REPLACE,
-        ));
+        );
+        findings.push(finding.on("process"));
     }
     match rules {
         Reading::Value(rules) => {
             let names = names_of(rules.iter().map(String::as_str));
-            findings.extend(names.map(left));
+            findings.extend(names.as_deref().map(left));
         }
-        Reading::Missing | Reading::Denied | Reading::Failed(_) => findings.push(Finding::unknown(
-            "kube-proxy",
-            "its rules were not looked for, since that could load the module nf_tables",
-            "rules that nobody keeps right lead packets that pass Fairlead to endpoints long gone",
-            "look by `iptables-legacy-save | grep KUBE-`",
+        Reading::Missing => findings.push(hidden(
+            "there are tables of iptables-legacy, and nothing here that shows them",
+            "look for it on the node by `iptables-legacy-save | grep KUBE-`",
+        )),
+        Reading::Denied => findings.push(hidden(
+            "its rules are hidden from this user",
+            "run preflight as root",
+        )),
+        Reading::Failed(reason) => findings.push(hidden(
+            &format!("its rules cannot be looked for: {reason}"),
+            "look for it on the node by `nft list ruleset | grep -i kube-`",
         )),
     }
     if *ipvs {
-        findings.push(Finding::warning(
+        let finding = Finding::warning(
             "kube-proxy",
             format!("device {IPVS_DEVICE} is there"),
             "kube-proxy ran in IPVS mode, and cluster IPs are addresses of this node",
             "once kube-proxy is gone for good: ipvsadm --clear && ip link del kube-ipvs0",
-        ));
+        );
+        findings.push(finding.on("device"));
     }
     if findings.is_empty() {
         findings.push(Finding::ok(
             "kube-proxy",
-            "no process, no rules and no device of its",
+            "no process that is visible here, no rules, no IPVS device",
         ));
     }
     findings
 }
 
-fn left(names: String) -> Finding {
+fn hidden(found: &str, action: &str) -> Finding {
+    Finding::unknown(
+        "kube-proxy",
+        found,
+        "rules that nobody keeps right lead packets that pass Fairlead to endpoints long gone",
+        action,
+    )
+    .on("rules")
+}
+
+fn left(names: &str) -> Finding {
     Finding::warning(
         "kube-proxy",
         format!("its rules are there: {names}"),
         "they carry what passes Fairlead, and go stale when kube-proxy stops",
         "once kube-proxy is gone for good: lb-agent cleanup --kube-proxy",
     )
+    .on("rules")
 }
 
 #[cfg(test)]

@@ -60,6 +60,11 @@ impl<'a> Sorted<'a> {
             .map(|(link, it)| (*link, it))
     }
 
+    /// Those of them that packets can be seen on.
+    pub(super) fn usable(&self) -> impl Iterator<Item = (&'a Interface, &Wanted)> {
+        self.uplinks().filter(|(_, it)| it.obstacle.is_none())
+    }
+
     /// Ethernet tunnels of an overlay.
     fn tunnels(&self) -> impl Iterator<Item = &'a Interface> {
         self.wanted
@@ -95,7 +100,7 @@ pub(super) fn check(sorted: &Sorted) -> Vec<Finding> {
         let found = format!("an overlay's tunnel, by tc, MTU {}", link.mtu);
         Finding::ok("external", found).on(&link.name)
     }));
-    findings.extend(pods(sorted));
+    findings.push(pods(sorted));
     findings.extend(ip_tunnels(sorted));
     findings.extend(mtu(sorted));
     findings
@@ -188,15 +193,13 @@ fn uplink(sorted: &Sorted, link: &Interface, wanted: &Wanted) -> Finding {
     finding.on(&link.name)
 }
 
-fn pods(sorted: &Sorted) -> Option<Finding> {
+fn pods(sorted: &Sorted) -> Finding {
     let names = names_of(sorted.pods().map(|link| link.name.as_str()));
-    Some(Finding::ok(
-        "pods",
-        names.map_or_else(
-            || "no pod's interface yet".to_owned(),
-            |names| format!("interfaces of pods: {names}"),
-        ),
-    ))
+    let found = names.map_or_else(
+        || "no pod's interface yet".to_owned(),
+        |names| format!("interfaces of pods: {names}"),
+    );
+    Finding::ok("pods", found)
 }
 
 /// Overlays whose devices have no Ethernet frames: nothing can be attached to them.
@@ -221,7 +224,7 @@ fn ip_tunnels(sorted: &Sorted) -> Vec<Finding> {
 
 fn mtu(sorted: &Sorted) -> Vec<Finding> {
     let uplink = sorted
-        .uplinks()
+        .usable()
         .map(|(link, _)| link)
         .min_by_key(|link| link.mtu);
     let tunnel = sorted.tunnels().min_by_key(|link| link.mtu);
@@ -231,34 +234,36 @@ fn mtu(sorted: &Sorted) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     if let Some(tunnel) = tunnel
-        && tunnel.mtu + VXLAN_OVERHEAD > uplink.mtu
+        && tunnel.mtu.saturating_add(VXLAN_OVERHEAD) > uplink.mtu
     {
-        findings.push(Finding::warning(
+        let finding = Finding::warning(
             "mtu",
             format!(
-                "tunnel {} has MTU {}, and {} below it {}",
-                tunnel.name, tunnel.mtu, uplink.name, uplink.mtu
+                "MTU {}, and {} below it {}",
+                tunnel.mtu, uplink.name, uplink.mtu
             ),
             format!("a tunnel adds {VXLAN_OVERHEAD} bytes, so full packets are fragmented or lost"),
             format!(
                 "set the CNI's MTU to {} or less",
                 uplink.mtu.saturating_sub(VXLAN_OVERHEAD)
             ),
-        ));
+        );
+        findings.push(finding.on(&tunnel.name));
     }
     let narrow = tunnel.unwrap_or(uplink);
     if let Some(pod) = pod
         && pod.mtu > narrow.mtu
     {
-        findings.push(Finding::warning(
+        let finding = Finding::warning(
             "mtu",
             format!(
-                "pod interface {} has MTU {}, and {} {}",
-                pod.name, pod.mtu, narrow.name, narrow.mtu
+                "a pod's MTU {}, and {} {}",
+                pod.mtu, narrow.name, narrow.mtu
             ),
             "long packets of pods are answered by ICMP (fragmentation needed), which not all obey",
             format!("set the CNI's MTU to {} or less", narrow.mtu),
-        ));
+        );
+        findings.push(finding.on(&pod.name));
     }
     if findings.is_empty() {
         let others = [tunnel, pod].into_iter().flatten();

@@ -15,6 +15,7 @@ mod kube_proxy;
 mod links;
 mod modules;
 mod mounts;
+mod nft_tables;
 mod parameters;
 mod pin_directory;
 mod ports;

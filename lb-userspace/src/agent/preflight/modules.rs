@@ -129,7 +129,7 @@ fn finding(facts: &ModuleFacts, name: &str, option: &str, purpose: Purpose) -> F
     let why = match purpose {
         Purpose::Clsact => "kernels without tcx links need it for attaching programs of tc",
         Purpose::Destroy => {
-            "sockets that were led to a backend stay when it is gone: their processes have to notice"
+            "sockets that were redirected to a backend stay when it is gone: their processes have to notice"
         }
         Purpose::Conntrack => "the node tracks no connections: there is nothing to tune",
     };
@@ -194,7 +194,7 @@ fn destroy(facts: &ModuleFacts) -> Option<Finding> {
     let finding = Finding::warning(
         "module",
         "not set in this kernel",
-        "sockets that were led to a backend stay when it is gone: their processes have to notice",
+        "sockets that were redirected to a backend stay when it is gone: their processes have to notice",
         "run a kernel that has it, or accept it",
     );
     Some(finding.on(DESTROY))
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_not_destroyed_where_none_are_led() {
+    fn sockets_are_not_destroyed_where_none_are_redirected() {
         let facts = ModuleFacts::default();
         let subjects = |socket_lb| {
             let findings = check(&facts, socket_lb);

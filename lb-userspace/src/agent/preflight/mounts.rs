@@ -26,10 +26,9 @@ pub(super) struct Mount {
 pub(super) fn read(files: &Files) -> Reading<Vec<Mount>> {
     match files.text("/proc/self/mountinfo").map(|text| parse(&text)) {
         Reading::Value(Ok(mounts)) => Reading::Value(mounts),
-        Reading::Value(Err(reason)) => Reading::Failed(reason),
+        Reading::Value(Err(reason)) | Reading::Failed(reason) => Reading::Failed(reason),
         Reading::Missing => Reading::Missing,
         Reading::Denied => Reading::Denied,
-        Reading::Failed(reason) => Reading::Failed(reason),
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) fn read(
         without_ipv6: families::without_ipv6(root),
         filter_all: all.value().copied(),
         interfaces: sorted
-            .uplinks()
+            .usable()
             .map(|(link, _)| per_interface(link))
             .collect(),
         planned: sysctls::planned(root, conntrack),
@@ -99,6 +99,7 @@ fn forwarding(interface: &PerInterface) -> Vec<Finding> {
     } = interface;
     let families = [
         (
+            "forwarding-ipv4",
             "IPv4",
             *v4,
             forwards_v4,
@@ -106,6 +107,7 @@ fn forwarding(interface: &PerInterface) -> Vec<Finding> {
             FindingState::Failure,
         ),
         (
+            "forwarding-ipv6",
             "IPv6",
             *v6,
             forwards_v6,
@@ -115,11 +117,11 @@ fn forwarding(interface: &PerInterface) -> Vec<Finding> {
     ];
     families
         .into_iter()
-        .filter(|(_, has_address, ..)| *has_address)
-        .map(|(family, _, forwards, parameter, state)| {
+        .filter(|(_, _, has_address, ..)| *has_address)
+        .map(|(check, family, _, forwards, parameter, state)| {
             let finding = match forwards {
                 Reading::Value(0) => Finding::new(
-                    "forwarding",
+                    check,
                     state,
                     format!("{family} is not forwarded"),
                     format!(
@@ -129,9 +131,9 @@ fn forwarding(interface: &PerInterface) -> Vec<Finding> {
                         "sysctl -w {parameter}=1 (CNI installers do it; keep it in /etc/sysctl.d)"
                     ),
                 ),
-                Reading::Value(_) => Finding::ok("forwarding", format!("{family} is forwarded")),
+                Reading::Value(_) => Finding::ok(check, format!("{family} is forwarded")),
                 Reading::Missing | Reading::Denied | Reading::Failed(_) => Finding::unknown(
-                    "forwarding",
+                    check,
                     format!("the kernel does not tell whether {family} is forwarded"),
                     "packets to pods and to backends on other nodes are forwarded",
                     format!("read it by `sysctl {parameter}`"),

@@ -158,7 +158,7 @@ fn server(facts: &PortFacts, options: &PortOptions, check: &'static str, bind: B
     } else {
         (
             FindingState::Warning,
-            "the agent serves, but answers no probes there until the port is free",
+            "the agent serves, but nobody can ask it there until the port is free",
         )
     };
     let action = format!(
@@ -231,8 +231,8 @@ fn ephemeral(facts: &PortFacts, node_ports: &RangeInclusive<u16>) -> Vec<Finding
 }
 
 /// Whether a list such as `8080,30000-32767` has the port.
-fn is_reserved(list: &str, port: u16) -> bool {
-    let mut ranges = list.trim().split(',').filter_map(|range| {
+fn is_reserved(ranges: &str, port: u16) -> bool {
+    let mut ranges = ranges.trim().split(',').filter_map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         Some(first.trim().parse::<u16>().ok()?..=last.trim().parse::<u16>().ok()?)
     });
@@ -292,7 +292,7 @@ mod tests {
         }
     }
 
-    fn options<'a>(servers: &'a serve::Options, agent_runs: bool) -> PortOptions<'a> {
+    fn options(servers: &serve::Options, agent_runs: bool) -> PortOptions<'_> {
         PortOptions {
             servers,
             node_ports: &(30000..=32767),

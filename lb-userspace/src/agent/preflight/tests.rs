@@ -2,6 +2,7 @@
 //! recorded in `testdata`; interfaces, and what only a system call tells, are here.
 
 use clap::Parser as _;
+use lb_common::maps::ABI_VERSION;
 
 use super::{
     attached::{TcPrograms, XdpProgram},
@@ -37,7 +38,8 @@ fn options(words: &str) -> (Options, Vec<String>) {
 
 /// The report on a recorded node.
 fn check_recorded(words: &str, record: &str, rest: Rest) -> PreflightReport {
-    let root = unpack(record);
+    let version = format!("fairlead/v{ABI_VERSION}");
+    let root = unpack(&record.replace("fairlead/vABI", &version));
     let files = Files::recorded(root.path());
     let (options, ignored) = options(words);
     let Rest {
@@ -83,6 +85,7 @@ fn shown(report: &PreflightReport, format: Format) -> String {
     let table = |report: &PreflightReport, detail| report::render(report, detail, Paint::OFF);
     let text = format.render(report, table).unwrap();
     text.replace(env!("CARGO_PKG_VERSION"), "VERSION")
+        .replace(&format!("fairlead/v{ABI_VERSION}"), "fairlead/vABI")
 }
 
 fn roots(mode: u32, empty: bool) -> Reading<Entry> {
@@ -276,6 +279,21 @@ fn every_finding_that_is_not_ok_says_why_and_what_to_do_in_a_line() {
                 "{finding:?}"
             );
         }
+    }
+}
+
+#[test]
+fn a_check_has_one_finding_on_a_subject() {
+    for report in [good(), debian_12(), broken()] {
+        let names = report
+            .findings
+            .iter()
+            .map(|it| (it.check, it.subject.as_deref()));
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count, "{names:?}");
     }
 }
 

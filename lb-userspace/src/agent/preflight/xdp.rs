@@ -53,9 +53,8 @@ const NATIVE: [&str; 37] = [
     "vmxnet3",
 ];
 
-/// Bits of `enum netdev_xdp_act`.
+/// `NETDEV_XDP_ACT_BASIC`: the driver runs XDP programs.
 const BASIC: u64 = 1;
-const RECEIVE_FRAGMENTS: u64 = 1 << 5;
 
 /// From about this MTU on a frame takes more than one page of 4096 bytes, of which XDP and the
 /// kernel's own records keep 256 and 320.
@@ -112,8 +111,8 @@ pub(super) fn check(
     programs: &BTreeMap<u32, XdpProgram>,
     wanted: Xdp,
 ) -> Vec<Finding> {
-    let usable = sorted.uplinks().filter(|(_, it)| it.obstacle.is_none());
-    usable
+    sorted
+        .usable()
         .flat_map(|(link, it)| {
             let device = devices.get(&link.index).cloned().unwrap_or_default();
             let foreign = programs.get(&link.index).filter(|program| !program.ours);
@@ -165,7 +164,8 @@ fn mode(
     };
     match has_xdp {
         Some(false) => lacking(format!("tc alone: driver {named} has no native XDP")),
-        Some(true) | None if large(link, device) => Finding::warning(
+        // Fairlead's program takes a frame in one piece, whatever fragments a driver has.
+        Some(true) | None if link.mtu > ONE_PAGE => Finding::warning(
             "xdp",
             format!(
                 "driver {named}, MTU {}: a frame takes more than one page",
@@ -182,15 +182,6 @@ fn mode(
             "driver {named}: not known to have native XDP; it is tried at the start, else tc serves"
         )),
     }
-}
-
-/// Fairlead's program takes a frame in one piece, and most drivers offer no other way.
-fn large(link: &Interface, device: &Device) -> bool {
-    let fragments = device
-        .features
-        .is_some_and(|bits| bits & RECEIVE_FRAGMENTS != 0);
-    // A veth copies a frame into one piece where it has to.
-    link.mtu > ONE_PAGE && !(fragments || link.veth)
 }
 
 /// Says that the reason for keeping XDP off a device with VLANs does not hold.
@@ -302,20 +293,19 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_several_pages_take_a_driver_that_has_fragments() {
-        let large = Interface {
-            mtu: 9001,
-            ..link(2, "eth0")
-        };
-        for (features, expected) in [
-            (Some(BASIC), FindingState::Warning),
-            (None, FindingState::Warning),
-            (Some(BASIC | RECEIVE_FRAGMENTS), FindingState::Ok),
-        ] {
+    fn frames_of_several_pages_are_a_warning_where_there_is_xdp() {
+        let state = |mtu, features| {
+            let link = Interface {
+                mtu,
+                ..link(2, "eth0")
+            };
             let device = device(Some("ena"), features);
-            let finding = mode(&large, &wanted(None), &device, None, Xdp::Auto);
-            assert_eq!(finding.state, expected, "{features:?}");
-        }
+            mode(&link, &wanted(None), &device, None, Xdp::Auto).state
+        };
+        assert_eq!(state(3498, Some(BASIC)), FindingState::Ok);
+        assert_eq!(state(9001, Some(BASIC)), FindingState::Warning);
+        assert_eq!(state(9001, None), FindingState::Warning);
+        assert_eq!(state(9001, Some(0)), FindingState::Ok);
     }
 
     #[test]
