@@ -3,7 +3,7 @@
 //! [`run`] is the loop, [`node`] what it runs; everything it moves is beside it: [`options`] (what is wanted), [`release`], [`sysctls`], [`programs`]
 //! (the BPF object), [`monitor`] and [`table`] (what the kernel has), [`interface`] and [`attach`]
 //! and [`sockets`] (where programs are), [`dry_run`] (those that only answer), [`addresses`], [`families`], [`snat`] and [`config`] (what the programs are told),
-//! [`problems`] and [`account`] (what people are told).
+//! [`problems`] and [`account`] (what people are told). [`preflight`] only looks.
 
 mod account;
 mod addresses;

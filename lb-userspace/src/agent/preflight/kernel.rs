@@ -149,8 +149,13 @@ fn harden(level: &Reading<u64>) -> Option<Finding> {
             "jit-harden",
             format!("net.core.bpf_jit_harden is {number}"),
         )),
-        // Whoever cannot read this cannot read the check before it.
-        Reading::Missing | Reading::Denied | Reading::Failed(_) => None,
+        Reading::Denied => Some(Finding::unknown(
+            "jit-harden",
+            "net.core.bpf_jit_harden is hidden from this user",
+            "at 2 every packet costs more",
+            "run preflight as root",
+        )),
+        Reading::Missing | Reading::Failed(_) => None,
     }
 }
 
@@ -209,7 +214,9 @@ mod tests {
             let finding = harden(&Reading::Value(level)).unwrap();
             assert_eq!(state(&finding), expected, "{level}");
         }
-        assert_eq!(harden(&Reading::Denied), None);
+        let denied = harden(&Reading::Denied).unwrap();
+        assert_eq!(state(&denied), FindingState::Unknown);
+        assert_eq!(harden(&Reading::Missing), None);
     }
 
     #[test]

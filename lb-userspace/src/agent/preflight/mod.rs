@@ -212,7 +212,7 @@ fn check(facts: &NodeFacts, options: &Options) -> Vec<Finding> {
             "run it where netlink sockets are allowed (seccomp, AppArmor)",
         )),
     }
-    findings.extend(parameters::check(&facts.parameters));
+    findings.extend(parameters::check(&facts.parameters, &facts.rights));
     findings.extend(ports::check(&facts.ports, &ports));
     findings.extend(cni::check(&facts.cni));
     findings.extend(kube_proxy::check(&facts.kube_proxy));

@@ -6,6 +6,7 @@ use super::{
     files::{Files, Reading},
     finding::{Finding, FindingState},
     links::Sorted,
+    rights::RightsFacts,
 };
 use crate::agent::{
     families,
@@ -71,11 +72,11 @@ pub(super) fn read(
 }
 
 /// What the facts mean.
-pub(super) fn check(facts: &ParameterFacts) -> Vec<Finding> {
+pub(super) fn check(facts: &ParameterFacts, rights: &RightsFacts) -> Vec<Finding> {
     let mut findings = vec![families(facts)];
     findings.extend(facts.interfaces.iter().flat_map(forwarding));
     findings.extend(reverse_path(facts));
-    findings.push(conntrack(&facts.planned));
+    findings.push(conntrack(&facts.planned, rights));
     findings
 }
 
@@ -173,7 +174,7 @@ fn reverse_path(facts: &ParameterFacts) -> Option<Finding> {
     Some(Finding::ok("rp-filter", found))
 }
 
-fn conntrack(planned: &[Planned]) -> Finding {
+fn conntrack(planned: &[Planned], rights: &RightsFacts) -> Finding {
     if planned.is_empty() {
         return Finding::ok("conntrack", "nothing of connection tracking is to be set");
     }
@@ -184,9 +185,18 @@ fn conntrack(planned: &[Planned]) -> Finding {
             option,
             ..
         } = stuck;
+        let found = format!("{} is to be {value}, and cannot be written", path.display());
+        if rights.is_unprivileged() {
+            return Finding::unknown(
+                "conntrack",
+                format!("{found} by this user"),
+                "the agent ends when it cannot set what its options ask for",
+                "run preflight as root",
+            );
+        }
         return Finding::failure(
             "conntrack",
-            format!("{} is to be {value}, and cannot be written", path.display()),
+            found,
             "the agent ends when it cannot set what its options ask for",
             format!("run it privileged, set the value beforehand, or leave it alone by {option} 0"),
         );
@@ -264,12 +274,17 @@ mod tests {
             option: "--conntrack-max-per-core (conntrack.maxPerCore)",
             writable,
         };
-        assert_eq!(conntrack(&[]).state, FindingState::Ok);
-        let fine = conntrack(&[planned(true)]);
+        let root = RightsFacts::default();
+        let user = RightsFacts {
+            user: 1000,
+            capabilities: Some(0),
+            ..RightsFacts::default()
+        };
+        assert_eq!(conntrack(&[], &root).state, FindingState::Ok);
+        let fine = conntrack(&[planned(true)], &root);
         assert_eq!(fine.found, "the agent will set nf_conntrack_max to 131072");
-        assert_eq!(
-            conntrack(&[planned(true), planned(false)]).state,
-            FindingState::Failure
-        );
+        let stuck = [planned(true), planned(false)];
+        assert_eq!(conntrack(&stuck, &root).state, FindingState::Failure);
+        assert_eq!(conntrack(&stuck, &user).state, FindingState::Unknown);
     }
 }
