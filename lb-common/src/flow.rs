@@ -269,6 +269,23 @@ impl<A: Addr> Flow<A> {
         }
     }
 
+    /// Turns an entry that is otherwise empty into that of [`Flow::new`].
+    #[inline(always)]
+    pub fn set(
+        &mut self,
+        half: Half,
+        route: Route,
+        (src, sport): (A, Port),
+        (dst, dport): (A, Port),
+    ) {
+        self.src = src;
+        self.dst = dst;
+        self.sport = sport;
+        self.dport = dport;
+        self.route = route as u8;
+        self.half = half as u8;
+    }
+
     /// What is known of the end that sends this half: flags of [`end`].
     #[inline(always)]
     pub const fn end(&self, of: Half) -> u8 {

@@ -14,6 +14,7 @@ pub mod config;
 pub mod counters;
 pub mod dry_run;
 pub mod flow;
+pub mod kernel;
 pub mod maps;
 pub mod service;
 pub mod socket;

@@ -92,25 +92,27 @@ fn is_spent<A: Addr>(ttl: u8, flow: &Flow<A>) -> bool {
 #[inline(always)]
 fn is_too_long<A: Addr, P: Packet>(pkt: &P, datagram: &Datagram<A>, flow: &Flow<A>) -> bool {
     let mtu = usize::from(flow.mtu);
-    mtu != 0 && datagram.ip_length() > mtu && longest(pkt, datagram) > mtu
+    let (l3, l4) = (datagram.l3(), datagram.l4());
+    mtu != 0 && datagram.ip_length() > mtu && longest_segment(pkt, datagram.key.proto, l3, l4) > mtu
 }
 
-/// Length of the longest IP packet that this one stands for.
+/// Length of the longest IP packet among those that a GSO packet stands for; `usize::MAX` if it is a single packet.
+/// Its headers are at `l3` and `l4`.
 #[inline(never)]
-fn longest<A: Addr, P: Packet>(pkt: &P, datagram: &Datagram<A>) -> usize {
-    let (length, payload) = (datagram.ip_length(), pkt.segment());
+fn longest_segment<P: Packet>(pkt: &P, proto: u8, l3: usize, l4: usize) -> usize {
+    let payload = pkt.segment();
     if payload == 0 {
-        return length;
+        return usize::MAX;
     }
-    let header = match datagram.key.proto {
+    let header = match proto {
         proto::TCP => pkt
-            .bytes::<TCP>(datagram.l4())
+            .bytes::<TCP>(l4)
             .map_or(0, |header| usize::from(header[12] >> 4) * 4),
         proto::UDP => UDP,
-        // SCTP's are each of a length of their own, which is not said: they are taken to fit.
+        // Each SCTP chunk has a length of its own, which is not known here: they are taken to fit.
         _ => return 0,
     };
-    length - usize::from(datagram.length) + header + payload
+    l4 - l3 + header + payload
 }
 
 /// What a cached hop has to be of.

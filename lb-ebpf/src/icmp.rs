@@ -19,7 +19,7 @@ use crate::{
     hop,
     parse::{self, IPV4, IPV6, QUOTE},
     pipeline, rewrite,
-    verdict::{Act, Fate},
+    verdict::{Act, Fate, PackedFate},
 };
 
 /// Length of an ICMP or ICMPv6 error's own header; what it quotes follows.
@@ -65,64 +65,83 @@ pub(crate) fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     error: &Datagram<A>,
     flows: &mut F,
     tables: &T,
-) -> Fate {
-    let mut quote = Quote::NONE;
-    let Some(flow) = find(pkt, error, hook.direction, flows, &mut quote) else {
-        let reason = if quote.is_read() {
-            Reason::NotService
-        } else {
-            Reason::OtherProtocol
-        };
-        tables.count(reason);
-        return Fate::PASS;
+) -> PackedFate {
+    let mut answer = error.key;
+    let quote = find(pkt, error, hook.direction, &mut answer);
+    let quote = Quote(F::blurred(quote.0, error.length.into()));
+    if !quote.is_read() {
+        tables.count(Reason::OtherProtocol);
+        return Fate::PASS.packed();
+    }
+    let Some(flow) = flows.get(&answer) else {
+        tables.count(Reason::NotService);
+        return Fate::PASS.packed();
     };
     tables.follow(flow);
     let now = tables.now();
-    let fate = match hop::destination(hook, pkt, error, quote.proto, flow, tables, now) {
+    let fate = match hop::destination(hook, pkt, error, quote.proto(), flow, tables, now) {
         Ok(fate) => fate,
-        Err(fate) => return fate,
+        Err(fate) => return fate.packed(),
     };
     let length = pkt.len();
-    let rewritten = rewrite(pkt, error, &quote, flow, fate.act);
-    pipeline::conclude(rewritten, length, flow, tables, fate)
+    let rewritten = rewrite(pkt, error, quote, flow, fate.act);
+    pipeline::conclude(rewritten, length, flow, tables, fate).packed()
 }
 
-/// The row of what answers the packet that an error is about, which is put into `quote` unless it can't be
-/// read.
+/// Reads the packet that an error quotes, and puts the key of its answers' flow entry into `answer`.
 #[inline(never)]
-fn find<'f, A: Addr, P: Packet, F: Flows<A>>(
+fn find<A: Addr, P: Packet>(
     pkt: &P,
     error: &Datagram<A>,
     direction: Direction,
-    flows: &'f mut F,
-    quote: &mut Quote,
-) -> Option<&'f mut Flow<A>> {
-    let (answer, read) = read(pkt, error, direction)?;
-    *quote = read;
-    flows.get(&answer)
+    answer: &mut FlowKey<A>,
+) -> Quote {
+    match read(pkt, error, direction) {
+        Some((key, quote)) => {
+            *answer = key;
+            quote
+        }
+        None => Quote::NONE,
+    }
 }
 
-/// The packet an error is about, but for its tuple: that is looked up, and the stack is small.
-struct Quote {
-    /// Offset of its transport header, of which there are at least eight bytes.
-    l4: usize,
-    /// Its protocol; zero if it is yet to be read.
-    proto: u8,
-    /// Whether it is its receiver that sends the error, and no router on the way.
-    by_receiver: bool,
-}
+/// The quoted packet without its tuple, in one number: for functions out of line, see
+/// [`PackedFate`](crate::verdict::PackedFate).
+#[derive(Clone, Copy)]
+struct Quote(u32);
 
 impl Quote {
-    /// Yet to be read.
-    const NONE: Self = Self {
-        l4: 0,
-        proto: 0,
-        by_receiver: false,
-    };
+    /// No packet could be read.
+    const NONE: Self = Self(0);
+    /// Set if the quoted packet's receiver sends the error, and no router on the way.
+    const BY_RECEIVER: u32 = 1 << 16;
 
     #[inline(always)]
-    const fn is_read(&self) -> bool {
-        self.proto != 0
+    fn new(l4: usize, proto: u8, by_receiver: bool) -> Self {
+        let by = if by_receiver { Self::BY_RECEIVER } else { 0 };
+        Self(l4 as u32 & 0xff | u32::from(proto) << 8 | by)
+    }
+
+    /// Offset of the transport header, of which the packet has at least eight bytes.
+    #[inline(always)]
+    const fn l4(self) -> usize {
+        (self.0 & 0xff) as usize
+    }
+
+    /// Its protocol.
+    #[inline(always)]
+    const fn proto(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    #[inline(always)]
+    const fn is_by_receiver(self) -> bool {
+        self.0 & Self::BY_RECEIVER != 0
+    }
+
+    #[inline(always)]
+    const fn is_read(self) -> bool {
+        self.proto() != 0
     }
 }
 
@@ -150,11 +169,7 @@ fn read<A: Addr, P: Packet>(
     }
     let ports = pkt.bytes::<4>(l4)?;
     let (sport, dport) = (P::load16(ports, 0), P::load16(ports, 2));
-    let quote = Quote {
-        l4,
-        proto,
-        by_receiver: error.key.src == dst,
-    };
+    let quote = Quote::new(l4, proto, error.key.src == dst);
     let src = (src, Port::from_word(sport));
     let dst = (dst, Port::from_word(dport));
     Some((FlowKey::new(direction, proto, dst, src), quote))
@@ -206,7 +221,7 @@ fn quoted_ipv6<A: Addr, P: Packet>(pkt: &P, l3: usize) -> Option<(A, A, usize, u
 fn rewrite<A: Addr, P: Packet>(
     pkt: &mut P,
     error: &Datagram<A>,
-    quote: &Quote,
+    quote: Quote,
     flow: &Flow<A>,
     act: Act,
 ) -> Option<()> {
@@ -240,9 +255,9 @@ fn rewrite<A: Addr, P: Packet>(
 /// for there. A router goes by its own address, save toward a backend that knows of this node only: it
 /// need not have a way for packets of others from here (RFC 5508, REQ-4 and REQ-5).
 #[inline(always)]
-fn source<'a, A: Addr>(error: &'a Datagram<A>, quote: &Quote, flow: &'a Flow<A>) -> &'a A {
+fn source<'a, A: Addr>(error: &'a Datagram<A>, quote: Quote, flow: &'a Flow<A>) -> &'a A {
     let hidden = flow.half() == Half::Request && flow.route() == Route::Forward;
-    if hidden || quote.by_receiver {
+    if hidden || quote.is_by_receiver() {
         &flow.src
     } else {
         &error.key.src
@@ -255,21 +270,21 @@ fn source<'a, A: Addr>(error: &'a Datagram<A>, quote: &Quote, flow: &'a Flow<A>)
 fn restore<A: Addr, P: Packet>(
     pkt: &mut P,
     error: &Datagram<A>,
-    quote: &Quote,
+    quote: Quote,
     flow: &Flow<A>,
 ) -> Option<u16> {
     let ends = (&flow.dst, &flow.src);
     let l3 = error.l4() + HEADER;
     rewrite::network(pkt, l3, ends, flow.addr_delta, false)?;
-    rewrite::ports(pkt, quote.l4, flow.dport, flow.sport)?;
+    rewrite::ports(pkt, quote.l4(), flow.dport, flow.sport)?;
     let mut added = Sum::new().word(flow.port_delta);
     // An IPv4 header's own checksum balances its addresses.
     if A::IS_V6 {
         added = added.word(flow.addr_delta);
     }
-    let at = rewrite::transport_checksum::<A>(quote.proto, quote.l4);
+    let at = rewrite::transport_checksum::<A>(quote.proto(), quote.l4());
     // An SCTP checksum is none of a quote, which ends before the packet does: nobody checks it.
-    if quote.proto != proto::SCTP
+    if quote.proto() != proto::SCTP
         && at.offset + 2 <= end(error)
         && let Some(field) = pkt.bytes_mut::<2>(at.offset)
     {

@@ -42,8 +42,8 @@ pub(crate) fn note<A: Addr>(datagram: &Datagram<A>, row: &mut Flow<A>) -> Option
     Some(News {
         mate: datagram.key.mate(row),
         of: half,
+        known,
         told,
-        is_refusal: half == Half::Reply && known & end::AWAITED != 0 && told & end::RESET != 0,
         backend: row.backend,
         generation: row.generation,
     })
@@ -70,39 +70,103 @@ pub(crate) struct News<A> {
     mate: FlowKey<A>,
     /// Which half the packet's row is.
     of: Half,
+    /// Flags of the end that the packet comes from, as they were before it.
+    known: u8,
+    /// The same once it has been seen.
     told: u8,
-    is_refusal: bool,
     backend: u32,
     generation: u32,
 }
 
 impl<A: Addr> News<A> {
-    /// Tells it. What the backend refused leaves no rows; the packet's has this key.
-    #[inline(never)]
+    /// Writes the peer update to the flow's other entry. A flow that its backend refused loses both entries; `key` is
+    /// that of the packet's.
+    #[inline(always)]
     pub(crate) fn spread<F: Flows<A>>(&self, key: &FlowKey<A>, flows: &mut F) {
-        if self.reaches(flows) && self.is_refusal {
-            flows.remove(&self.mate);
-            flows.remove(key);
-        }
+        let Self {
+            mate,
+            of,
+            known,
+            told,
+            backend,
+            generation,
+        } = self;
+        let update = PeerUpdate::new(*of, *known, *told);
+        let update = PeerUpdate(F::blurred(update.0, *generation));
+        update_peer(mate, key, update, owner(*backend, *generation), flows);
+    }
+}
+
+/// What a peer update writes, in one number.
+///
+/// [`update_peer`] is out of line and decides by it. Before Linux 6.8 the verifier loses the precision of a number that
+/// such a function reads from its caller's stack: it may then take a branch for dead that is not. In a register a number
+/// is safe.
+#[derive(Clone, Copy)]
+struct PeerUpdate(u32);
+
+impl PeerUpdate {
+    const REPLY: u32 = 1 << 16;
+
+    #[inline(always)]
+    fn new(of: Half, known: u8, end: u8) -> Self {
+        let half = match of {
+            Half::Request => 0,
+            Half::Reply => Self::REPLY,
+        };
+        Self(u32::from(end) | u32::from(known) << 8 | half)
     }
 
-    /// Writes it in the other row. False if there is none: what has another backend is a later flow of
-    /// the same client's.
+    /// Flags of the end that the update is about.
     #[inline(always)]
-    fn reaches<F: Flows<A>>(&self, flows: &mut F) -> bool {
-        let Some(row) = flows.get(&self.mate) else {
-            return false;
-        };
-        if (row.backend, row.generation) != (self.backend, self.generation) {
-            return false;
-        }
-        // Which end is told apart by the row at hand: of a number from elsewhere the verifier would not
-        // know that it is one of two.
-        match (row.half(), self.of) {
-            (Half::Reply, Half::Request) => row.set_end(Half::Request, self.told),
-            (Half::Request, Half::Reply) => row.set_end(Half::Reply, self.told),
-            (Half::Request, Half::Request) | (Half::Reply, Half::Reply) => return false,
-        }
-        true
+    const fn end(self) -> u8 {
+        self.0 as u8
+    }
+
+    #[inline(always)]
+    const fn is_of_reply(self) -> bool {
+        self.0 & Self::REPLY != 0
+    }
+
+    /// Whether the backend has refused the connection.
+    #[inline(always)]
+    const fn is_refusal(self) -> bool {
+        let known = (self.0 >> 8) as u8;
+        self.is_of_reply() && known & end::AWAITED != 0 && self.end() & end::RESET != 0
+    }
+}
+
+/// The backend index and generation of an entry, as one number.
+#[inline(always)]
+fn owner(backend: u32, generation: u32) -> u64 {
+    u64::from(backend) << 32 | u64::from(generation)
+}
+
+/// Applies an update to the entry of the reverse key, if that is of the same owner: another one's belongs to a later
+/// flow of the same client.
+#[inline(never)]
+fn update_peer<A: Addr, F: Flows<A>>(
+    reverse: &FlowKey<A>,
+    key: &FlowKey<A>,
+    update: PeerUpdate,
+    of: u64,
+    flows: &mut F,
+) {
+    let Some(entry) = flows.get(reverse) else {
+        return;
+    };
+    if owner(entry.backend, entry.generation) != of {
+        return;
+    }
+    // The entry at hand says which end is written: the verifier would not know of a number from elsewhere that it is
+    // one of two.
+    match (entry.half(), update.is_of_reply()) {
+        (Half::Reply, false) => entry.set_end(Half::Request, update.end()),
+        (Half::Request, true) => entry.set_end(Half::Reply, update.end()),
+        (Half::Request, false) | (Half::Reply, true) => return,
+    }
+    if update.is_refusal() {
+        flows.remove(reverse);
+        flows.remove(key);
     }
 }

@@ -10,7 +10,7 @@ use lb_common::{
 
 use crate::{
     FibQuery, Flows, Hook, Reach, Side, Tables,
-    choice::{self, Chosen, Client, Refusal},
+    choice::{self, Chosen, Client, INCONSISTENT, Refusal},
     datagram::Datagram,
     hop,
     rows::{self, Begun},
@@ -57,6 +57,10 @@ fn lead<A: Addr, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Opening {
+    // Ahead of all else: here registers are free, and the stack is small.
+    if flows.emptied(Half::Request).is_none() {
+        return conclude(Err(INCONSISTENT), tables);
+    }
     let key = &datagram.key;
     let client = match hook.direction {
         Direction::Ingress => Client::seen(key, hook.side, tables),
@@ -140,7 +144,7 @@ fn choose<A: Addr, T: Tables<A>>(
         generation,
         backend,
     } = choice::choose(client, frontend, tables)?;
-    *flow = Flow::new(
+    flow.set(
         Half::Request,
         Route::Stack,
         (key.src, key.sport),
@@ -216,9 +220,11 @@ fn translate_source<A: Addr, T: Tables<A>>(
     tables: &T,
 ) -> Result<(), Refusal> {
     const NO_SOURCE: Refusal = Refusal::Drop(Reason::NoSource);
-    flow.src = *preferred;
+    // By words: the compiler would call a loop over bytes.
+    let copy = |addr: &A| A::from_words(|word| addr.words()[word]);
+    flow.src = copy(preferred);
     if flow.src == A::default() {
-        flow.src = tables.family_config().ok_or(NO_SOURCE)?.node;
+        flow.src = copy(&tables.family_config().ok_or(NO_SOURCE)?.node);
     }
     if flow.src == A::default() {
         Err(NO_SOURCE)

@@ -51,30 +51,60 @@ where
 {
     match parse::network(pkt)? {
         Network::Ipv4(l3) => {
-            let mut datagram = parse::ipv4_datagram(pkt, l3, hook.direction)?;
-            settle_datagram(hook, pkt, &mut datagram, flows, tables)
+            read4(hook, pkt, l3, tables)?;
+            settle_datagram::<V4, _, _, _>(hook, pkt, flows, tables)
         }
         Network::Ipv6(l3) => {
-            let mut datagram = parse::ipv6_datagram(pkt, l3, hook.direction)?;
-            settle_datagram(hook, pkt, &mut datagram, flows, tables)
+            read6(hook, pkt, l3, tables)?;
+            settle_datagram::<V6, _, _, _>(hook, pkt, flows, tables)
         }
     }
+}
+
+/// Parses an IPv4 packet into the packet scratch.
+///
+/// Out of line, like [`read6`]: the verifier then checks each layout of headers up to the return only, and the
+/// registers and the stack that parsing takes are free for the rest.
+#[inline(never)]
+fn read4<P: Packet, T: Tables<V4>>(
+    hook: Hook,
+    pkt: &P,
+    l3: usize,
+    tables: &T,
+) -> Result<(), Reason> {
+    tables.store_parsed(&parse::ipv4_datagram(pkt, l3, hook.direction)?);
+    Ok(())
+}
+
+/// Parses an IPv6 packet into the packet scratch; see [`read4`].
+#[inline(never)]
+fn read6<P: Packet, T: Tables<V6>>(
+    hook: Hook,
+    pkt: &P,
+    l3: usize,
+    tables: &T,
+) -> Result<(), Reason> {
+    tables.store_parsed(&parse::ipv6_datagram(pkt, l3, hook.direction)?);
+    Ok(())
 }
 
 #[inline(always)]
 fn settle_datagram<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     hook: Hook,
     pkt: &mut P,
-    parsed: &mut Datagram<A>,
     flows: &mut F,
     tables: &T,
 ) -> Result<Fate, Reason> {
+    let Some(mut parsed) = tables.parsed() else {
+        tables.count(Reason::Inconsistent);
+        return Ok(Fate::DROP);
+    };
     if parsed.part == Part::Later
-        && let Err(act) = fragment::identify(parsed, tables)
+        && let Err(act) = fragment::identify(&mut *parsed, tables)
     {
         return Ok(Fate::here(act));
     }
-    let datagram = tables.forget(parsed);
+    let datagram = &*parsed;
     if parse::has_ports(datagram.key.proto) {
         let fate = translate(hook, pkt, datagram, flows, tables);
         if datagram.part == Part::First {
@@ -83,7 +113,7 @@ fn settle_datagram<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
         return Ok(fate);
     }
     if datagram.is_error() {
-        return Ok(icmp::translate(hook, pkt, datagram, flows, tables));
+        return Ok(icmp::translate(hook, pkt, datagram, flows, tables).unpacked());
     }
     if hook.direction == Direction::Egress {
         return Err(Reason::OtherProtocol);

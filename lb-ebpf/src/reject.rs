@@ -109,7 +109,9 @@ fn reset<A: Addr, P: Packet>(pkt: &mut P, datagram: &Datagram<A>) -> Option<()> 
     let l4 = network_header(pkt, datagram, proto::TCP, TCP)?;
     // Built in place: the stack is small.
     let header = pkt.bytes_mut::<TCP>(l4)?;
-    *header = [0; TCP];
+    for at in (12..TCP).step_by(4) {
+        P::store32(header, at, 0);
+    }
     P::store16(header, 0, datagram.key.dport.word());
     P::store16(header, 2, datagram.key.sport.word());
     P::store32(header, 4, seq);

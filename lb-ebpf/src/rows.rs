@@ -172,9 +172,10 @@ fn answer<A: Addr, F: Flows<A>>(
     begun: Begun,
     flows: &mut F,
 ) -> Result<(), InsertError> {
+    flows.emptied(Half::Reply).ok_or(InsertError::Busy)?;
     let Staged { request, reply } = flows.staged().ok_or(InsertError::Busy)?;
     let client = (key.src, key.sport);
-    *reply = Flow::new(Half::Reply, request.route(), (key.dst, key.dport), client);
+    reply.set(Half::Reply, request.route(), (key.dst, key.dport), client);
     reply.service = request.service;
     reply.backend = request.backend;
     reply.generation = request.generation;

@@ -1,5 +1,7 @@
 //! The maps as the pipeline sees them.
 
+use core::ops::DerefMut;
+
 use lb_common::{
     Addr, Tick,
     config::{Config, FamilyConfig},
@@ -38,6 +40,8 @@ pub trait Flows<A: Addr> {
     fn get(&mut self, key: &FlowKey<A>) -> Option<&mut Flow<A>>;
     /// Where the rows of a flow are put together; none only if the maps are broken.
     fn staged(&mut self) -> Option<&mut Staged<A>>;
+    /// The same place of one half's entry, which is empty: all its bytes are zero.
+    fn emptied(&mut self, half: Half) -> Option<&mut Flow<A>>;
     /// Stages the row of `key` as the request's; none if there is no such row.
     fn stage(&mut self, key: &FlowKey<A>) -> Option<()>;
     /// Inserts one of the staged rows.
@@ -49,6 +53,12 @@ pub trait Flows<A: Addr> {
     ) -> Result<(), InsertError>;
     /// Removes a row, if it is there.
     fn remove(&mut self, key: &FlowKey<A>);
+    /// The same number, of which the verifier knows nothing; nor does it know anything of `salt`.
+    ///
+    /// The verifier checks a function out of line once more for each number that it can tell apart.
+    fn blurred(number: u32, _salt: u32) -> u32 {
+        number
+    }
 }
 
 /// The table of led sockets of one family. Rows are shared between CPUs and written as a whole.
@@ -107,11 +117,17 @@ pub struct Fib<A> {
 
 /// Everything else the pipeline asks: services, the node, the FIB, the clock, counters.
 pub trait Tables<A: Addr> {
-    /// The same datagram, of which the verifier knows nothing any more: what follows is checked once,
-    /// and not once more for each layout that leads there.
-    fn forget<'d>(&'d self, datagram: &'d Datagram<A>) -> &'d Datagram<A> {
-        datagram
-    }
+    /// Access to the packet that [`Tables::store_parsed`] has stored.
+    type Parsed<'t>: DerefMut<Target = Datagram<A>>
+    where
+        Self: 't;
+    /// Stores the parsed packet in the packet scratch.
+    ///
+    /// The verifier knows nothing of what it reads back from there. So it checks the code that follows once, and not
+    /// once more for each layout of headers.
+    fn store_parsed(&self, datagram: &Datagram<A>);
+    /// The packet in the packet scratch; none only if the maps are broken.
+    fn parsed(&self) -> Option<Self::Parsed<'_>>;
     /// Whether there may be a frontend of that key: cheaper than to look, and never wrong when it
     /// says no.
     fn may_have(&self, key: &FrontendKey<A>) -> bool;

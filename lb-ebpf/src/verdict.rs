@@ -125,8 +125,36 @@ pub(crate) struct Fate {
     number: u32,
 }
 
+/// A [`Fate`] in one number.
+///
+/// Functions out of line take and return numbers that decide something in registers, never by the stack. Before Linux
+/// 6.8 the verifier does not follow a number through a pointer to the stack: it may merge states that differ in it,
+/// and then removes the branch of one of them as dead. So programs that it accepts could do the wrong thing.
+/// (kernel commit 41f6f64e6999, "bpf: support non-r10 register spill/fill to/from stack in precision tracking")
+#[derive(Clone, Copy)]
+pub(crate) struct PackedFate(u64);
+
+impl PackedFate {
+    #[inline(always)]
+    pub(crate) const fn unpacked(self) -> Fate {
+        let act = match self.0 as u32 {
+            0 => Act::Pass,
+            1 => Act::Deliver,
+            2 => Act::Transmit,
+            3 => Act::Resolve,
+            4 => Act::Enter,
+            5 => Act::Reflect,
+            6 => Act::Reject,
+            _ => Act::Drop,
+        };
+        let number = (self.0 >> 32) as u32;
+        Fate { act, number }
+    }
+}
+
 /// The variants of [`Verdict`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub(crate) enum Act {
     Pass,
     Deliver,
@@ -183,6 +211,12 @@ impl Fate {
         }
     }
 
+    /// The same in one number, to return it from a function out of line.
+    #[inline(always)]
+    pub(crate) const fn packed(self) -> PackedFate {
+        PackedFate((self.number as u64) << 32 | self.act as u64)
+    }
+
     #[inline(always)]
     pub(crate) const fn verdict(self) -> Verdict {
         let Self { act, number } = self;
@@ -196,6 +230,28 @@ impl Fate {
             Act::Reflect => Verdict::Reflect,
             Act::Reject => Verdict::Reject(Notice(number)),
             Act::Drop => Verdict::Drop,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_fate_is_the_same_fate() {
+        let fates = [
+            Fate::PASS,
+            Fate::DELIVER,
+            Fate::transmit(7),
+            Fate::resolve(u32::MAX),
+            Fate::enter(3),
+            Fate::REFLECT,
+            Fate::reject(Notice::too_long(1280)),
+            Fate::DROP,
+        ];
+        for fate in fates {
+            assert_eq!(fate.packed().unpacked(), fate);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, hash_map};
 
 use lb_common::{
-    Addr, V4, V6,
+    Addr, Port, V4, V6,
     flow::{Flow, FlowKey, Half, Route, Staged},
 };
 use lb_ebpf::{Entry, Flows, InsertError};
@@ -37,7 +37,7 @@ pub struct Table<A> {
 
 impl<A: Addr> Table<A> {
     fn new() -> Self {
-        let nobody = (A::default(), lb_common::Port::default());
+        let nobody = (A::default(), Port::default());
         let nothing = Flow::new(Half::Request, Route::Stack, nobody, nobody);
         Self {
             rows: HashMap::new(),
@@ -116,6 +116,17 @@ impl<A: HasTable> Flows<A> for HostFlows {
 
     fn staged(&mut self) -> Option<&mut Staged<A>> {
         (!self.unstageable).then(|| &mut A::table(self).staged)
+    }
+
+    fn emptied(&mut self, half: Half) -> Option<&mut Flow<A>> {
+        let Staged { request, reply } = self.staged()?;
+        let flow = match half {
+            Half::Request => request,
+            Half::Reply => reply,
+        };
+        let nowhere = (A::default(), Port::default());
+        *flow = Flow::new(Half::Request, Route::Stack, nowhere, nowhere);
+        Some(flow)
     }
 
     fn stage(&mut self, key: &FlowKey<A>) -> Option<()> {

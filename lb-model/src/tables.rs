@@ -1,7 +1,7 @@
 //! Every other map, the FIB, the clock and the dice.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, RefCell, RefMut},
     collections::{BTreeMap, HashMap, VecDeque},
     net::IpAddr,
 };
@@ -14,7 +14,7 @@ use lb_common::{
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered},
     socket::Cookie,
 };
-use lb_ebpf::{Fib, FibQuery, Reach, Tables, take_allowance};
+use lb_ebpf::{Datagram, Fib, FibQuery, Reach, Tables, take_allowance};
 
 use crate::family::{Family, words};
 
@@ -85,6 +85,8 @@ pub struct Services<A> {
     pub affinity: RefCell<HashMap<ClientKey<A>, Remembered>>,
     /// What first fragments have told.
     pub fragments: RefCell<HashMap<FragmentKey<A>, FirstFragment>>,
+    /// The packet scratch.
+    parsed: RefCell<Option<Datagram<A>>>,
 }
 
 impl<A> Default for Services<A> {
@@ -96,6 +98,7 @@ impl<A> Default for Services<A> {
             ranges: Vec::new(),
             affinity: RefCell::default(),
             fragments: RefCell::default(),
+            parsed: RefCell::default(),
         }
     }
 }
@@ -228,6 +231,16 @@ impl HasServices for V6 {
 }
 
 impl<A: HasServices> Tables<A> for HostTables {
+    type Parsed<'t> = RefMut<'t, Datagram<A>>;
+
+    fn store_parsed(&self, datagram: &Datagram<A>) {
+        *A::services(self).parsed.borrow_mut() = Some(*datagram);
+    }
+
+    fn parsed(&self) -> Option<RefMut<'_, Datagram<A>>> {
+        RefMut::filter_map(A::services(self).parsed.borrow_mut(), Option::as_mut).ok()
+    }
+
     /// Says no where there is none, as a bitmap does nearly always.
     fn may_have(&self, key: &FrontendKey<A>) -> bool {
         A::services(self).frontends.contains_key(key)

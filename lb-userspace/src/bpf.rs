@@ -1,5 +1,7 @@
 //! The system call `bpf()`, for the commands that aya has no function for.
 
+pub(crate) mod trial;
+
 use std::{
     ffi::{CString, c_long},
     io,

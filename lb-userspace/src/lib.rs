@@ -13,3 +13,4 @@ pub mod model;
 pub mod pins;
 pub mod source;
 pub mod status;
+mod timestamp;

@@ -33,8 +33,27 @@ pub struct Status {
     pub interfaces: Vec<Interface>,
     /// How sockets are led to services.
     pub sockets: Sockets,
+    /// By what programs of tc are on their interfaces.
+    pub tc_attach: TcWay,
+    /// What the kernel can do, and what is done in place of what it cannot.
+    pub kernel: Vec<KernelFeature>,
+    /// Which programs are being loaded.
+    pub loading: Loading,
     /// What is wrong now, one line each.
     pub problems: Vec<String>,
+}
+
+/// Which programs an agent is loading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Loading {
+    /// Those of the data path: the node is served as an earlier agent left it, or not yet.
+    DataPath,
+    /// Those that answer `lbctl explain`; traffic is served.
+    DryRuns,
+    /// None.
+    #[default]
+    Nothing,
 }
 
 impl Status {
@@ -48,6 +67,45 @@ impl Status {
             length => serde_json::from_slice(&text[..length.min(text.len())]).map(Some),
         }
     }
+}
+
+/// By what programs of tc are on interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TcWay {
+    /// By tcx links.
+    #[default]
+    Tcx,
+    /// By filters of the clsact qdisc.
+    Clsact,
+}
+
+/// Whether the kernel has a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureState {
+    /// It has.
+    Has,
+    /// It has not.
+    Lacks,
+    /// It cannot be told.
+    Unknown,
+}
+
+/// A feature of the kernel that the agent has tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelFeature {
+    /// Its name.
+    pub feature: String,
+    /// Whether the kernel has it.
+    pub state: FeatureState,
+    /// Why that cannot be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What follows from its lack; none if the kernel has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without: Option<String>,
 }
 
 /// Whose sockets are led to services.

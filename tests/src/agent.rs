@@ -16,7 +16,7 @@ use lb_userspace::status::Status;
 
 use crate::{
     process::Process,
-    talk::PATIENCE,
+    talk::patience,
     topology::{CLUSTER_CIDRS, Host, SERVICE_RANGES},
 };
 
@@ -153,8 +153,8 @@ pub fn status(node: &Host) -> Result<Status> {
 /// The metrics that the agent of a node exposes, by name and labels.
 pub fn metrics(node: &Host) -> Result<BTreeMap<String, f64>> {
     let answer = node.netns.run(|| -> Result<String> {
-        let mut stream = TcpStream::connect_timeout(&METRICS, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut stream = TcpStream::connect_timeout(&METRICS, patience())?;
+        stream.set_read_timeout(Some(patience()))?;
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

@@ -22,7 +22,7 @@ use rustix::{
     },
 };
 
-use crate::{crafted, echo::Protocol, netns::Netns, sctp};
+use crate::{crafted, echo::Protocol, netns::Netns, patience::patient, sctp};
 
 /// Room for bursts while the checking thread waits for a processor.
 const BUFFER: usize = 64 << 20;
@@ -73,7 +73,7 @@ impl Capture {
             .run(|| socket(AddressFamily::PACKET, SocketType::RAW, Some(eth::ALL)))?
             .with_context(|| format!("cannot capture in {}", netns.name()))?;
         set_socket_recv_buffer_size_force(&socket, BUFFER)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(QUIET))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(patient(QUIET)))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = thread::Builder::new()

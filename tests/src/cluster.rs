@@ -16,6 +16,7 @@ use crate::{
     echo::Servers,
     manifests::Manifests,
     netns::Netns,
+    patience::patient,
     site::Site,
     topology::{Addresses, Family, Host, Links, Topology},
 };
@@ -234,6 +235,7 @@ impl Target {
 
 /// Tries until it succeeds; the last failure when it has not by `limit`.
 pub fn eventually<T>(limit: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let limit = patient(limit);
     let deadline = Instant::now() + limit;
     loop {
         match attempt() {

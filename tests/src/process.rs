@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::netns::Netns;
+use crate::{netns::Netns, patience::patient};
 
 /// How long a program may take to end when asked to.
 const STOP: Duration = Duration::from_secs(5);
@@ -89,6 +89,7 @@ impl Process {
 
     /// Waits until it ends by itself; how it did.
     pub fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let limit = patient(limit);
         let deadline = Instant::now() + limit;
         let (name, child) = (&self.name, self.child.as_mut());
         let child = child.with_context(|| format!("{name} does not run"))?;
@@ -111,6 +112,7 @@ impl Process {
         limit: Duration,
         mut attempt: impl FnMut(&Self) -> Result<T>,
     ) -> Result<T> {
+        let limit = patient(limit);
         let deadline = Instant::now() + limit;
         loop {
             let failure = match attempt(self) {

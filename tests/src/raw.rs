@@ -52,6 +52,7 @@ const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_MAP_GET_NEXT_ID: libc::c_long = 12;
 const BPF_MAP_FREEZE: libc::c_long = 22;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 
 /// The part of `union bpf_attr` that `BPF_PROG_LOAD` needs; the kernel takes the rest as zero.
@@ -99,7 +100,14 @@ pub fn send_frame(interface: &str, frame: &[u8]) -> Result<()> {
 
 /// Pins XDP that passes everything at `path`, which is in a bpffs.
 pub fn pin_pass(path: &Path) -> Result<()> {
-    pin_xdp(&PASS, path)
+    pin_program(BPF_PROG_TYPE_XDP, &PASS, path)
+}
+
+/// Pins a program of tc at `path`, which is in a bpffs, that accepts everything: no filter behind it is asked.
+pub fn pin_accept(path: &Path) -> Result<()> {
+    const TC_ACT_OK: i32 = 0;
+    const ACCEPT: [u64; 2] = [instruction(MOV, 0, 0, 0, TC_ACT_OK), EXIT];
+    pin_program(BPF_PROG_TYPE_SCHED_CLS, &ACCEPT, path)
 }
 
 /// Pins XDP at `path`, which is in a bpffs, that sends UDP over IPv4 out of another interface and passes
@@ -113,7 +121,8 @@ pub fn pin_udp_redirect(ifindex: u32, path: &Path) -> Result<()> {
     const REDIRECT: i32 = 23;
     // As far as the protocol in an IPv4 header that follows Ethernet's.
     const READ: i32 = 24;
-    pin_xdp(
+    pin_program(
+        BPF_PROG_TYPE_XDP,
         &[
             instruction(LOAD_WORD, 2, 1, 0, 0),
             instruction(LOAD_WORD, 3, 1, 4, 0),
@@ -135,14 +144,14 @@ pub fn pin_udp_redirect(ifindex: u32, path: &Path) -> Result<()> {
     )
 }
 
-fn pin_xdp(instructions: &[u64], path: &Path) -> Result<()> {
-    let program = load_xdp(instructions).context("cannot load a BPF program")?;
+fn pin_program(kind: u32, instructions: &[u64], path: &Path) -> Result<()> {
+    let program = load(kind, instructions).context("cannot load a BPF program")?;
     pin(&program, path).with_context(|| format!("cannot pin a program at {}", path.display()))
 }
 
-fn load_xdp(instructions: &[u64]) -> io::Result<OwnedFd> {
+fn load(kind: u32, instructions: &[u64]) -> io::Result<OwnedFd> {
     let mut attributes = ProgLoad {
-        prog_type: BPF_PROG_TYPE_XDP,
+        prog_type: kind,
         insn_cnt: instructions.len() as u32,
         insns: instructions.as_ptr() as u64,
         license: LICENSE.as_ptr() as u64,

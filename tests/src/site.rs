@@ -28,7 +28,7 @@ use rustix::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{cgroup, command};
+use crate::{cgroup, command, patience::patient};
 
 const NAMESPACES: &str = "/run/netns";
 const RUN: &str = "/run";
@@ -270,7 +270,7 @@ fn kill_inside(namespace: &str) -> Result<()> {
             kill_process(pid, Signal::KILL).ok();
         }
     }
-    let deadline = Instant::now() + EXIT;
+    let deadline = Instant::now() + patient(EXIT);
     while let Some(pid) = pids.iter().find(|pid| alive(**pid)) {
         if Instant::now() > deadline {
             bail!("process {pid} in {namespace} does not die");

@@ -21,11 +21,14 @@ use crate::{
     crafted::{family, raw},
     echo::{Answer, ECHO, Protocol},
     netns::Netns,
+    patience::patient,
     sctp::Association,
 };
 
 /// How long one step of a conversation may take.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub fn patience() -> Duration {
+    patient(Duration::from_secs(2))
+}
 
 /// A TCP connection, a connected UDP socket or an SCTP association: one flow.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ impl Conversation {
         to: SocketAddr,
         from: SocketAddr,
     ) -> io::Result<Self> {
-        Self::open_within(netns, protocol, to, from, PATIENCE)
+        Self::open_within(netns, protocol, to, from, patience())
     }
 
     /// The same, with another patience for each step of it.
@@ -158,7 +161,7 @@ impl Loose {
     /// A socket of the family of `to`.
     pub fn open(netns: &Netns, to: SocketAddr) -> Result<Self> {
         let socket = netns.run(|| UdpSocket::bind((unspecified(to.ip()), 0)))??;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(patience()))?;
         Ok(Self { socket })
     }
 
@@ -280,7 +283,7 @@ pub fn ping(netns: &Netns, to: IpAddr) -> io::Result<()> {
     };
     let make = || socket(family(to), SocketType::DGRAM, Some(protocol));
     let socket = UdpSocket::from(netns.run(make).map_err(io::Error::other)??);
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience()))?;
     socket.connect((to, 0))?;
     // The kernel has identifier and checksum put in.
     socket.send(&[request, 0, 0, 0, 0, 0, 0, 1])?;
@@ -299,7 +302,7 @@ pub fn trace(netns: &Netns, to: SocketAddr, hops: u8) -> Result<(IpAddr, SocketA
         Ok((UdpSocket::from(raw(to.ip(), protocol)?), socket))
     };
     let (errors, socket) = netns.run(make)??;
-    errors.set_read_timeout(Some(PATIENCE))?;
+    errors.set_read_timeout(Some(patience()))?;
     match to {
         SocketAddr::V4(_) => socket.set_ttl(hops.into())?,
         SocketAddr::V6(_) => set_ipv6_unicast_hops(&socket, Some(hops))?,
@@ -354,12 +357,12 @@ mod tests {
         let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let to = server.local_addr().unwrap();
         let from = |port| SocketAddr::new(to.ip(), port);
-        let first = open(Protocol::Udp, to, from(0), PATIENCE).unwrap();
+        let first = open(Protocol::Udp, to, from(0), patience()).unwrap();
         let Socket::Udp(first) = first.socket else {
             panic!("not a socket for datagrams");
         };
         let taken = from(first.local_addr().unwrap().port());
-        let second = open(Protocol::Udp, to, taken, PATIENCE);
+        let second = open(Protocol::Udp, to, taken, patience());
         assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -21,7 +21,7 @@ use lb_common::{
 };
 use lb_userspace::{
     cli::{Cli, Paint},
-    status::{Interface, Mode, Role, SocketMode, Sockets, Status},
+    status::{Interface, Mode, Role, SocketMode, Sockets, Status, TcWay},
 };
 use tests::bpffs::Bpffs;
 
@@ -372,6 +372,8 @@ fn status() -> Result<Status> {
         without_ipv6: None,
         node_port_addresses: vec!["192.0.2.1".parse()?],
         snat_ports: (61_000, 65_535),
+        tc_attach: TcWay::Tcx,
+        kernel: Vec::new(),
         interfaces: vec![Interface {
             name: "eth9".to_owned(),
             index: 77,

@@ -20,7 +20,7 @@ use tests::{
     echo::{Answer, Protocol},
     manifests::examples,
     site::Site,
-    talk::{Conversation, PATIENCE, unspecified},
+    talk::{Conversation, patience, unspecified},
     topology::{Family, Host, Links, Topology},
 };
 
@@ -283,7 +283,7 @@ fn question(family: Family, length: u32) -> Vec<u8> {
 fn connected(world: &World, course: Course, to: SocketAddr) -> Result<UdpSocket> {
     let make = || -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind((unspecified(to.ip()), 0))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(patience()))?;
         socket.connect(to)?;
         Ok(socket)
     };

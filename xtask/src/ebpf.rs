@@ -1,10 +1,6 @@
 //! Building the BPF objects.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
 
@@ -20,6 +16,8 @@ const OBJECTS: [&str; 2] = ["fairlead", "fairlead-bench"];
 const RUSTFLAGS: &[&str] = &[
     "-Cdebuginfo=2",
     "-Ctarget-cpu=v3",
+    // One object serves x86-64 and arm64: both are little-endian. The crate for BPF insists on a CPU, and uses
+    // it only for the registers that tracing programs read; we have no such program.
     r#"--cfg=bpf_target_arch="x86_64""#,
     "-Clink-arg=--btf",
     "-Clink-arg=--cpu-features=+alu32",
@@ -28,7 +26,10 @@ const RUSTFLAGS: &[&str] = &[
     "-Clink-arg=--llvm-args=-disable-block-placement",
 ];
 
-/// Builds the objects and puts them where all look for them: `target/bpf/<name>`.
+/// Builds the objects and puts them where all look for them, without DWARF: `target/bpf/<name>`.
+///
+/// The agent embeds one, of which DWARF would be four fifths. The kernel reads BTF alone: its line information, which
+/// the verifier's log shows, stays. The whole object stays in `target/bpf-build`, for debugging.
 pub(crate) fn build(features: &[String]) -> Result<()> {
     let mut build = cargo_for_bpf("build")?;
     if !features.is_empty() {
@@ -36,10 +37,7 @@ pub(crate) fn build(features: &[String]) -> Result<()> {
     }
     run(&mut build).context("cannot build the BPF objects")?;
     for name in OBJECTS {
-        publish(
-            &build_directory().join("bpfel-unknown-none/bpf").join(name),
-            name,
-        )?;
+        publish(name)?;
     }
     Ok(())
 }
@@ -68,10 +66,17 @@ fn build_directory() -> PathBuf {
     root().join("target/bpf-build")
 }
 
-/// Copies a built object, leaving an equal one alone: others rebuild when it is newer.
-fn publish(built: &Path, name: &str) -> Result<()> {
+/// Copies a built object without DWARF, leaving an equal one alone: others rebuild when it is newer.
+fn publish(name: &str) -> Result<()> {
+    let built = build_directory().join("bpfel-unknown-none/bpf").join(name);
+    let stripped = build_directory().join(format!("{name}.stripped"));
+    run(Command::new(tools::llvm_strip()?)
+        .args(["--strip-debug", "-o"])
+        .args([&stripped, &built]))
+    .with_context(|| format!("cannot strip {}", built.display()))?;
     let target = root().join("target/bpf").join(name);
-    let object = fs::read(built).with_context(|| format!("cannot read {}", built.display()))?;
+    let object =
+        fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))?;
     if fs::read(&target).is_ok_and(|old| old == object) {
         return Ok(());
     }

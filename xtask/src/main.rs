@@ -1,11 +1,14 @@
 //! `cargo xtask`: the one way to do each chore of the repository.
 
+mod budgets;
 mod ebpf;
 mod exec;
 mod go;
+mod kernels;
 mod kube_assets;
 mod lint;
 mod semantics;
+mod static_build;
 mod steps;
 mod test;
 mod tidy;
@@ -18,6 +21,7 @@ use clap::Parser;
 
 use crate::{
     exec::{become_it, cargo, run},
+    static_build::{Choice, TestPrograms},
     test::Selection,
 };
 
@@ -30,6 +34,18 @@ enum Verb {
         /// Features of lb-ebpf to build them with.
         #[arg(long, value_delimiter = ',')]
         features: Vec<String>,
+    },
+    /// Build static programs into target/static/<ARCH>, stripped, and print their sizes in bytes.
+    BuildStatic {
+        /// CPU to build for.
+        #[arg(long, value_enum, default_value = "all")]
+        arch: Choice,
+        /// Also build the programs and test suites of the `tests` crate.
+        #[arg(long)]
+        tests: bool,
+        /// Cargo's profile for the latter.
+        #[arg(long, default_value = "dev", requires = "tests")]
+        profile: String,
     },
     /// Show Fairlead at work: a client, two nodes and three pods in network namespaces (needs root).
     #[command(disable_help_flag = true)]
@@ -57,6 +73,8 @@ enum Verb {
     Semantics,
     /// Build the Kubernetes components that tests run into a cache, once (`KUBEBUILDER_ASSETS` wins).
     KubeAssets,
+    /// Boot other kernels in QEMU, and show that Fairlead loads and serves on them.
+    Kernels(kernels::Options),
     /// Check format, clippy on host and BPF, documentation, dependencies.
     Lint,
     /// Check the rules of the repository, and the programs' instruction budgets (needs root).
@@ -66,6 +84,14 @@ enum Verb {
 fn main() -> ExitCode {
     let done = match Verb::parse() {
         Verb::BuildEbpf { features } => ebpf::build(&features),
+        Verb::BuildStatic {
+            arch,
+            tests,
+            profile,
+        } => {
+            let tests = tests.then_some(TestPrograms { profile: &profile });
+            static_build::build(arch, tests)
+        }
         Verb::Demo { options } => demo(&options),
         Verb::Test { long, filters } => {
             return test::test(&Selection {
@@ -76,6 +102,7 @@ fn main() -> ExitCode {
         Verb::Bench { options } => bench(&options),
         Verb::Semantics => semantics::semantics(),
         Verb::KubeAssets => kube_assets::provide(),
+        Verb::Kernels(options) => kernels::kernels(options),
         Verb::Lint => lint::lint(),
         Verb::Tidy => tidy::tidy(),
     };

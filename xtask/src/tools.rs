@@ -58,6 +58,17 @@ const LLVM: &[Package] = &[
     Package::with_file("libpolly-22-dev", "/usr/lib/llvm-22/lib/libPolly.a"),
 ];
 
+/// What removes DWARF, from the BPF objects too.
+const LLVM_STRIP: Package = Package::with_program("llvm-22", "llvm-strip-22");
+
+/// C compiler for x86-64.
+pub(crate) const GCC_FOR_AMD64: Package =
+    Package::with_program("gcc-x86-64-linux-gnu", "x86_64-linux-gnu-gcc");
+
+/// C compiler for 64-bit Arm.
+pub(crate) const GCC_FOR_ARM64: Package =
+    Package::with_program("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc");
+
 /// What network namespaces and their links are made with.
 pub(crate) const NETWORK: &[Package] = &[
     Package::with_program("iproute2", "ip"),
@@ -75,6 +86,25 @@ pub(crate) const IPTABLES: &[Package] = &[Package::with_program("iptables", "ipt
 
 /// What counts system calls.
 pub(crate) const STRACE: &[Package] = &[Package::with_program("strace", "strace")];
+
+/// What runs guests of each CPU.
+pub(crate) const QEMU_AMD64: Package =
+    Package::with_program("qemu-system-x86", "qemu-system-x86_64");
+pub(crate) const QEMU_ARM64: Package =
+    Package::with_program("qemu-system-arm", "qemu-system-aarch64");
+
+/// What guests are made of.
+pub(crate) const GUESTS: &[Package] = &[
+    Package::with_program("cpio", "cpio"),
+    Package::with_program("kmod", "depmod"),
+    Package::with_program("xz-utils", "xz"),
+    Package::with_program("zstd", "zstd"),
+    Package::with_program("binutils", "strip"),
+    Package::with_file(
+        "debian-archive-keyring",
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+    ),
+];
 
 /// What the database of advisories is fetched with.
 const GIT: &[Package] = &[Package::with_program("git", "git")];
@@ -119,6 +149,24 @@ pub(crate) fn component(component: Component) -> Result<()> {
     eprintln!("the toolchain lacks its component {name}");
     run(program("rustup").args(["component", "add", name]))
         .with_context(|| format!("cannot install the toolchain component {name}"))
+}
+
+/// Makes sure the pinned toolchain can build for a target.
+pub(crate) fn rust_target(target: &str) -> Result<()> {
+    let sysroot = output(program("rustc").args(["--print", "sysroot"]))?;
+    let library = Path::new(&sysroot).join("lib/rustlib").join(target);
+    if library.join("lib").is_dir() {
+        return Ok(());
+    }
+    eprintln!("the toolchain lacks its target {target}");
+    run(program("rustup").args(["target", "add", target]))
+        .with_context(|| format!("cannot install the toolchain's target {target}"))
+}
+
+/// The name of the `llvm-strip` that knows the objects of the pinned toolchain.
+pub(crate) fn llvm_strip() -> Result<&'static str> {
+    debian_packages(&[LLVM_STRIP])?;
+    Ok("llvm-strip-22")
 }
 
 /// The path of `bpf-linker`.

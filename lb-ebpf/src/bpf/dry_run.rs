@@ -102,21 +102,6 @@ pub(crate) fn random(ctx: *mut c_void) -> u32 {
     }
 }
 
-/// Copies a row word by word. The compiler's way is byte by byte, which the verifier follows each
-/// time a program comes by: it would give up.
-///
-/// # Safety
-///
-/// Both are whole rows.
-#[inline(always)]
-pub(crate) unsafe fn copy<A: Addr>(row: *const Flow<A>, copy: *mut Flow<A>) {
-    let (from, to) = (row.cast::<u32>(), copy.cast::<u32>());
-    for word in 0..size_of::<Flow<A>>() / size_of::<u32>() {
-        // SAFETY: rows are made of words without padding, and this one is of theirs.
-        unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
-    }
-}
-
 /// Puts bits into the first word, in place of those of the mask.
 #[inline(always)]
 fn tell(ctx: *mut c_void, mask: u32, bits: u32) {

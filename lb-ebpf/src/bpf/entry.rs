@@ -35,11 +35,11 @@ fn xdp_external(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(raw);
     let flows = &mut FlowTables::<false>;
     if let Some(verdict) = fast(Hook::XDP_EXTERNAL, &mut packet, flows, &tables) {
-        return act_xdp(verdict, raw, tables.ifindex);
+        return act_xdp::<false>(verdict, raw, tables.ifindex);
     }
     // SAFETY: nothing is left to be dropped.
     unsafe { maps::XDP_FULL.tail_call(&ctx, 0) };
-    act_xdp(unfinished(&tables), raw, tables.ifindex)
+    act_xdp::<false>(unfinished(&tables), raw, tables.ifindex)
 }
 
 #[xdp]
@@ -55,11 +55,13 @@ fn xdp_external_full(ctx: XdpContext) -> u32 {
         &mut FlowTables::<false>,
         &tables,
     );
-    act_xdp(verdict, raw, tables.ifindex)
+    act_xdp::<true>(verdict, raw, tables.ifindex)
 }
 
+/// The action for a verdict. The fast path rejects nothing (`REJECTS` is false there): without the call to
+/// [`reject_xdp`] its stack and that function's do not add up.
 #[inline(always)]
-fn act_xdp(verdict: Verdict, ctx: *mut xdp_md, ingress: u32) -> u32 {
+fn act_xdp<const REJECTS: bool>(verdict: Verdict, ctx: *mut xdp_md, ingress: u32) -> u32 {
     match verdict {
         Verdict::Pass | Verdict::Deliver => XDP_PASS,
         Verdict::Transmit { ifindex } if ifindex == ingress => XDP_TX,
@@ -67,9 +69,11 @@ fn act_xdp(verdict: Verdict, ctx: *mut xdp_md, ingress: u32) -> u32 {
         Verdict::Transmit { ifindex } => unsafe { bpf_redirect(ifindex, 0).unsigned_abs() as u32 },
         Verdict::Reflect => XDP_TX,
         // SAFETY: the context is the program's own.
-        Verdict::Reject(notice) => unsafe { reject_xdp(ctx, notice.number()) },
+        Verdict::Reject(notice) if REJECTS => unsafe { reject_xdp(ctx, notice.number()) },
         // XDP never answers `Resolve` nor `Enter`: it passes such packets to tc, or to the stack.
-        Verdict::Resolve { .. } | Verdict::Enter { .. } | Verdict::Drop => XDP_DROP,
+        Verdict::Resolve { .. } | Verdict::Enter { .. } | Verdict::Reject(_) | Verdict::Drop => {
+            XDP_DROP
+        }
     }
 }
 
@@ -101,11 +105,11 @@ macro_rules! tc {
             let tables = KernelTables::<false>::of_tc(skb);
             let (packet, flows) = (&mut TcPacket::new(skb), &mut FlowTables::<false>);
             if let Some(verdict) = fast($hook, packet, flows, &tables) {
-                return act_tc($hook, verdict, skb, tables.ifindex);
+                return act_tc::<false>($hook, verdict, skb, tables.ifindex);
             }
             // SAFETY: nothing is left to be dropped.
             unsafe { maps::TC_FULL.tail_call(&ctx, $full) };
-            act_tc($hook, unfinished(&tables), skb, tables.ifindex)
+            act_tc::<false>($hook, unfinished(&tables), skb, tables.ifindex)
         }
 
         #[classifier]
@@ -123,7 +127,7 @@ macro_rules! tc {
                 dry_run::outcome(skb.cast(), verdict);
                 return TC_ACT_UNSPEC;
             }
-            act_tc($hook, verdict, skb, tables.ifindex)
+            act_tc::<true>($hook, verdict, skb, tables.ifindex)
         }
     };
 }
@@ -133,8 +137,14 @@ tc!(tc_ext_out, tc_ext_out_full, Hook::TC_EXTERNAL_EGRESS, 1);
 tc!(tc_pod_in, tc_pod_in_full, Hook::TC_POD_INGRESS, 2);
 tc!(tc_pod_out, tc_pod_out_full, Hook::TC_POD_EGRESS, 3);
 
+/// [`act_xdp`] for tc.
 #[inline(always)]
-fn act_tc(hook: Hook, verdict: Verdict, skb: *mut __sk_buff, here: u32) -> i32 {
+fn act_tc<const REJECTS: bool>(
+    hook: Hook,
+    verdict: Verdict,
+    skb: *mut __sk_buff,
+    here: u32,
+) -> i32 {
     match verdict {
         // The next program on the device has its turn (`TCX_NEXT`), then the stack.
         Verdict::Pass | Verdict::Deliver => TC_ACT_UNSPEC,
@@ -151,8 +161,10 @@ fn act_tc(hook: Hook, verdict: Verdict, skb: *mut __sk_buff, here: u32) -> i32 {
         // SAFETY: the helper takes numbers only.
         Verdict::Reflect => unsafe { bpf_redirect(here, 0) as i32 },
         // SAFETY: the context is the program's own.
-        Verdict::Reject(notice) => unsafe { reject_tc(skb, notice.number(), back(hook)) },
-        Verdict::Drop => TC_ACT_SHOT,
+        Verdict::Reject(notice) if REJECTS => unsafe {
+            reject_tc(skb, notice.number(), back(hook))
+        },
+        Verdict::Reject(_) | Verdict::Drop => TC_ACT_SHOT,
     }
 }
 

@@ -1,11 +1,15 @@
 //! Questions to the FIB, and its answers.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
     bpf_fib_lookup as FibParams,
 };
 use lb_common::{Addr, flow::Macs};
 use lb_ebpf::{Fib, Reach};
+
+use crate::words;
 
 /// What a helper's answer in `params` means.
 #[inline(always)]
@@ -50,9 +54,17 @@ pub(crate) const AF_INET: u8 = 2;
 pub(crate) const AF_INET6: u8 = 10;
 
 #[inline(always)]
-pub(crate) fn fib_params(family: u8, proto: u8, ifindex: u32) -> FibParams {
-    // SAFETY: all fields are integers, or unions and arrays of them.
-    let mut params: FibParams = unsafe { core::mem::zeroed() };
+pub(crate) fn fib_params(
+    place: &mut MaybeUninit<FibParams>,
+    family: u8,
+    proto: u8,
+    ifindex: u32,
+) -> &mut FibParams {
+    // SAFETY: all fields are integers, or unions and arrays of them; the struct is sixteen words.
+    let params = unsafe {
+        words::zero(place.as_mut_ptr());
+        place.assume_init_mut()
+    };
     params.family = family;
     params.l4_protocol = proto;
     params.ifindex = ifindex;

@@ -32,6 +32,10 @@ pub(crate) static JIFFY: Global<Jiffy> = Global::new(Jiffy::with_nanos(4_000_000
 #[unsafe(no_mangle)]
 pub(crate) static DRY_RUN: Global<u32> = Global::new(0);
 
+/// What the kernel lacks, set when the object is loaded: see [`lb_common::kernel`].
+#[unsafe(no_mangle)]
+pub(crate) static KERNEL_LACKS: Global<u32> = Global::new(0);
+
 /// The agent programs these by storing to memory.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 /// Memory is taken when a row is, not for the capacity at once.

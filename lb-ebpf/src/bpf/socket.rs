@@ -10,12 +10,12 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use lb_common::{
-    Port, V4, V6,
+    Port, V4, V6, kernel,
     socket::{Cookie, SocketKey, SocketPeer},
 };
 use lb_ebpf::{Answer, Call, InsertError, Operation, Sockets, lead, lead_v6, service, service_v6};
 
-use crate::{maps, tables::KernelTables};
+use crate::{maps, tables::KernelTables, words};
 
 #[cgroup_sock_addr(connect4)]
 #[inline(always)]
@@ -132,8 +132,10 @@ fn verdict(answer: Answer) -> i32 {
     match answer {
         Answer::Pass | Answer::Lead => PROCEED,
         Answer::Refuse => {
-            // SAFETY: the helper takes a number only; these hooks may call it.
-            unsafe { bpf_set_retval(-ECONNREFUSED) };
+            if maps::KERNEL_LACKS.load() & kernel::RETVAL == 0 {
+                // SAFETY: the helper takes a number only; these hooks may call it.
+                unsafe { bpf_set_retval(-ECONNREFUSED) };
+            }
             FAIL
         }
         Answer::Forbid => FAIL,
@@ -223,7 +225,7 @@ macro_rules! family {
             fn get(&self, key: &SocketKey<$addr>) -> Option<&SocketPeer<$addr>> {
                 // SAFETY: the row lives until the next grace period, which outlasts this program,
                 // and rows are replaced as a whole.
-                unsafe { maps::$sockets.get(key) }
+                words::found(unsafe { maps::$sockets.get(key) })
             }
 
             #[inline(always)]
@@ -239,7 +241,7 @@ macro_rules! family {
             #[inline(always)]
             fn pod(&self, netns: Cookie) -> Option<&$addr> {
                 // SAFETY: as for `get`.
-                let pod = unsafe { maps::NETNS.get(&netns) };
+                let pod = words::found(unsafe { maps::NETNS.get(&netns) });
                 pod.map(|addresses| &addresses.$own)
             }
         }

@@ -1,6 +1,6 @@
 //! The pipeline's tables, on BPF maps and helpers.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::{
@@ -15,6 +15,7 @@ use lb_common::{
     config::{Config, FamilyConfig},
     counters::{Reason, ServiceCounters},
     flow::{FirstFragment, Flow, FlowKey, FragmentKey, Half, Staged},
+    kernel,
     service::{Backend, ClientKey, Frontend, FrontendKey, Remembered, Slots, SourceRange},
 };
 use lb_ebpf::{Datagram, Entry, Fib, FibQuery, Flows, InsertError, Tables, take_allowance};
@@ -69,8 +70,13 @@ impl<const DRY: bool> KernelTables<DRY> {
     /// Asks the FIB; the answer is in `params`.
     #[inline(always)]
     fn lookup(&self, params: &mut FibParams) -> i64 {
+        let flags = if maps::KERNEL_LACKS.load() & kernel::FIB_SOURCE == 0 {
+            BPF_FIB_LOOKUP_SRC
+        } else {
+            0
+        };
         // SAFETY: `params` is a whole `bpf_fib_lookup`, and the context is the program's own.
-        unsafe { bpf_fib_lookup(self.ctx, params, PARAMS_SIZE, BPF_FIB_LOOKUP_SRC) }
+        unsafe { bpf_fib_lookup(self.ctx, params, PARAMS_SIZE, flags) }
     }
 }
 
@@ -87,7 +93,7 @@ macro_rules! family {
                     // place goes to the copy.
                     return Some(unsafe {
                         let copy = &raw mut (*staged).reply;
-                        dry_run::copy(row, copy);
+                        words::copy(row, copy);
                         &mut *copy
                     });
                 }
@@ -105,11 +111,23 @@ macro_rules! family {
             }
 
             #[inline(always)]
+            fn emptied(&mut self, half: Half) -> Option<&mut Flow<$addr>> {
+                let staged = Flows::<$addr>::staged(self)?;
+                let flow = match half {
+                    Half::Request => &mut staged.request,
+                    Half::Reply => &mut staged.reply,
+                };
+                // SAFETY: entries are words without padding, and zero is a value of each of their fields.
+                unsafe { words::zero(flow) };
+                Some(flow)
+            }
+
+            #[inline(always)]
             fn stage(&mut self, key: &FlowKey<$addr>) -> Option<()> {
                 let staged = maps::$staged.get_ptr_mut(0)?;
                 let row = maps::$flows.get_ptr_mut(key)?;
                 // SAFETY: `staged` is this CPU's own; the row is whole words, as in `get`.
-                unsafe { (*staged).request = *row };
+                unsafe { words::copy(row, &raw mut (*staged).request) };
                 Some(())
             }
 
@@ -153,20 +171,30 @@ macro_rules! family {
                 // An absent row is as good as a removed one.
                 let _ = maps::$flows.remove(key);
             }
+
+            #[inline(always)]
+            fn blurred(number: u32, salt: u32) -> u32 {
+                words::blurred(number, salt)
+            }
         }
 
         impl<const DRY: bool> Tables<$addr> for KernelTables<DRY> {
+            type Parsed<'t> = &'t mut Datagram<$addr>;
+
             #[inline(always)]
-            fn forget<'d>(&'d self, datagram: &'d Datagram<$addr>) -> &'d Datagram<$addr> {
-                let Some(place) = maps::$parsed.get_ptr_mut(0) else {
-                    return datagram;
-                };
-                // SAFETY: a per-CPU value; programs of one CPU do not run at the same time. Volatile,
-                // and the place disguised, for the detour through memory is all that it is about.
-                unsafe {
-                    place.write_volatile(*datagram);
-                    &*words::disguised(place)
+            fn store_parsed(&self, datagram: &Datagram<$addr>) {
+                if let Some(place) = maps::$parsed.get_ptr_mut(0) {
+                    // SAFETY: a per-CPU value; programs of one CPU do not run at the same time. Volatile: the compiler
+                    // may not keep the packet in registers instead.
+                    unsafe { place.write_volatile(*datagram) };
                 }
+            }
+
+            #[inline(always)]
+            fn parsed(&self) -> Option<&mut Datagram<$addr>> {
+                let place = maps::$parsed.get_ptr_mut(0)?;
+                // SAFETY: as for `store_parsed`; the pipeline asks for it once.
+                Some(unsafe { &mut *place })
             }
 
             #[inline(always)]
@@ -183,7 +211,7 @@ macro_rules! family {
                 }
                 // SAFETY: the row lives until the next grace period, which outlasts this program,
                 // and values are replaced by the agent as a whole.
-                unsafe { maps::$frontends.get(key) }
+                words::found(unsafe { maps::$frontends.get(key) })
             }
 
             #[inline(always)]
@@ -196,7 +224,7 @@ macro_rules! family {
 
             #[inline(always)]
             fn backend(&self, index: u32) -> Option<&Backend<$addr>> {
-                maps::$backends.get(index)
+                words::found(maps::$backends.get(index))
             }
 
             #[inline(always)]
@@ -249,12 +277,12 @@ macro_rules! family {
 
             #[inline(always)]
             fn config(&self) -> Option<&Config> {
-                maps::CONFIG.get(0)
+                words::found(maps::CONFIG.get(0))
             }
 
             #[inline(always)]
             fn family_config(&self) -> Option<&FamilyConfig<$addr>> {
-                maps::CONFIG.get(0).map(|config| &config.$config)
+                words::found(maps::CONFIG.get(0)).map(|config| &config.$config)
             }
 
             #[inline(always)]
@@ -270,13 +298,14 @@ macro_rules! family {
 
             #[inline(always)]
             fn fib(&self, query: &FibQuery<$addr>) -> Fib<$addr> {
-                let mut params = fib_params($af, query.proto, self.ifindex);
+                let mut place = MaybeUninit::uninit();
+                let params = fib_params(&mut place, $af, query.proto, self.ifindex);
                 params.__bindgen_anon_3.$src = $to(query.src);
                 params.__bindgen_anon_4.$dst = $to(query.dst);
-                let code = self.lookup(&mut params);
+                let code = self.lookup(params);
                 // SAFETY: both union members are plain words.
                 let src = $from(unsafe { params.__bindgen_anon_3.$src });
-                fib_answer(code, &params, src)
+                fib_answer(code, params, src)
             }
 
             #[inline(always)]

@@ -83,12 +83,83 @@ pub(crate) fn start(data: usize, offset: usize) -> usize {
     start
 }
 
-/// The same pointer; but to the compiler what it points to may be anything.
+/// A map's value, once the look-up is known to have found it.
+///
+/// Verifiers before Linux 6.18 refuse arithmetic on a pointer that may be null. The compiler computes the address of a
+/// field ahead of the comparison with null, unless it cannot see through the pointer that the comparison yields.
 #[inline(always)]
-pub(crate) fn disguised<T>(mut pointer: *mut T) -> *mut T {
-    // SAFETY: adds nothing; see `start`.
-    unsafe { asm!("{pointer} += 0", pointer = inout(reg) pointer, options(nostack)) };
-    pointer
+pub(crate) fn found<T>(value: Option<&T>) -> Option<&T> {
+    value.map(|value| {
+        let mut pointer = core::ptr::from_ref(value);
+        // SAFETY: adds nothing, so the pointer stays what it was; see `start` on the instruction.
+        unsafe {
+            asm!("{pointer} += 0", pointer = inout(reg) pointer, options(pure, nomem, nostack));
+            &*pointer
+        }
+    })
+}
+
+/// The same number, of which the verifier knows nothing: to it, what is combined with an unknown `salt` stays unknown.
+#[inline(always)]
+pub(crate) fn blurred(number: u32, salt: u32) -> u32 {
+    let mut word = u64::from(number);
+    // SAFETY: it is arithmetic on one register.
+    unsafe {
+        asm!(
+            "{word} ^= {salt}",
+            "{word} ^= {salt}",
+            word = inout(reg) word,
+            salt = in(reg) u64::from(salt),
+            options(pure, nomem, nostack),
+        );
+    }
+    word as u32
+}
+
+/// The same number, as `number & MASK`: to be used where a comparison has shown that the mask changes nothing.
+///
+/// Verifiers before Linux 6.12 do not follow all comparisons. The compiler does, and would leave the mask out.
+#[inline(always)]
+pub(crate) fn masked<const MASK: i32>(mut number: i32) -> i32 {
+    // SAFETY: it is arithmetic on one register.
+    unsafe {
+        asm!(
+            "{number} &= {mask}",
+            number = inout(reg) number,
+            mask = const MASK,
+            options(pure, nomem, nostack),
+        );
+    }
+    number
+}
+
+/// Copies a value word by word. The compiler calls a loop over bytes, which the verifier follows each time a program
+/// comes by.
+///
+/// # Safety
+///
+/// Both pointers are good for a whole value, which is made of aligned 32-bit words without padding.
+#[inline(always)]
+pub(crate) unsafe fn copy<T>(from: *const T, to: *mut T) {
+    let (from, to) = (from.cast::<u32>(), to.cast::<u32>());
+    for word in 0..size_of::<T>() / size_of::<u32>() {
+        // SAFETY: within the value, as the caller promises.
+        unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
+    }
+}
+
+/// Zeroes a value word by word; see [`copy`].
+///
+/// # Safety
+///
+/// The value is made of aligned 32-bit words without padding, and all of its bytes may be zero.
+#[inline(always)]
+pub(crate) unsafe fn zero<T>(value: *mut T) {
+    let words = value.cast::<u32>();
+    for word in 0..size_of::<T>() / size_of::<u32>() {
+        // SAFETY: within the value, as the caller promises.
+        unsafe { words.add(word).write_volatile(0) };
+    }
 }
 
 /// What [`lb_ebpf::Packet`] needs of bytes and words, over a context with `data` and `data_end`.

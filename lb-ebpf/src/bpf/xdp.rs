@@ -34,8 +34,7 @@ impl XdpPacket {
         if unsafe { bpf_xdp_adjust_head(self.ctx, -by) } != 0 {
             return false;
         }
-        // Changes nothing; tells the verifier what the comparison told us.
-        let by = (by & BOUND).unsigned_abs() as usize;
+        let by = words::masked::<BOUND>(by).unsigned_abs() as usize;
         for at in (0..Self::MAX_OFFSET / 2).step_by(2) {
             let Some(word) = self.bytes::<2>(at + by).map(|word| Self::load16(word, 0)) else {
                 break;

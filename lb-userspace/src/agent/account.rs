@@ -1,11 +1,16 @@
 //! The agent's account of itself, in the pinned `STATUS` map.
 
+use std::process;
+
 use aya::maps::{Array, MapData, MapError};
 use lb_common::maps::STATUS_SIZE;
 use tracing::debug;
 
-use super::programs::StatusValue;
-use crate::status::Status;
+use super::{options::Options, programs::StatusValue};
+use crate::{
+    status::{Loading, Status},
+    timestamp::now_text,
+};
 
 /// Bytes before the text: its length.
 const LENGTH: usize = size_of::<u32>();
@@ -17,9 +22,22 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Nothing written yet.
-    pub(super) const fn new(map: Array<MapData, StatusValue>) -> Self {
-        Self { map, written: None }
+    /// Begins with what there is to say before the programs are loaded.
+    pub(super) fn begun(map: Array<MapData, StatusValue>, options: &Options) -> Self {
+        let mut account = Self { map, written: None };
+        let status = Status {
+            node: options.node_name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: process::id(),
+            started: now_text(),
+            source: options.source.to_string(),
+            loading: Loading::DataPath,
+            ..Status::default()
+        };
+        if let Err(error) = account.publish(status) {
+            debug!("the status is not written before the programs are loaded: {error}");
+        }
+        account
     }
 
     /// Makes this the account.

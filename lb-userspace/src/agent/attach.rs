@@ -1,23 +1,20 @@
 //! Puts the programs on interfaces, and keeps them there.
 //!
-//! The pins are the state: each link lives as a file, so programs stay when the agent goes, and
-//! an agent that comes finds there what is attached and swaps the programs in place.
+//! The kernel has the state: each link lives as a file, and filters of tc have our name, so programs stay when
+//! the agent goes, and an agent that comes finds what is attached and swaps the programs in place.
+
+mod tc;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs, io,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use aya::{
     maps::{HashMap, MapData, MapError},
-    pin::PinError,
-    programs::{
-        ProgramError, TcAttach, TcAttachType, XdpMode,
-        links::{FdLink, LinkError, LinkOrder},
-        tc::SchedClassifierLink,
-        xdp::XdpLink,
-    },
+    programs::{ProgramError, XdpMode, links::FdLink, xdp::XdpLink},
 };
 use lb_common::{
     config::link,
@@ -26,44 +23,26 @@ use lb_common::{
         XDP_EXTERNAL,
     },
 };
-use thiserror::Error;
-use tracing::{debug, info};
+use tracing::{info, warn};
 
+use self::tc::{AttachError, Device, TcHooks, not_swapped};
 use super::{
+    filters::{FilterError, Hook},
     interface::Wanted,
     links::{self, Place},
-    programs::{LoadError, Programs, chain},
+    programs::{Programs, chain},
 };
 use crate::{
     pins::Pins,
-    status::{Interface, Mode, Role},
+    status::{Interface, Mode, Role, TcWay},
 };
-
-/// A program could not be put on an interface.
-#[derive(Debug, Error)]
-pub(super) enum AttachError {
-    /// The kernel refused the program.
-    #[error("{}", chain(.0))]
-    Program(#[from] ProgramError),
-    /// The link cannot be used.
-    #[error("{}", chain(.0))]
-    Link(#[from] LinkError),
-    /// The link cannot be pinned.
-    #[error("cannot pin the link: {}", chain(.0))]
-    Pin(#[from] PinError),
-    /// A stale pin cannot be removed.
-    #[error("cannot remove a stale pin: {0}")]
-    Remove(#[from] io::Error),
-    /// The object lacks the program.
-    #[error(transparent)]
-    Object(#[from] LoadError),
-}
 
 /// Attaches to interfaces and remembers how that went.
 #[derive(Debug)]
 pub(super) struct Attacher {
     pins: Pins,
     programs: Programs,
+    tc: TcHooks,
     links: HashMap<MapData, u32, u32>,
     attached: BTreeMap<u32, Attached>,
     problems: BTreeSet<String>,
@@ -78,20 +57,33 @@ struct Attached {
 
 impl Attacher {
     /// Attaches to nothing yet.
-    pub(super) fn new(pins: Pins, programs: Programs, links: HashMap<MapData, u32, u32>) -> Self {
-        Self {
+    pub(super) fn new(
+        pins: Pins,
+        programs: Programs,
+        links: HashMap<MapData, u32, u32>,
+        way: TcWay,
+    ) -> Result<Self, FilterError> {
+        Ok(Self {
+            tc: TcHooks::new(pins.clone(), way)?,
             pins,
             programs,
             links,
             attached: BTreeMap::new(),
             problems: BTreeSet::new(),
-        }
+        })
+    }
+
+    /// By what programs of tc are on interfaces.
+    pub(super) const fn way(&self) -> TcWay {
+        self.tc.way()
     }
 
     /// Makes it so that exactly these interfaces are attached to. What did not work the last time
     /// is tried again.
     pub(super) fn reconcile(&mut self, wanted: &[Wanted]) {
         self.problems.clear();
+        let looked = self.tc.look();
+        self.complain_of(looked);
         self.rename(wanted);
         self.remove_others(wanted);
         for interface in wanted {
@@ -99,6 +91,9 @@ impl Attacher {
                 self.attach(interface);
             }
         }
+        let attached = wanted.iter().filter(|it| it.obstacle.is_none());
+        let swept = self.tc.sweep(&attached.map(|it| it.index).collect());
+        self.complain_of(swept);
         if let Err(error) = self.write_links() {
             self.problems
                 .insert(format!("cannot write map LINKS: {}", chain(&error)));
@@ -108,6 +103,24 @@ impl Attacher {
     /// The programs, to be put elsewhere.
     pub(super) const fn programs(&mut self) -> &mut Programs {
         &mut self.programs
+    }
+
+    /// Whether somebody has taken off what was attached: then it is due to be attached again.
+    pub(super) fn has_lost(&mut self, now: Instant) -> bool {
+        let attached = self.attached.values().filter(|it| it.mode != Mode::None);
+        let lost = self.tc.lost(attached.map(|it| it.wanted.index), now);
+        let lost = match lost {
+            Ok(lost) => lost,
+            Err(error) => {
+                self.complain_of(Err(error));
+                return false;
+            }
+        };
+        for attached in lost.iter().filter_map(|index| self.attached.remove(index)) {
+            let name = attached.wanted.name;
+            warn!("interface {name}: somebody has removed our filters; they are put there again");
+        }
+        !lost.is_empty()
     }
 
     /// Whether something failed that may work when tried again.
@@ -198,6 +211,11 @@ impl Attacher {
         }
     }
 
+    fn complain_of(&mut self, done: Result<(), FilterError>) {
+        let line = done.err().map(|error| format!("interfaces: {error}"));
+        self.problems.extend(line);
+    }
+
     fn complain(&mut self, operation: &str, error: &io::Error) {
         self.problems.insert(format!("cannot {operation}: {error}"));
     }
@@ -245,38 +263,23 @@ impl Attacher {
         egress: &'static str,
         ingress: &'static str,
     ) -> Result<(), AttachError> {
-        let done = self
-            .attach_tcx(wanted, egress, TcAttachType::Egress, LinkOrder::last())
-            .and_then(|()| {
-                self.attach_tcx(wanted, ingress, TcAttachType::Ingress, LinkOrder::first())
-            });
+        let device = Device {
+            index: wanted.index,
+            name: &wanted.name,
+        };
+        let (tc, programs) = (&mut self.tc, &mut self.programs);
+        let done = tc
+            .put(programs, device, egress, Hook::Egress)
+            .and_then(|()| tc.put(programs, device, ingress, Hook::Ingress));
         if done.is_err() {
-            for program in [ingress, egress] {
-                self.remove(&self.pins.link(program, &wanted.name));
+            for (program, hook) in [(ingress, Hook::Ingress), (egress, Hook::Egress)] {
+                if let Err(error) = self.tc.remove(device, program, hook) {
+                    self.problems
+                        .insert(format!("interface {}: {error}", wanted.name));
+                }
             }
         }
         done
-    }
-
-    fn attach_tcx(
-        &mut self,
-        wanted: &Wanted,
-        name: &'static str,
-        attach_type: TcAttachType,
-        order: LinkOrder,
-    ) -> Result<(), AttachError> {
-        let path = self.pins.link(name, &wanted.name);
-        let program = self.programs.tc(name)?;
-        if let Some(link) = links::open_on(&path, Place::Interface(wanted.index))? {
-            match program.attach_to_link(SchedClassifierLink::try_from(link)?) {
-                Ok(id) => return program.take_link(id).map(drop).map_err(Into::into),
-                Err(error) => not_swapped(&path, &error),
-            }
-        }
-        links::remove(&path)?;
-        let id = program.attach(wanted.index, TcAttach::Tcx { attach_type, order })?;
-        FdLink::try_from(program.take_link(id)?)?.pin(&path)?;
-        Ok(())
     }
 
     fn attach_xdp(&mut self, wanted: &Wanted) -> Result<(), AttachError> {
@@ -384,6 +387,7 @@ fn why_no_xdp(error: &AttachError) -> String {
         | AttachError::Link(_)
         | AttachError::Pin(_)
         | AttachError::Remove(_)
+        | AttachError::Filter(_)
         | AttachError::Object(_) => None,
     };
     match code {
@@ -392,9 +396,4 @@ fn why_no_xdp(error: &AttachError) -> String {
         Some(ERANGE) => "the driver refuses it at this MTU".to_owned(),
         _ => text,
     }
-}
-
-/// The program that is attached cannot be replaced in place: it is taken off and ours put on.
-fn not_swapped(path: &Path, error: &ProgramError) {
-    debug!("{}: attached afresh: {}", path.display(), chain(error));
 }

@@ -1,4 +1,4 @@
-//! The cgroup2 hierarchy that the programs of sockets are attached to.
+//! The cgroup2 hierarchy, wherever it is mounted.
 
 use std::{
     fs, io,
@@ -16,9 +16,9 @@ const CGROUP2_MAGIC: u64 = 0x6367_7270;
 const ROOT: u64 = 1;
 
 /// Where the hierarchy usually is.
-const CGROUP: &str = "/sys/fs/cgroup";
+const USUAL: &str = "/sys/fs/cgroup";
 
-/// There is no cgroup to attach to.
+/// The hierarchy cannot be found.
 #[derive(Debug, Error)]
 pub(super) enum CgroupError {
     /// There is no hierarchy.
@@ -48,7 +48,7 @@ pub(super) fn locate(named: Option<&Path>) -> Result<PathBuf, CgroupError> {
     }
 }
 
-/// The hierarchy all of the node's processes are in.
+/// The hierarchy that all of the node's processes are in.
 fn find() -> Result<PathBuf, CgroupError> {
     let dir = mounted()?;
     let root = fs::metadata(&dir).map_err(|error| io_error("look at", &dir, error))?;
@@ -59,9 +59,10 @@ fn find() -> Result<PathBuf, CgroupError> {
     }
 }
 
-/// Where a cgroup2 hierarchy is mounted: at the usual place, or wherever the kernel says.
-fn mounted() -> Result<PathBuf, CgroupError> {
-    let usual = PathBuf::from(CGROUP);
+/// Where a cgroup2 hierarchy is mounted: at the usual place, or wherever the kernel says. Where cgroup1 is
+/// mounted too (a hybrid hierarchy), that is `/sys/fs/cgroup/unified`.
+pub(super) fn mounted() -> Result<PathBuf, CgroupError> {
+    let usual = PathBuf::from(USUAL);
     if usual.exists() && is_cgroup2(&usual)? {
         return Ok(usual);
     }
@@ -70,15 +71,7 @@ fn mounted() -> Result<PathBuf, CgroupError> {
     cgroup2_mount(&text).ok_or(CgroupError::NoHierarchy)
 }
 
-/// The first cgroup2 mount that a table of mounts tells.
-fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let (target, kind) = (fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| target.into())
-    })
-}
-
+/// Whether a directory is in a cgroup2 hierarchy.
 fn is_cgroup2(dir: &Path) -> Result<bool, CgroupError> {
     let stat = statfs(dir).map_err(|errno| io_error("look at", dir, errno.into()))?;
     #[expect(
@@ -87,6 +80,15 @@ fn is_cgroup2(dir: &Path) -> Result<bool, CgroupError> {
     )]
     let kind = stat.f_type as u64;
     Ok(kind & u64::from(u32::MAX) == CGROUP2_MAGIC)
+}
+
+/// The first cgroup2 mount of a table of mounts.
+fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (target, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| target.into())
+    })
 }
 
 fn io_error(operation: &'static str, path: &Path, error: io::Error) -> CgroupError {

@@ -38,14 +38,16 @@ pub(super) enum DryRunError {
 #[derive(Debug)]
 pub(super) struct DryRuns {
     pins: Pins,
+    lacks: u32,
     loading: Option<JoinHandle<Result<(), DryRunError>>>,
 }
 
 impl DryRuns {
-    /// Nothing is loaded yet.
-    pub(super) fn new(pins: Pins) -> Self {
+    /// Nothing is loaded yet. The kernel lacks this ([`lb_common::kernel`]).
+    pub(super) const fn new(pins: Pins, lacks: u32) -> Self {
         Self {
             pins,
+            lacks,
             loading: None,
         }
     }
@@ -53,10 +55,15 @@ impl DryRuns {
     /// Begins to load and pin the programs, in place of an earlier agent's. The maps have to be
     /// pinned.
     pub(super) fn begin(&mut self) -> Result<(), DryRunError> {
-        let pins = self.pins.clone();
+        let (pins, lacks) = (self.pins.clone(), self.lacks);
         let thread = thread::Builder::new().name("dry-runs".to_owned());
-        self.loading = Some(thread.spawn(move || install(&pins))?);
+        self.loading = Some(thread.spawn(move || install(&pins, lacks))?);
         Ok(())
+    }
+
+    /// Whether programs are being loaded.
+    pub(super) const fn is_loading(&self) -> bool {
+        self.loading.is_some()
     }
 
     /// How loading went, told once when it has ended.
@@ -66,8 +73,8 @@ impl DryRuns {
     }
 }
 
-fn install(pins: &Pins) -> Result<(), DryRunError> {
-    let mut loaded = object::load_dry(pins)?;
+fn install(pins: &Pins, lacks: u32) -> Result<(), DryRunError> {
+    let mut loaded = object::load_dry(pins, lacks)?;
     for name in programs::DRY {
         let program = loaded.tc(name)?;
         // Under another name first: whoever asks meanwhile finds the earlier program.

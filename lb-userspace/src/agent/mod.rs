@@ -1,6 +1,6 @@
 //! `lb-agent`: ties source, control plane and kernel together on a node.
 //!
-//! [`run`] is the loop, [`node`] what it runs; everything it moves is beside it: [`options`] (what is wanted), [`release`], [`sysctls`], [`programs`]
+//! [`run`] is the loop, [`node`] what it runs; everything it moves is beside it: [`options`] (what is wanted), [`probe`](mod@probe) (what the kernel can do), [`sysctls`], [`programs`]
 //! (the BPF object), [`monitor`] and [`table`] (what the kernel has), [`interface`] and [`attach`]
 //! and [`sockets`] (where programs are), [`dry_run`] (those that only answer), [`addresses`], [`families`], [`snat`] and [`config`] (what the programs are told),
 //! [`problems`] and [`account`] (what people are told). [`preflight`] only looks.
@@ -18,6 +18,7 @@ mod decode;
 mod dry_run;
 mod epoch;
 mod families;
+mod filters;
 mod interface;
 mod leftovers;
 mod links;
@@ -30,9 +31,9 @@ mod netns;
 mod node;
 mod options;
 mod preflight;
+mod probe;
 mod problems;
 mod programs;
-mod release;
 mod run;
 mod serve;
 mod snat;
@@ -41,6 +42,7 @@ mod sockets;
 mod source;
 mod sysctls;
 mod table;
+mod tc_attach;
 mod upkeep;
 mod values;
 
@@ -57,6 +59,7 @@ use tracing::{debug, error, info, warn};
 use crate::pins::Pins;
 use config_file::ConfigFile;
 use options::{CleanupArgs, Cli, Command, Host, Options, Resolved, RunArgs, Task};
+use probe::Features;
 
 /// `lb-agent` as called from the command line.
 pub fn main() -> ExitCode {
@@ -109,11 +112,11 @@ fn run_with(cli: &Cli, args: &RunArgs) -> Result<(), String> {
     debug!("in force: {}", options.configz());
     match task {
         Task::Run => {
-            prepare(&options)?;
+            let features = prepare(&options)?;
             // It takes as long as other programs do, for which nobody is to wait.
             thread::spawn(leftovers::tell);
             let file = file.map(|(path, text)| watched(args, path, text));
-            run::run(options, file).map_err(|error| error.to_string())
+            run::run(options, features, file).map_err(|error| error.to_string())
         }
         Task::Init => {
             prepare(&options)?;
@@ -133,13 +136,16 @@ fn watched(args: &RunArgs, path: PathBuf, text: String) -> ConfigFile {
 }
 
 /// What is seen to outside of the programs and maps.
-fn prepare(options: &Options) -> Result<(), String> {
+fn prepare(options: &Options) -> Result<Features, String> {
+    let features = probe::probe();
     if options.check_kernel() {
-        release::check().map_err(|error| error.to_string())?;
+        features.check().map_err(|error| error.to_string())?;
     }
+    features.log();
     let root = Path::new("/");
     sysctls::set_oom_score(root, options.oom_score_adj());
-    sysctls::set(root, options.conntrack()).map_err(|error| error.to_string())
+    sysctls::set(root, options.conntrack()).map_err(|error| error.to_string())?;
+    Ok(features)
 }
 
 fn write_config(options: &Options, path: &Path) -> Result<(), String> {

@@ -13,7 +13,6 @@ use std::{
 
 use aya::maps::{Array, MapData};
 use ipnet::IpNet;
-use k8s_openapi::jiff::{Timestamp, Unit};
 use lb_common::config::Config;
 use tracing::{info, warn};
 
@@ -26,6 +25,7 @@ use super::{
     epoch::Epoch,
     interface::{Found, Wanted},
     options::Options,
+    probe::Features,
     problems::{Area, Problems},
     programs::{Loaded, chain},
     run::RunError,
@@ -40,7 +40,8 @@ use crate::{
     model::{Batch, Change, ObjectName, Pod},
     pins::Pins,
     source::kubernetes::{Event, Recorder},
-    status::{Mode, Role},
+    status::{Mode, Role, TcWay},
+    timestamp::now_text,
 };
 
 /// Longest time between two tries to attach.
@@ -61,6 +62,7 @@ pub(super) struct Node {
     recorder: Recorder,
     told: HashSet<Event>,
     options: Options,
+    features: Features,
     attacher: Attacher,
     sockets: Sockets,
     upkeep: Upkeep,
@@ -92,6 +94,7 @@ impl Node {
     /// Takes over what an earlier agent left in the maps. Changes nothing that is in force.
     pub(super) fn new(
         options: Options,
+        (features, way): (Features, TcWay),
         pins: &Pins,
         loaded: Loaded,
         table: Table,
@@ -102,7 +105,7 @@ impl Node {
             programs,
             config,
             links,
-            status,
+            account,
         } = loaded;
         let earlier = config
             .get(&0, 0)
@@ -117,15 +120,16 @@ impl Node {
             servers,
             recorder,
             told: HashSet::new(),
-            attacher: Attacher::new(pins.clone(), programs, links),
-            dry_runs: DryRuns::new(pins.clone()),
+            attacher: Attacher::new(pins.clone(), programs, links, way)?,
+            dry_runs: DryRuns::new(pins.clone(), features.lacks()),
+            features,
             upkeep: Upkeep::start(pins, options.lifetimes.clone())
                 .map_err(|error| RunError::Maps(error.into()))?,
             sockets: Sockets::new(pins.clone(), &options.sockets, options.masquerade_all),
             controller,
             config,
             written: None,
-            account: Account::new(status),
+            account,
             problems: Problems::default(),
             epoch: Epoch::after(earlier.epoch),
             snat: (0, 0),
@@ -246,6 +250,9 @@ impl Node {
         }
         if let Some(ended) = self.dry_runs.ended() {
             self.take_dry_runs(ended);
+        }
+        if self.attacher.has_lost(now) {
+            self.attach(now);
         }
         self.clean_conntrack();
         self.take_sweeps();
@@ -400,10 +407,4 @@ impl Node {
         problems.extend(self.options.selection.missing(&self.found, &self.table));
         self.problems.set(Area::Interfaces, problems);
     }
-}
-
-/// The time, to the second, in RFC 3339.
-fn now_text() -> String {
-    let now = Timestamp::now();
-    now.round(Unit::Second).unwrap_or(now).to_string()
 }

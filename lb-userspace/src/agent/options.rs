@@ -30,6 +30,7 @@ use super::{
     serve::{self, Bind},
     socket_options::{SocketLb, SocketOptions},
     source::Source,
+    tc_attach::TcAttach,
     upkeep::Lifetimes,
 };
 use crate::{
@@ -93,6 +94,8 @@ pub(super) struct Options {
     pub(super) maglev_table_size: TableSize,
     /// How long flows may be unused.
     pub(super) lifetimes: Lifetimes,
+    /// By what programs of tc are to be on interfaces.
+    pub(super) tc_attach: TcAttach,
     /// Which sockets are led to services.
     pub(super) sockets: SocketOptions,
     /// Directory of what must survive a restart.
@@ -155,7 +158,7 @@ impl Options {
         }
     }
 
-    /// Whether a kernel whose release is too old is refused.
+    /// Whether a kernel is refused that lacks what nothing stands in for.
     pub(super) fn check_kernel(&self) -> bool {
         self.own.check_kernel.unwrap_or(true)
     }

@@ -1,6 +1,13 @@
 //! The BPF object: its programs and maps, brought into the kernel.
 
-use std::{error::Error as StdError, io};
+use std::{
+    error::Error as StdError,
+    io,
+    num::NonZero,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Instant,
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
@@ -10,13 +17,14 @@ use aya::{
 use lb_common::{
     Jiffy,
     config::Config,
-    dry_run,
+    dry_run, kernel,
     maps::{self, programs},
 };
 use rustix::time::{ClockId, clock_getres};
 use thiserror::Error;
-use tracing::debug;
+use tracing::{debug, info};
 
+use super::account::Account;
 use crate::{
     full_path::{self, FullPathError},
     pins::Pins,
@@ -94,10 +102,10 @@ pub(super) enum LoadError {
     },
 }
 
-/// What is in the kernel once the object is loaded.
-pub(super) struct Loaded {
-    /// The programs, not yet attached.
-    pub(super) programs: Programs,
+/// The object with its maps in the kernel.
+pub(super) struct Opened {
+    /// The programs, yet to be loaded.
+    pub(super) programs: Unloaded,
     /// `CONFIG`.
     pub(super) config: Array<MapData, Config>,
     /// `LINKS`.
@@ -106,40 +114,48 @@ pub(super) struct Loaded {
     pub(super) status: Array<MapData, StatusValue>,
 }
 
+/// What is in the kernel once the programs are loaded.
+pub(super) struct Loaded {
+    /// The programs, not yet attached.
+    pub(super) programs: Programs,
+    /// `CONFIG`.
+    pub(super) config: Array<MapData, Config>,
+    /// `LINKS`.
+    pub(super) links: HashMap<MapData, u32, u32>,
+    /// What is written to `STATUS`.
+    pub(super) account: Account,
+}
+
+/// The programs, none of them in the kernel.
+#[derive(Debug)]
+pub(super) struct Unloaded {
+    ebpf: Ebpf,
+}
+
 /// The programs: those of packets loaded, those of sockets once they are asked for.
 #[derive(Debug)]
 pub(super) struct Programs {
     ebpf: Ebpf,
 }
 
-/// Loads the object. Maps pinned by an earlier agent are adopted with all they hold, if their
-/// shape is the same; the others are made and pinned.
-pub(super) fn load(pins: &Pins) -> Result<Loaded, LoadError> {
-    let mut ebpf = load_object(pins, Purpose::Traffic)?;
-    let config = take_map(&mut ebpf, maps::CONFIG)?;
-    let links = take_map(&mut ebpf, maps::LINKS)?;
-    let status = take_map(&mut ebpf, maps::STATUS)?;
-    let mut programs = Programs { ebpf };
-    programs.load()?;
-    Ok(Loaded {
-        programs,
-        config,
-        links,
-        status,
+/// Opens the object for a kernel that lacks this ([`kernel`]). Maps pinned by an earlier agent are adopted with all
+/// they hold, if their shape is the same; the others are made and pinned.
+pub(super) fn open(pins: &Pins, lacks: u32) -> Result<Opened, LoadError> {
+    let mut ebpf = load_object(pins, lacks, Purpose::Traffic)?;
+    Ok(Opened {
+        config: take_map(&mut ebpf, maps::CONFIG)?,
+        links: take_map(&mut ebpf, maps::LINKS)?,
+        status: take_map(&mut ebpf, maps::STATUS)?,
+        programs: Unloaded { ebpf },
     })
 }
 
 /// Loads the object a second time, on the same maps, with programs that answer what they would do
 /// and do nothing.
-pub(super) fn load_dry(pins: &Pins) -> Result<Programs, LoadError> {
-    let mut programs = Programs {
-        ebpf: load_object(pins, Purpose::DryRuns)?,
-    };
-    for name in programs::DRY {
-        let loaded = programs.tc(name)?.load();
-        loaded.map_err(|error| refused(name, error))?;
-    }
-    Ok(programs)
+pub(super) fn load_dry(pins: &Pins, lacks: u32) -> Result<Programs, LoadError> {
+    let mut ebpf = load_object(pins, lacks, Purpose::DryRuns)?;
+    load_all(&mut ebpf, &programs::DRY, 1)?;
+    Ok(Programs { ebpf })
 }
 
 /// What programs are loaded for.
@@ -149,7 +165,7 @@ enum Purpose {
     DryRuns,
 }
 
-fn load_object(pins: &Pins, purpose: Purpose) -> Result<Ebpf, LoadError> {
+fn load_object(pins: &Pins, lacks: u32, purpose: Purpose) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS);
     for name in maps::ALL.into_iter().chain(maps::PROGRAM_ARRAYS) {
@@ -159,6 +175,7 @@ fn load_object(pins: &Pins, purpose: Purpose) -> Result<Ebpf, LoadError> {
     loader.override_global(Jiffy::GLOBAL, &jiffy, true);
     let dry = u32::from(purpose == Purpose::DryRuns);
     loader.override_global(dry_run::GLOBAL, &dry, true);
+    loader.override_global(kernel::GLOBAL, &lacks, true);
     loader.load(OBJECT).map_err(|error| match error {
         EbpfError::MapError(MapError::IncompatiblePinnedMap {
             name,
@@ -221,19 +238,75 @@ impl Programs {
             _ => Err(LoadError::NoProgram(name)),
         }
     }
+}
 
-    /// Loads the programs of packets, and leads those that are attached to the others.
-    fn load(&mut self) -> Result<(), LoadError> {
-        for name in programs::PACKETS.into_iter().chain(programs::FULL) {
-            let loaded = match self.ebpf.program_mut(name) {
-                Some(Program::Xdp(program)) => program.load(),
-                Some(Program::SchedClassifier(program)) => program.load(),
-                _ => return Err(LoadError::NoProgram(name)),
-            };
-            loaded.map_err(|error| refused(name, error))?;
-        }
-        Ok(full_path::connect(&mut self.ebpf)?)
+impl Unloaded {
+    /// Loads the programs of packets, on all CPUs, and puts those of the slow path behind those of the fast one.
+    pub(super) fn load(mut self) -> Result<Programs, LoadError> {
+        // The slow path takes longest: it goes first, so that no CPU is left with it at the end.
+        let names: Vec<_> = programs::FULL
+            .into_iter()
+            .chain(programs::PACKETS)
+            .collect();
+        let begun = Instant::now();
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        load_all(&mut self.ebpf, &names, threads)?;
+        full_path::connect(&mut self.ebpf)?;
+        info!(
+            "{} programs loaded in {} ms",
+            names.len(),
+            begun.elapsed().as_millis()
+        );
+        Ok(Programs { ebpf: self.ebpf })
     }
+}
+
+/// Loads these programs in the order given, so many at a time.
+fn load_all(ebpf: &mut Ebpf, names: &[&'static str], threads: usize) -> Result<(), LoadError> {
+    let place = |name: &str| names.iter().position(|it| *it == name);
+    let mut queue: Vec<_> = ebpf
+        .programs_mut()
+        .filter_map(|(name, program)| Some((place(name)?, program)))
+        .collect();
+    queue.sort_by_key(|(place, _)| *place);
+    let missing = (0..names.len()).find(|place| queue.iter().all(|(it, _)| it != place));
+    if let Some(name) = missing.and_then(|place| names.get(place)) {
+        return Err(LoadError::NoProgram(name));
+    }
+    let queue = Mutex::new(queue.into_iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        std::iter::from_fn(next).try_for_each(|(place, program)| {
+            names
+                .get(place)
+                .map_or(Ok(()), |name| load_one(name, program))
+        })
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.min(names.len()))
+            .map(|_| scope.spawn(work))
+            .collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    })
+}
+
+fn load_one(name: &'static str, program: &mut Program) -> Result<(), LoadError> {
+    let begun = Instant::now();
+    let loaded = match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => return Err(LoadError::NoProgram(name)),
+    };
+    loaded.map_err(|error| refused(name, error))?;
+    debug!(
+        "program {name}: loaded in {} ms",
+        begun.elapsed().as_millis()
+    );
+    Ok(())
 }
 
 fn refused(program: &'static str, error: ProgramError) -> LoadError {

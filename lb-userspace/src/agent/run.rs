@@ -11,20 +11,25 @@ use tokio::{
     select,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    task,
     time::sleep_until,
 };
 use tracing::info;
 
 use super::{
+    account::Account,
     bpffs::{self, BpffsError, Lock},
     config_file::{Change, ConfigFile},
+    filters::FilterError,
     monitor::{Monitor, MonitorError},
     node::Node,
     options::Options,
-    programs::{self, LoadError, chain},
+    probe::Features,
+    programs::{self, LoadError, Loaded, Opened, chain},
     serve::{ServeError, Servers},
     source::Source,
     table::{Effects, Event},
+    tc_attach::{self, NoTcx},
 };
 use crate::{
     model::Batch,
@@ -47,9 +52,15 @@ pub(super) enum RunError {
     /// The programs cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The kernel has no tcx links, and nothing else is to be used.
+    #[error(transparent)]
+    NoTcx(#[from] NoTcx),
     /// The kernel cannot be asked for interfaces.
     #[error(transparent)]
     Monitor(#[from] MonitorError),
+    /// Filters cannot be had.
+    #[error(transparent)]
+    Filters(#[from] FilterError),
     /// A map cannot be used.
     #[error("{}", chain(&**.0))]
     Maps(Box<dyn std::error::Error>),
@@ -72,16 +83,28 @@ pub(super) enum RunError {
 }
 
 /// Runs the agent until a signal ends it.
-pub(super) fn run(options: Options, file: Option<ConfigFile>) -> Result<(), RunError> {
+pub(super) fn run(
+    options: Options,
+    features: Features,
+    file: Option<ConfigFile>,
+) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(options, file))
+    let done = runtime.block_on(serve(options, features, file));
+    // Programs that are still being loaded are nobody's: they need not be waited for.
+    runtime.shutdown_background();
+    done
 }
 
-async fn serve(options: Options, file: Option<ConfigFile>) -> Result<(), RunError> {
+async fn serve(
+    options: Options,
+    features: Features,
+    file: Option<ConfigFile>,
+) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let way = tc_attach::choose(options.tc_attach, &features)?;
     let pins = Pins::new(&options.bpffs);
     info!(
         "lb-agent {} for node {}: {}, pins {}",
@@ -92,7 +115,15 @@ async fn serve(options: Options, file: Option<ConfigFile>) -> Result<(), RunErro
     );
     bpffs::prepare(&options.bpffs, &pins)?;
     let _lock = Lock::take(&pins)?;
-    let loaded = programs::load(&pins)?;
+    let Opened {
+        programs,
+        config,
+        links,
+        status,
+    } = programs::open(&pins, features.lacks())?;
+    let account = Account::begun(status, &options);
+    // The verifier takes longest of all: whatever else there is to do at the start is done meanwhile.
+    let mut loading = task::spawn_blocking(|| programs.load());
     let mut kernel = Kernel::new()?;
     let table = kernel.monitor.read().await?;
     let requests = Requests::default();
@@ -102,7 +133,27 @@ async fn serve(options: Options, file: Option<ConfigFile>) -> Result<(), RunErro
     let (servers, mut failures) = Servers::start(options.servers(requests.clone()), &pins, notify)?;
     let mut batches = source(&options, &requests);
     recorder.publish(kubernetes::Event::starting(&options.node_name));
-    let mut node = Node::new(options, &pins, loaded, table, servers, recorder)?;
+    let programs = select! {
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+        Some(failure) = failures.recv() => return Err(failure.into()),
+        programs = &mut loading => programs.map_err(io::Error::from)??,
+    };
+    let loaded = Loaded {
+        programs,
+        config,
+        links,
+        account,
+    };
+    let mut node = Node::new(
+        options,
+        (features, way),
+        &pins,
+        loaded,
+        table,
+        servers,
+        recorder,
+    )?;
     node.publish();
     loop {
         let tick = node

@@ -8,6 +8,7 @@ mod convert;
 mod endpoints;
 mod explain;
 mod interfaces;
+mod kernel;
 mod maps;
 pub(crate) mod output;
 mod pinned;
@@ -116,6 +117,11 @@ pub enum Error {
         .0.display()
     )]
     NoProgram(PathBuf),
+    /// The programs of dry runs are not there yet.
+    #[error(
+        "lb-agent is loading the programs that `lbctl explain` asks; ask again in a few seconds"
+    )]
+    Loading,
     /// A program of dry runs cannot be used.
     #[error("cannot open pinned program {}", path.display())]
     Program {

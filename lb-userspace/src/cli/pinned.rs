@@ -20,7 +20,10 @@ use lb_common::{
 };
 
 use super::{Error, snapshot::Family};
-use crate::{pins::Pins, status::Status};
+use crate::{
+    pins::Pins,
+    status::{Loading, Status},
+};
 
 /// The names of one family's maps.
 pub(super) trait MapFamily: Addr {
@@ -86,9 +89,21 @@ impl PinnedMaps {
         let path = self.pins.program(name);
         SchedClassifier::from_pin(&path).map_err(|source| match io_kind(&source) {
             Some(io::ErrorKind::PermissionDenied) => Error::Permission(self.root().to_owned()),
+            Some(io::ErrorKind::NotFound) if self.is_loading() => Error::Loading,
             Some(io::ErrorKind::NotFound) => Error::NoProgram(path),
             _ => Error::Program { path, source },
         })
+    }
+
+    /// Whether the agent says that it is loading programs.
+    fn is_loading(&self) -> bool {
+        match self.status() {
+            Ok(Some(status)) => match status.loading {
+                Loading::DataPath | Loading::DryRuns => true,
+                Loading::Nothing => false,
+            },
+            Ok(None) | Err(_) => false,
+        }
     }
 
     /// Every row of a hash map.

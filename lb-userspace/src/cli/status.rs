@@ -15,18 +15,20 @@ use serde::Serialize;
 use super::{
     Error, Paint,
     collect::Collector,
+    kernel,
     output::{Detail, Format, list, printable, table, text},
     pinned::{MapFamily, PinnedMaps, Use},
     snapshot::{PortRange, Reason},
 };
-use crate::status::{Interface, Mode, Role, SocketMode, Sockets, Status};
+use crate::status::{Interface, Loading, Mode, Role, SocketMode, Sockets, Status};
 
 /// From here on a map counts as nearly full.
 const NEARLY_FULL_PERCENT: u64 = 80;
 
 const EXAMPLES: &str = "\
 MODE is how packets are seen on an interface: xdp (native XDP, with tc behind it), tc (tc alone) or
-none; WHY says what stands in the way of a better one. A map counts as nearly full from 80 %.
+none; WHY says what stands in the way of a better one. A KERNEL FEATURE is shown that the kernel lacks, with
+what is done WITHOUT IT; -o wide shows also those it has. A map counts as nearly full from 80 %.
 REASON counts packets since the maps were made; -o wide shows also those that never occurred.
 
 The exit status is 0 whatever there is to report; scripts look at `.warnings` and `.agent`.
@@ -236,6 +238,10 @@ pub(super) fn render(report: &Report, detail: Detail, paint: Paint) -> String {
     let problems = agent.as_ref().map_or(&[][..], |agent| &agent.problems);
     let mut blocks = vec![head];
     blocks.extend(agent.as_ref().map(|agent| interfaces(agent, paint)));
+    let features = agent
+        .as_ref()
+        .and_then(|it| kernel::feature_lines(it, detail));
+    blocks.extend(features);
     blocks.push(capacity_lines(capacities, paint));
     blocks.push(reason_lines(reasons, detail));
     blocks.push(listed("Warnings", warnings, |line| paint.warning(line)));
@@ -247,6 +253,7 @@ pub(super) fn render(report: &Report, detail: Detail, paint: Paint) -> String {
 pub(super) fn agent_lines(agent: &Status) -> Vec<String> {
     let mut lines = account(agent);
     lines.extend(interfaces(agent, Paint::OFF));
+    lines.extend(kernel::feature_lines(agent, Detail::Full).unwrap_or_default());
     lines.extend(listed("Problems", &agent.problems, str::to_owned));
     lines
 }
@@ -256,6 +263,8 @@ fn account(agent: &Status) -> Vec<String> {
     let last_sync = agent.last_sync.as_deref().unwrap_or("never");
     let without_ipv6 = agent.without_ipv6.iter();
     let without_ipv6 = without_ipv6.map(|reason| ("IPv6", format!("not served: {reason}")));
+    let unusual_tc = kernel::unusual_tc(agent).map(|way| ("tc programs", way));
+    let loading = loading(agent.loading).map(|which| ("Loading", which));
     [
         ("Node", agent.node.clone()),
         ("Addresses", list(&agent.node_addresses, Detail::Full)),
@@ -276,8 +285,24 @@ fn account(agent: &Status) -> Vec<String> {
     ]
     .into_iter()
     .chain(without_ipv6)
+    .chain(unusual_tc)
+    .chain(loading)
     .map(|(name, value)| fact(name, &printable(&value)))
     .collect()
+}
+
+/// Which programs the agent is loading.
+fn loading(loading: Loading) -> Option<String> {
+    match loading {
+        Loading::DataPath => Some(
+            "the programs of the data path; till then this node is served as an earlier agent left it"
+                .to_owned(),
+        ),
+        Loading::DryRuns => {
+            Some("the programs that `lbctl explain` asks; traffic is served".to_owned())
+        }
+        Loading::Nothing => None,
+    }
 }
 
 /// Whose sockets are led to services, and by which cgroup.

@@ -4,7 +4,9 @@ mod fixture;
 
 use clap::{CommandFactory, Parser};
 
-use self::fixture::{backend, dump, frontend, frontends, frontends_use, healthy, links, services};
+use self::fixture::{
+    backend, dump, features, frontend, frontends, frontends_use, healthy, links, services,
+};
 use super::{
     Cli, Error, Paint,
     output::{Detail, Format},
@@ -13,7 +15,7 @@ use super::{
     status::{self, MapUse},
     tables,
 };
-use crate::status::Mode;
+use crate::status::{FeatureState, KernelFeature, Loading, Mode, TcWay};
 
 const FORMATS: [(Format, &str); 4] = [
     (Format::Table, "table"),
@@ -107,6 +109,35 @@ fn status_of_a_node_in_trouble() {
     agent.interfaces[2].mode = Mode::None;
     agent.interfaces[2].reason = "no such interface".to_owned();
     report.warnings = status::warnings(&report);
+    insta::assert_snapshot!(status::render(&report, Detail::Brief, Paint::OFF));
+}
+
+#[test]
+fn status_says_which_programs_are_being_loaded() {
+    let line = |loading| {
+        let mut report = healthy();
+        report.agent.as_mut().unwrap().loading = loading;
+        let text = status::render(&report, Detail::Brief, Paint::OFF);
+        text.lines()
+            .find(|line| line.starts_with("Loading:"))
+            .map(str::to_owned)
+    };
+    insta::assert_snapshot!(line(Loading::DataPath).unwrap(), @"Loading:        the programs of the data path; till then this node is served as an earlier agent left it");
+    insta::assert_snapshot!(line(Loading::DryRuns).unwrap(), @"Loading:        the programs that `lbctl explain` asks; traffic is served");
+    assert_eq!(line(Loading::Nothing), None);
+}
+
+#[test]
+fn status_of_a_node_whose_kernel_is_old() {
+    let mut report = healthy();
+    let agent = report.agent.as_mut().unwrap();
+    agent.tc_attach = TcWay::Clsact;
+    agent.kernel = features(&["tcx links", "SO_NETNS_COOKIE"]);
+    agent.kernel[1] = KernelFeature {
+        state: FeatureState::Unknown,
+        error: Some("Operation not permitted (os error 1)".to_owned()),
+        ..agent.kernel[1].clone()
+    };
     insta::assert_snapshot!(status::render(&report, Detail::Brief, Paint::OFF));
 }
 

@@ -4,7 +4,7 @@
 //! tests) and [`Faulty`] (another one whose operations fail).
 
 mod absent;
-mod batch;
+pub(crate) mod batch;
 mod faulty;
 mod flows;
 mod kernel;

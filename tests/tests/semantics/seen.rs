@@ -16,7 +16,7 @@ use serde_json::Value;
 use tests::{
     cluster::{NODES, eventually},
     kube::ADDRESS,
-    talk::PATIENCE,
+    talk::patience,
 };
 
 use crate::world::{SOON, World};
@@ -39,8 +39,8 @@ impl World {
             .cluster
             .netns(from)?
             .run(|| -> Result<String> {
-                let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
+                let mut stream = TcpStream::connect_timeout(&to, patience())?;
+                stream.set_read_timeout(Some(patience()))?;
                 write!(stream, "GET {path} HTTP/1.0\r\nHost: {at}\r\n\r\n")?;
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer)?;

@@ -13,7 +13,7 @@ use tests::{
     echo::Answer,
     netns::Netns,
     raw,
-    talk::{PATIENCE, unspecified},
+    talk::{patience, unspecified},
     topology::Family,
 };
 
@@ -79,7 +79,7 @@ fn asked(world: &World, family: Family, tag: u16) -> Result<UdpSocket> {
     let macs = [mac(world.cluster.netns("node-a")?)?, mac(client)?].concat();
     let to = POD_1_AT_NODE_A.of(family)?;
     let socket = client.run(|| UdpSocket::bind((unspecified(to.ip()), 0)))??;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience()))?;
     let mut from = socket.local_addr()?;
     from.set_ip(world.cluster.address("client", family)?);
     let frame = Frame {

@@ -3,7 +3,7 @@
 use std::process;
 
 use super::Node;
-use crate::status::{Interface, Mode, Role, Status};
+use crate::status::{Interface, Loading, Mode, Role, Status};
 
 impl Node {
     /// Interfaces, those that are wanted and not there included.
@@ -39,6 +39,12 @@ impl Node {
             snat_ports: self.snat,
             interfaces: self.interfaces(),
             sockets: self.sockets.account(),
+            tc_attach: self.attacher.way(),
+            kernel: self.features.account(),
+            loading: match self.dry_runs.is_loading() {
+                true => Loading::DryRuns,
+                false => Loading::Nothing,
+            },
             problems: self.problems.lines(),
         }
     }

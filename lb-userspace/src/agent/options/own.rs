@@ -7,7 +7,7 @@ use clap::{ArgAction, Args};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agent::{interface::Xdp, socket_options::SocketLb},
+    agent::{interface::Xdp, socket_options::SocketLb, tc_attach::TcAttach},
     control::TableSize,
     model::Algorithm,
 };
@@ -46,6 +46,10 @@ pub(super) struct Own {
     #[arg(long, value_name = "WHERE", value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) xdp: Option<Xdp>,
+    /// How programs of tc are attached; for troubleshooting [default: auto].
+    #[arg(long, value_name = "HOW", value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tc_attach: Option<TcAttach>,
     /// Directory to pin programs and maps below. A BPF file system is mounted there if it is not in
     /// one already [default: /sys/fs/bpf].
     #[arg(long, value_name = "DIR")]
@@ -102,8 +106,8 @@ pub(super) struct Own {
     #[arg(long, value_name = "STAGE=TIME", value_delimiter = ',')]
     #[serde(rename = "flowTimeouts")]
     pub(super) flow_timeout: Vec<String>,
-    /// End at the start where the kernel's release is older than what is needed. false is for a
-    /// kernel that has it in spite of its number [default: true].
+    /// End at the start where the kernel lacks what nothing stands in for: the BPF JIT compiler, or a
+    /// function the programs call. false tries to load them all the same [default: true].
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
         require_equals = true, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +128,7 @@ impl Own {
             external_interface,
             pod_interface,
             xdp,
+            tc_attach,
             bpffs,
             service_cluster_ip_range,
             service_node_port_range,
@@ -143,6 +148,7 @@ impl Own {
             external_interface: or(external_interface, file.external_interface),
             pod_interface: or(pod_interface, file.pod_interface),
             xdp: xdp.or(file.xdp),
+            tc_attach: tc_attach.or(file.tc_attach),
             bpffs: bpffs.or(file.bpffs),
             service_cluster_ip_range: or(service_cluster_ip_range, file.service_cluster_ip_range),
             service_node_port_range: service_node_port_range.or(file.service_node_port_range),

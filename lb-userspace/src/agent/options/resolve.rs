@@ -225,6 +225,7 @@ impl Parts<'_> {
             algorithm: own.algorithm.unwrap_or_default(),
             maglev_table_size: own.maglev_table_size.unwrap_or_default(),
             lifetimes: self.lifetimes()?,
+            tc_attach: own.tc_attach.unwrap_or_default(),
             sockets: SocketOptions {
                 socket_lb: own.socket_lb.unwrap_or_default(),
                 cgroup: own.cgroup.clone(),

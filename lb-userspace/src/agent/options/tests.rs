@@ -88,6 +88,7 @@ fn shown(resolved: &Resolved) -> String {
         algorithm,
         maglev_table_size,
         lifetimes,
+        tc_attach,
         sockets,
         state_dir,
         proxy,
@@ -98,7 +99,7 @@ fn shown(resolved: &Resolved) -> String {
         "{task:?}: {source}, state {state_dir:?}, bpffs {bpffs:?}, file {config_file:?}, \
          verbosity {verbosity}\n\
          node {node_name}, address {bind_address:?}\n\
-         external {external:?}, pods {pods:?}, bridge {bridge:?}, XDP {xdp:?}\n\
+         external {external:?}, pods {pods:?}, bridge {bridge:?}, XDP {xdp:?}, tc {tc_attach:?}\n\
          inside {inside:?}, masquerade all {masquerade_all}, external IPs {external_ips}\n\
          cluster IPs {cluster_ranges:?}\nnode ports {node_ports:?} on {node_port_addresses:?}, \
          strict ranges {strict_source_ranges}\n{algorithm:?}, tables of {maglev_table_size}\n\

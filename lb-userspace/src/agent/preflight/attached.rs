@@ -15,7 +15,7 @@ use rtnetlink::{
     },
 };
 
-use super::{finding::Finding, links::Sorted, names_of};
+use super::{finding::NodeFinding, links::Sorted, names_of};
 
 /// Pod interfaces that are looked at; what is on one is on all, and there may be hundreds.
 const PODS: usize = 4;
@@ -179,12 +179,12 @@ fn is_ours(name: &str) -> bool {
 }
 
 /// What programs of tc mean. Those of XDP are part of the check `xdp`.
-pub(super) fn check(facts: &AttachedFacts, sorted: &Sorted) -> Vec<Finding> {
+pub(super) fn check(facts: &AttachedFacts, sorted: &Sorted) -> Vec<NodeFinding> {
     let links = sorted.wanted.iter().map(|(link, _)| *link);
     let findings = links.filter_map(|link| {
         let programs = &facts.tc.get(&link.index)?.foreign;
         let names = names_of(programs.iter().map(String::as_str))?;
-        let finding = Finding::warning(
+        let finding = NodeFinding::warning(
             "tc-programs",
             format!("programs of others: {names}"),
             "they see the same packets, and may drop them or translate them themselves",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     files::Reading,
-    finding::{Finding, FindingState},
+    finding::{FindingState, NodeFinding},
     mounts::Mount,
 };
 use crate::agent::{cgroup, socket_options::SocketLb};
@@ -28,19 +28,19 @@ pub(super) fn check(
     facts: &CgroupFacts,
     mounts: &Reading<Vec<Mount>>,
     socket_lb: SocketLb,
-) -> Finding {
+) -> NodeFinding {
     let hierarchy = hierarchy(mounts.value().map_or(&[], Vec::as_slice));
     let whose = match socket_lb {
         SocketLb::Off => {
             let found = format!("not used with --socket-lb off ({hierarchy})");
-            return Finding::ok("cgroup", found);
+            return NodeFinding::ok("cgroup", found);
         }
         SocketLb::Host => "the node's processes",
         SocketLb::All => "the node's processes and of pods",
     };
     match &facts.located {
-        Ok(dir) => Finding::ok("cgroup", format!("{} ({hierarchy})", dir.display())),
-        Err(reason) => Finding::new(
+        Ok(dir) => NodeFinding::ok("cgroup", format!("{} ({hierarchy})", dir.display())),
+        Err(reason) => NodeFinding::new(
             "cgroup",
             FindingState::Warning,
             format!("{reason} ({hierarchy})"),

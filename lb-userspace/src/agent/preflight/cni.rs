@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     files::{Files, Reading},
-    finding::Finding,
+    finding::NodeFinding,
     names_of,
 };
 use crate::agent::table::Table;
@@ -175,7 +175,7 @@ fn types(text: &str) -> BTreeSet<String> {
 }
 
 /// What the facts mean.
-pub(super) fn check(facts: &CniFacts) -> Vec<Finding> {
+pub(super) fn check(facts: &CniFacts) -> Vec<NodeFinding> {
     let types = facts.configuration.value().map(|(_, types)| types);
     let mut findings: Vec<_> = KNOWN
         .iter()
@@ -205,16 +205,16 @@ fn trace(
         .map(|name| format!("interface {name}"))
 }
 
-fn finding(known: &Known, trace: &str) -> Finding {
+fn finding(known: &Known, trace: &str) -> NodeFinding {
     let finding = match known.standing {
-        Standing::Tested => Finding::ok("cni", format!("{trace}; tested")),
-        Standing::Untested(why) => Finding::warning(
+        Standing::Tested => NodeFinding::ok("cni", format!("{trace}; tested")),
+        Standing::Untested(why) => NodeFinding::warning(
             "cni",
             format!("{trace}; not tested"),
             why,
             "try it on one node first",
         ),
-        Standing::Conflict(action) => Finding::failure(
+        Standing::Conflict(action) => NodeFinding::failure(
             "cni",
             trace,
             "it serves Services itself: the two would translate each other's packets",
@@ -224,25 +224,25 @@ fn finding(known: &Known, trace: &str) -> Finding {
     finding.on(known.name)
 }
 
-fn unknown(facts: &CniFacts) -> Finding {
+fn unknown(facts: &CniFacts) -> NodeFinding {
     match &facts.configuration {
         Reading::Value((path, types)) => {
             let types = names_of(types.iter().map(String::as_str));
             let types = types.unwrap_or_else(|| "no plugin that can be read".to_owned());
-            Finding::warning(
+            NodeFinding::warning(
                 "cni",
                 format!("{path} has {types}, not known"),
                 "a CNI that serves Services itself would be in Fairlead's way",
                 "ask its documentation about kube-proxy replacement, and try it on one node first",
             )
         }
-        Reading::Missing => Finding::warning(
+        Reading::Missing => NodeFinding::warning(
             "cni",
             format!("no configuration in {CONFIGURATIONS}, and no interface of a known CNI"),
             "without a CNI pods have no network, and Fairlead makes no routes to them",
             "install a CNI; in a container name the node's root file system by --host-root",
         ),
-        Reading::Denied | Reading::Failed(_) => Finding::unknown(
+        Reading::Denied | Reading::Failed(_) => NodeFinding::unknown(
             "cni",
             format!("{CONFIGURATIONS} is hidden from this user"),
             "a CNI that serves Services itself would be in Fairlead's way",

@@ -30,7 +30,7 @@ impl FindingState {
 
 /// The result of one check on one subject. Every text is one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
+pub(super) struct NodeFinding {
     /// Stable name of the check.
     pub(super) check: &'static str,
     /// The interface, module or option that the check looked at, if there are several.
@@ -45,7 +45,7 @@ pub(super) struct Finding {
     pub(super) action: Option<String>,
 }
 
-impl Finding {
+impl NodeFinding {
     /// A fact that suits.
     pub(super) fn ok(check: &'static str, found: impl Into<String>) -> Self {
         Self {

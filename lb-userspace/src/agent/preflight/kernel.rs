@@ -2,7 +2,7 @@
 
 use super::{
     files::{Files, Reading},
-    finding::{Finding, FindingState},
+    finding::{FindingState, NodeFinding},
 };
 
 /// CPUs that the programs and the tests have run on.
@@ -22,14 +22,25 @@ pub(super) struct KernelFacts {
     /// `net.core.bpf_jit_harden`.
     harden: Reading<u64>,
     /// Features that were tried out.
-    features: Vec<FeatureRow>,
+    pub(super) tried: Tried,
+}
+
+/// What came of trying out features.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tried {
+    /// Whether programs are compiled; none if it cannot be told.
+    pub(super) compiles: Option<bool>,
+    /// Whether tcx links certainly exist.
+    pub(super) tcx: bool,
+    /// All features but the first.
+    pub(super) rows: Vec<FeatureRow>,
 }
 
 /// A kernel feature that was tried out, and what follows.
 #[derive(Clone, Debug)]
 pub(super) struct FeatureRow {
     /// Name of the feature.
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// Whether the kernel has it, and how bad it is if not.
     pub(super) state: FindingState,
     /// What was tried, and what the kernel answered.
@@ -40,8 +51,8 @@ pub(super) struct FeatureRow {
     pub(super) action: String,
 }
 
-/// Reads the facts. `features` are those that were tried out.
-pub(super) fn read(files: &Files, features: Vec<FeatureRow>) -> KernelFacts {
+/// Reads the facts.
+pub(super) fn read(files: &Files, tried: Tried) -> KernelFacts {
     let uname = rustix::system::uname();
     KernelFacts {
         release: uname.release().to_string_lossy().into_owned(),
@@ -49,14 +60,14 @@ pub(super) fn read(files: &Files, features: Vec<FeatureRow>) -> KernelFacts {
         lockdown: files.text("/sys/kernel/security/lockdown"),
         jit: files.number("/proc/sys/net/core/bpf_jit_enable"),
         harden: files.number("/proc/sys/net/core/bpf_jit_harden"),
-        features,
+        tried,
     }
 }
 
 /// What the facts mean.
-pub(super) fn check(facts: &KernelFacts) -> Vec<Finding> {
-    let features = facts.features.iter().map(feature);
-    let known = [release(facts), jit(&facts.jit)];
+pub(super) fn check(facts: &KernelFacts) -> Vec<NodeFinding> {
+    let features = facts.tried.rows.iter().map(feature);
+    let known = [release(facts), jit(&facts.jit, facts.tried.compiles)];
     let hidden = [harden(&facts.harden), lockdown(&facts.lockdown)];
     known
         .into_iter()
@@ -65,15 +76,15 @@ pub(super) fn check(facts: &KernelFacts) -> Vec<Finding> {
         .collect()
 }
 
-fn release(facts: &KernelFacts) -> Finding {
+fn release(facts: &KernelFacts) -> NodeFinding {
     let KernelFacts {
         release, machine, ..
     } = facts;
     let found = format!("Linux {release} on {machine}");
     if TESTED.contains(&machine.as_str()) {
-        return Finding::ok("kernel", found);
+        return NodeFinding::ok("kernel", found);
     }
-    Finding::warning(
+    NodeFinding::warning(
         "kernel",
         found,
         "Fairlead is not tested on this CPU",
@@ -81,7 +92,7 @@ fn release(facts: &KernelFacts) -> Finding {
     )
 }
 
-fn feature(row: &FeatureRow) -> Finding {
+fn feature(row: &FeatureRow) -> NodeFinding {
     let FeatureRow {
         name,
         state,
@@ -90,45 +101,50 @@ fn feature(row: &FeatureRow) -> Finding {
         action,
     } = row;
     let finding = match state {
-        FindingState::Ok => Finding::ok("feature", found),
+        FindingState::Ok => NodeFinding::ok("feature", found),
         FindingState::Unknown | FindingState::Warning | FindingState::Failure => {
-            Finding::new("feature", *state, found, consequence, action)
+            NodeFinding::new("feature", *state, found, consequence, action)
         }
     };
-    finding.on(*name)
+    finding.on(name)
 }
 
 /// Without the JIT compiler the programs do not run: they combine functions and tail calls.
-fn jit(enabled: &Reading<u64>) -> Finding {
+/// A program that was loaded tells it where the parameter is hidden.
+fn jit(enabled: &Reading<u64>, compiles: Option<bool>) -> NodeFinding {
+    match (enabled, compiles) {
+        (Reading::Missing | Reading::Denied | Reading::Failed(_), Some(true)) => {
+            return NodeFinding::ok("jit", "a program that was tried is compiled");
+        }
+        (Reading::Missing | Reading::Denied | Reading::Failed(_), Some(false)) => {
+            return no_jit("a program that was tried is not compiled");
+        }
+        (Reading::Value(_), _) | (_, None) => {}
+    }
     match enabled {
-        Reading::Value(0) => Finding::failure(
-            "jit",
-            "net.core.bpf_jit_enable is 0",
-            "the interpreter cannot run the programs, which have tail calls beside functions",
-            "sysctl -w net.core.bpf_jit_enable=1",
-        ),
-        Reading::Value(2) => Finding::warning(
+        Reading::Value(0) => no_jit("net.core.bpf_jit_enable is 0"),
+        Reading::Value(2) => NodeFinding::warning(
             "jit",
             "net.core.bpf_jit_enable is 2",
             "the kernel logs the machine code of every program, a mode for debugging",
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
         Reading::Value(number) => {
-            Finding::ok("jit", format!("net.core.bpf_jit_enable is {number}"))
+            NodeFinding::ok("jit", format!("net.core.bpf_jit_enable is {number}"))
         }
-        Reading::Denied => Finding::unknown(
+        Reading::Denied => NodeFinding::unknown(
             "jit",
             "net.core.bpf_jit_enable is hidden from this user",
             "at 0 no program runs",
             "run preflight as root",
         ),
-        Reading::Missing => Finding::unknown(
+        Reading::Missing => NodeFinding::unknown(
             "jit",
             "net.core.bpf_jit_enable is not visible here",
             "at 0 no program runs; only the node's own network namespace shows it",
             "run preflight in the node's own network namespace (hostNetwork: true)",
         ),
-        Reading::Failed(reason) => Finding::unknown(
+        Reading::Failed(reason) => NodeFinding::unknown(
             "jit",
             format!("cannot read net.core.bpf_jit_enable: {reason}"),
             "at 0 no program runs",
@@ -137,19 +153,28 @@ fn jit(enabled: &Reading<u64>) -> Finding {
     }
 }
 
-fn harden(level: &Reading<u64>) -> Option<Finding> {
+fn no_jit(found: &str) -> NodeFinding {
+    NodeFinding::failure(
+        "jit",
+        found,
+        "the interpreter cannot run the programs, which have tail calls beside functions",
+        "sysctl -w net.core.bpf_jit_enable=1",
+    )
+}
+
+fn harden(level: &Reading<u64>) -> Option<NodeFinding> {
     match level {
-        Reading::Value(2) => Some(Finding::warning(
+        Reading::Value(2) => Some(NodeFinding::warning(
             "jit-harden",
             "net.core.bpf_jit_harden is 2",
             "constants are blinded in privileged programs too, so every packet costs more",
             "sysctl -w net.core.bpf_jit_harden=1, which hardens programs of unprivileged users alone",
         )),
-        Reading::Value(number) => Some(Finding::ok(
+        Reading::Value(number) => Some(NodeFinding::ok(
             "jit-harden",
             format!("net.core.bpf_jit_harden is {number}"),
         )),
-        Reading::Denied => Some(Finding::unknown(
+        Reading::Denied => Some(NodeFinding::unknown(
             "jit-harden",
             "net.core.bpf_jit_harden is hidden from this user",
             "at 2 every packet costs more",
@@ -161,18 +186,18 @@ fn harden(level: &Reading<u64>) -> Option<Finding> {
 
 /// Lockdown refuses helpers that read or write memory of the kernel or of processes. Fairlead's
 /// programs call none of them.
-fn lockdown(modes: &Reading<String>) -> Option<Finding> {
+fn lockdown(modes: &Reading<String>) -> Option<NodeFinding> {
     let text = modes.value()?;
     let (_, rest) = text.split_once('[')?;
     let (mode, _) = rest.split_once(']')?;
     Some(match mode {
-        "confidentiality" => Finding::warning(
+        "confidentiality" => NodeFinding::warning(
             "lockdown",
             "kernel lockdown is in mode confidentiality",
             "BPF helpers that read kernel memory are refused; Fairlead uses none, but is not tested so",
             "try it on one node first, or boot with lockdown=integrity",
         ),
-        mode => Finding::ok("lockdown", format!("kernel lockdown is in mode {mode}")),
+        mode => NodeFinding::ok("lockdown", format!("kernel lockdown is in mode {mode}")),
     })
 }
 
@@ -180,7 +205,7 @@ fn lockdown(modes: &Reading<String>) -> Option<Finding> {
 mod tests {
     use super::*;
 
-    fn state(finding: &Finding) -> FindingState {
+    fn state(finding: &NodeFinding) -> FindingState {
         finding.state
     }
 
@@ -195,13 +220,21 @@ mod tests {
             (Reading::Failed("EIO".into()), FindingState::Unknown),
         ];
         for (enabled, expected) in rows {
-            assert_eq!(state(&jit(&enabled)), expected, "{enabled:?}");
+            assert_eq!(state(&jit(&enabled, None)), expected, "{enabled:?}");
         }
-        let action = jit(&Reading::Value(0)).action;
+        let action = jit(&Reading::Value(0), None).action;
         assert_eq!(
             action.as_deref(),
             Some("sysctl -w net.core.bpf_jit_enable=1")
         );
+    }
+
+    #[test]
+    fn a_program_that_was_tried_tells_of_the_jit_compiler_where_the_parameter_is_hidden() {
+        for (compiles, expected) in [(true, FindingState::Ok), (false, FindingState::Failure)] {
+            let finding = jit(&Reading::Missing, Some(compiles));
+            assert_eq!(state(&finding), expected);
+        }
     }
 
     #[test]
@@ -254,14 +287,14 @@ mod tests {
     #[test]
     fn features_that_were_tried_are_findings_by_name() {
         let row = FeatureRow {
-            name: "tcx",
+            name: "tcx links".into(),
             state: FindingState::Warning,
             found: "BPF_LINK_CREATE: EINVAL".into(),
             consequence: "clsact filters serve".into(),
             action: "none is needed".into(),
         };
         let finding = feature(&row);
-        assert_eq!(finding.subject.as_deref(), Some("tcx"));
+        assert_eq!(finding.subject.as_deref(), Some("tcx links"));
         assert_eq!(finding.why.as_deref(), Some("clsact filters serve"));
     }
 }

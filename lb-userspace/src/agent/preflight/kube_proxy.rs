@@ -2,7 +2,7 @@
 
 use super::{
     files::{Files, Reading},
-    finding::Finding,
+    finding::NodeFinding,
     modules::ModuleFacts,
     names_of, nft_tables,
 };
@@ -71,7 +71,7 @@ fn processes(files: &Files) -> Vec<u32> {
 
 /// What the facts mean. kube-proxy's rules do no harm while it keeps them right, for packets come to
 /// Fairlead first.
-pub(super) fn check(facts: &KubeProxyFacts) -> Vec<Finding> {
+pub(super) fn check(facts: &KubeProxyFacts) -> Vec<NodeFinding> {
     let KubeProxyFacts {
         processes,
         rules,
@@ -79,7 +79,7 @@ pub(super) fn check(facts: &KubeProxyFacts) -> Vec<Finding> {
     } = facts;
     let mut findings = Vec::new();
     if let [first, ..] = processes[..] {
-        let finding = Finding::warning(
+        let finding = NodeFinding::warning(
             "kube-proxy",
             format!("kube-proxy runs (process {first})"),
             "both may run while one replaces the other: packets come to Fairlead first",
@@ -106,7 +106,7 @@ pub(super) fn check(facts: &KubeProxyFacts) -> Vec<Finding> {
         )),
     }
     if *ipvs {
-        let finding = Finding::warning(
+        let finding = NodeFinding::warning(
             "kube-proxy",
             format!("device {IPVS_DEVICE} is there"),
             "kube-proxy ran in IPVS mode, and cluster IPs are addresses of this node",
@@ -115,7 +115,7 @@ pub(super) fn check(facts: &KubeProxyFacts) -> Vec<Finding> {
         findings.push(finding.on("device"));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(
+        findings.push(NodeFinding::ok(
             "kube-proxy",
             "no process that is visible here, no rules, no IPVS device",
         ));
@@ -123,8 +123,8 @@ pub(super) fn check(facts: &KubeProxyFacts) -> Vec<Finding> {
     findings
 }
 
-fn hidden(found: &str, action: &str) -> Finding {
-    Finding::unknown(
+fn hidden(found: &str, action: &str) -> NodeFinding {
+    NodeFinding::unknown(
         "kube-proxy",
         found,
         "rules that nobody keeps right lead packets that pass Fairlead to endpoints long gone",
@@ -133,8 +133,8 @@ fn hidden(found: &str, action: &str) -> Finding {
     .on("rules")
 }
 
-fn left(names: &str) -> Finding {
-    Finding::warning(
+fn left(names: &str) -> NodeFinding {
+    NodeFinding::warning(
         "kube-proxy",
         format!("its rules are there: {names}"),
         "they carry what passes Fairlead, and go stale when kube-proxy stops",

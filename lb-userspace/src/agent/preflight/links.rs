@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{finding::Finding, names_of};
+use super::{finding::NodeFinding, names_of};
 use crate::{
     agent::{
         interface::{External, Found, Interface, Selection, Wanted},
@@ -89,7 +89,7 @@ impl<'a> Sorted<'a> {
 }
 
 /// What the interfaces mean.
-pub(super) fn check(sorted: &Sorted) -> Vec<Finding> {
+pub(super) fn check(sorted: &Sorted) -> Vec<NodeFinding> {
     let mut findings = missing(sorted);
     findings.extend(
         sorted
@@ -98,7 +98,7 @@ pub(super) fn check(sorted: &Sorted) -> Vec<Finding> {
     );
     findings.extend(sorted.tunnels().map(|link| {
         let found = format!("an overlay's tunnel, by tc, MTU {}", link.mtu);
-        Finding::ok("external", found).on(&link.name)
+        NodeFinding::ok("external", found).on(&link.name)
     }));
     findings.push(pods(sorted));
     findings.extend(ip_tunnels(sorted));
@@ -106,7 +106,7 @@ pub(super) fn check(sorted: &Sorted) -> Vec<Finding> {
     findings
 }
 
-fn missing(sorted: &Sorted) -> Vec<Finding> {
+fn missing(sorted: &Sorted) -> Vec<NodeFinding> {
     let Sorted {
         selection,
         table,
@@ -118,9 +118,9 @@ fn missing(sorted: &Sorted) -> Vec<Finding> {
         .map(|name| {
             let there_are_others = sorted.uplinks().next().is_some();
             let state = if there_are_others {
-                Finding::warning
+                NodeFinding::warning
             } else {
-                Finding::failure
+                NodeFinding::failure
             };
             state(
                 "external",
@@ -137,7 +137,7 @@ fn missing(sorted: &Sorted) -> Vec<Finding> {
     if let Some(bridge) = &selection.bridge
         && table.link(bridge).is_none()
     {
-        let finding = Finding::warning(
+        let finding = NodeFinding::warning(
             "pods",
             "no bridge has this name",
             "no interface is a pod's until it appears",
@@ -148,7 +148,7 @@ fn missing(sorted: &Sorted) -> Vec<Finding> {
     findings
 }
 
-fn none_external(sorted: &Sorted) -> Finding {
+fn none_external(sorted: &Sorted) -> NodeFinding {
     let routed: Vec<_> = sorted
         .table
         .links()
@@ -163,7 +163,7 @@ fn none_external(sorted: &Sorted) -> Finding {
             routed.join(", ")
         )
     };
-    Finding::failure(
+    NodeFinding::failure(
         "external",
         found,
         "nothing from outside is served, unless an interface has an address of the Node object",
@@ -171,39 +171,39 @@ fn none_external(sorted: &Sorted) -> Finding {
     )
 }
 
-fn uplink(sorted: &Sorted, link: &Interface, wanted: &Wanted) -> Finding {
+fn uplink(sorted: &Sorted, link: &Interface, wanted: &Wanted) -> NodeFinding {
     let routed = sorted.table.default_routes().contains(&link.index);
     let route = if routed { ", default route" } else { "" };
     let found = format!("MTU {}{route}", link.mtu);
     let finding = match wanted.obstacle {
-        Some(obstacle) => Finding::failure(
+        Some(obstacle) => NodeFinding::failure(
             "external",
             obstacle,
             "packets that arrive there are not seen",
             "name another interface by --external-interface",
         ),
-        None if !link.up => Finding::warning(
+        None if !link.up => NodeFinding::warning(
             "external",
             format!("{found}, down"),
             "nothing arrives there",
             format!("ip link set {} up", link.name),
         ),
-        None => Finding::ok("external", found),
+        None => NodeFinding::ok("external", found),
     };
     finding.on(&link.name)
 }
 
-fn pods(sorted: &Sorted) -> Finding {
+fn pods(sorted: &Sorted) -> NodeFinding {
     let names = names_of(sorted.pods().map(|link| link.name.as_str()));
     let found = names.map_or_else(
         || "no pod's interface yet".to_owned(),
         |names| format!("interfaces of pods: {names}"),
     );
-    Finding::ok("pods", found)
+    NodeFinding::ok("pods", found)
 }
 
 /// Overlays whose devices have no Ethernet frames: nothing can be attached to them.
-fn ip_tunnels(sorted: &Sorted) -> Vec<Finding> {
+fn ip_tunnels(sorted: &Sorted) -> Vec<NodeFinding> {
     let in_use = |link: &&Interface| {
         let address = sorted.has_address(link, false) || sorted.has_address(link, true);
         IP_TUNNELS.contains(&link.name.as_str()) && link.up && address
@@ -211,7 +211,7 @@ fn ip_tunnels(sorted: &Sorted) -> Vec<Finding> {
     let tunnels = sorted.table.links().filter(in_use);
     tunnels
         .map(|link| {
-            let finding = Finding::failure(
+            let finding = NodeFinding::failure(
                 "overlay",
                 "the overlay's tunnel carries IP packets without Ethernet headers",
                 "answers of pods on other nodes enter there unseen, so clients outside do not get them",
@@ -222,7 +222,7 @@ fn ip_tunnels(sorted: &Sorted) -> Vec<Finding> {
         .collect()
 }
 
-fn mtu(sorted: &Sorted) -> Vec<Finding> {
+fn mtu(sorted: &Sorted) -> Vec<NodeFinding> {
     let uplink = sorted
         .usable()
         .map(|(link, _)| link)
@@ -236,7 +236,7 @@ fn mtu(sorted: &Sorted) -> Vec<Finding> {
     if let Some(tunnel) = tunnel
         && tunnel.mtu.saturating_add(VXLAN_OVERHEAD) > uplink.mtu
     {
-        let finding = Finding::warning(
+        let finding = NodeFinding::warning(
             "mtu",
             format!(
                 "MTU {}, and {} below it {}",
@@ -254,7 +254,7 @@ fn mtu(sorted: &Sorted) -> Vec<Finding> {
     if let Some(pod) = pod
         && pod.mtu > narrow.mtu
     {
-        let finding = Finding::warning(
+        let finding = NodeFinding::warning(
             "mtu",
             format!(
                 "a pod's MTU {}, and {} {}",
@@ -274,7 +274,7 @@ fn mtu(sorted: &Sorted) -> Vec<Finding> {
             uplink.mtu,
             others.collect::<String>()
         );
-        findings.push(Finding::ok("mtu", found));
+        findings.push(NodeFinding::ok("mtu", found));
     }
     findings
 }
@@ -297,7 +297,7 @@ mod tests {
         }
     }
 
-    fn worst(findings: &[Finding], check: &str) -> Option<FindingState> {
+    fn worst(findings: &[NodeFinding], check: &str) -> Option<FindingState> {
         let of_check = findings.iter().filter(|it| it.check == check);
         of_check.map(|it| it.state).max()
     }

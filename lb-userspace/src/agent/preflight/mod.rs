@@ -7,6 +7,7 @@
 mod attached;
 mod cgroups;
 mod cni;
+mod features;
 mod files;
 mod finding;
 mod generic_netlink;
@@ -42,8 +43,8 @@ use self::{
     cgroups::CgroupFacts,
     cni::CniFacts,
     files::{Files, Reading},
-    finding::{Finding, FindingState},
-    kernel::{FeatureRow, KernelFacts},
+    finding::{FindingState, NodeFinding},
+    kernel::KernelFacts,
     kube_proxy::KubeProxyFacts,
     links::Sorted,
     modules::ModuleFacts,
@@ -58,6 +59,7 @@ use self::{
 use super::{
     monitor::{Monitor, MonitorError},
     options::{self, Cli, Host, Options, PreflightArgs},
+    probe,
     table::Table,
 };
 use crate::{
@@ -120,13 +122,11 @@ struct Network {
     attached: AttachedFacts,
 }
 
-/// Kernel features that were tried out. To be filled by the agent's own probes, once it has them.
-const fn features() -> Vec<FeatureRow> {
-    Vec::new()
-}
-
 fn read(files: &Files, options: &Options) -> NodeFacts {
-    let kernel = kernel::read(files, features());
+    let kernel = kernel::read(
+        files,
+        features::tried(&probe::probe(), options.check_kernel()),
+    );
     let modules = modules::read(files, &kernel.release);
     let network = network(files, options);
     let empty = Table::default();
@@ -186,7 +186,7 @@ fn report(facts: &NodeFacts, options: &Options, ignored: Vec<String>) -> Preflig
 }
 
 /// All findings, the node's own first.
-fn check(facts: &NodeFacts, options: &Options) -> Vec<Finding> {
+fn check(facts: &NodeFacts, options: &Options) -> Vec<NodeFinding> {
     let socket_lb = options.sockets.socket_lb;
     let servers = options.servers(Requests::default());
     let ports = PortOptions {
@@ -202,10 +202,14 @@ fn check(facts: &NodeFacts, options: &Options) -> Vec<Finding> {
         &facts.rights,
     ));
     findings.push(cgroups::check(&facts.cgroup, &facts.mounts, socket_lb));
-    findings.extend(modules::check(&facts.modules, socket_lb));
+    findings.extend(modules::check(
+        &facts.modules,
+        socket_lb,
+        facts.kernel.tried.tcx,
+    ));
     match &facts.network {
         Ok(network) => findings.extend(check_network(network, options)),
-        Err(reason) => findings.push(Finding::failure(
+        Err(reason) => findings.push(NodeFinding::failure(
             "interfaces",
             reason,
             "the agent cannot ask the kernel for interfaces either",
@@ -219,7 +223,7 @@ fn check(facts: &NodeFacts, options: &Options) -> Vec<Finding> {
     findings
 }
 
-fn check_network(network: &Network, options: &Options) -> Vec<Finding> {
+fn check_network(network: &Network, options: &Options) -> Vec<NodeFinding> {
     let Network {
         table,
         devices,

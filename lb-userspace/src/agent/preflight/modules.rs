@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     files::{Files, Reading},
-    finding::Finding,
+    finding::NodeFinding,
 };
 use crate::agent::socket_options::SocketLb;
 
@@ -107,11 +107,13 @@ fn module_name(line: &str) -> Option<String> {
 }
 
 /// What the facts mean.
-pub(super) fn check(facts: &ModuleFacts, socket_lb: SocketLb) -> Vec<Finding> {
+///
+/// Where the kernel has tcx links, modules for the classic hook of tc are not needed.
+pub(super) fn check(facts: &ModuleFacts, socket_lb: SocketLb, has_tcx: bool) -> Vec<NodeFinding> {
     let wanted = |purpose: Purpose| match (purpose, socket_lb) {
         (Purpose::Destroy, SocketLb::Off) => false,
-        (Purpose::Destroy, SocketLb::All | SocketLb::Host)
-        | (Purpose::Clsact | Purpose::Conntrack, _) => true,
+        (Purpose::Clsact, _) => !has_tcx,
+        (Purpose::Destroy, SocketLb::All | SocketLb::Host) | (Purpose::Conntrack, _) => true,
     };
     let modules = MODULES.into_iter().filter(|(.., purpose)| wanted(*purpose));
     let mut findings: Vec<_> = modules
@@ -123,36 +125,38 @@ pub(super) fn check(facts: &ModuleFacts, socket_lb: SocketLb) -> Vec<Finding> {
     findings
 }
 
-fn finding(facts: &ModuleFacts, name: &str, option: &str, purpose: Purpose) -> Finding {
+fn finding(facts: &ModuleFacts, name: &str, option: &str, purpose: Purpose) -> NodeFinding {
     const CHECK: &str = "module";
     let place = place(facts, name, option);
     let why = match purpose {
-        Purpose::Clsact => "kernels without tcx links need it for attaching programs of tc",
+        Purpose::Clsact => "without tcx links the programs of tc are attached by it",
         Purpose::Destroy => {
             "sockets that were redirected to a backend stay when it is gone: their processes have to notice"
         }
         Purpose::Conntrack => "the node tracks no connections: there is nothing to tune",
     };
     let finding = match (place, purpose) {
-        (Place::Loaded, _) => Finding::ok(CHECK, "loaded"),
-        (Place::BuiltIn, _) => Finding::ok(CHECK, "built into the kernel"),
-        (Place::Loadable, _) if !facts.disabled => Finding::ok(CHECK, "loaded when it is needed"),
-        (Place::Absent | Place::Loadable | Place::Unknown, Purpose::Conntrack) => {
-            Finding::ok(CHECK, "not loaded: connection tracking is not tuned")
+        (Place::Loaded, _) => NodeFinding::ok(CHECK, "loaded"),
+        (Place::BuiltIn, _) => NodeFinding::ok(CHECK, "built into the kernel"),
+        (Place::Loadable, _) if !facts.disabled => {
+            NodeFinding::ok(CHECK, "loaded when it is needed")
         }
-        (Place::Loadable, Purpose::Clsact | Purpose::Destroy) => Finding::warning(
+        (Place::Absent | Place::Loadable | Place::Unknown, Purpose::Conntrack) => {
+            NodeFinding::ok(CHECK, "not loaded: connection tracking is not tuned")
+        }
+        (Place::Loadable, Purpose::Clsact | Purpose::Destroy) => NodeFinding::warning(
             CHECK,
             "not loaded, and kernel.modules_disabled is 1",
             why,
             format!("load it at boot: /etc/modules-load.d with a line {name}"),
         ),
-        (Place::Absent, Purpose::Clsact | Purpose::Destroy) => Finding::warning(
+        (Place::Absent, Purpose::Clsact | Purpose::Destroy) => NodeFinding::warning(
             CHECK,
             "this kernel does not have it",
             why,
             format!("install the distribution's extra kernel modules, or a kernel with {option}"),
         ),
-        (Place::Unknown, Purpose::Clsact | Purpose::Destroy) => Finding::unknown(
+        (Place::Unknown, Purpose::Clsact | Purpose::Destroy) => NodeFinding::unknown(
             CHECK,
             "not loaded, and neither /lib/modules nor /boot tells of it",
             why,
@@ -186,12 +190,12 @@ fn configured(config: &str, option: &str) -> Option<char> {
     config.lines().find_map(value)
 }
 
-fn destroy(facts: &ModuleFacts) -> Option<Finding> {
+fn destroy(facts: &ModuleFacts) -> Option<NodeFinding> {
     let config = facts.config.value()?;
     if configured(config, DESTROY).is_some() {
-        return Some(Finding::ok("module", "set").on(DESTROY));
+        return Some(NodeFinding::ok("module", "set").on(DESTROY));
     }
-    let finding = Finding::warning(
+    let finding = NodeFinding::warning(
         "module",
         "not set in this kernel",
         "sockets that were redirected to a backend stay when it is gone: their processes have to notice",
@@ -261,13 +265,17 @@ mod tests {
     #[test]
     fn sockets_are_not_destroyed_where_none_are_redirected() {
         let facts = ModuleFacts::default();
-        let subjects = |socket_lb| {
-            let findings = check(&facts, socket_lb);
+        let subjects = |socket_lb, has_tcx| {
+            let findings = check(&facts, socket_lb, has_tcx);
             let subjects = findings.into_iter().filter_map(|it| it.subject);
             subjects.collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(subjects(SocketLb::Off), "sch_ingress cls_bpf nf_conntrack");
-        assert!(subjects(SocketLb::Host).contains("udp_diag"));
+        assert_eq!(
+            subjects(SocketLb::Off, false),
+            "sch_ingress cls_bpf nf_conntrack"
+        );
+        assert_eq!(subjects(SocketLb::Off, true), "nf_conntrack");
+        assert!(subjects(SocketLb::Host, true).contains("udp_diag"));
     }
 
     #[test]

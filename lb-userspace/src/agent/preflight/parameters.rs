@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     files::{Files, Reading},
-    finding::{Finding, FindingState},
+    finding::{FindingState, NodeFinding},
     links::Sorted,
     rights::RightsFacts,
 };
@@ -72,7 +72,7 @@ pub(super) fn read(
 }
 
 /// What the facts mean.
-pub(super) fn check(facts: &ParameterFacts, rights: &RightsFacts) -> Vec<Finding> {
+pub(super) fn check(facts: &ParameterFacts, rights: &RightsFacts) -> Vec<NodeFinding> {
     let mut findings = vec![families(facts)];
     findings.extend(facts.interfaces.iter().flat_map(forwarding));
     findings.extend(reverse_path(facts));
@@ -80,16 +80,16 @@ pub(super) fn check(facts: &ParameterFacts, rights: &RightsFacts) -> Vec<Finding
     findings
 }
 
-fn families(facts: &ParameterFacts) -> Finding {
+fn families(facts: &ParameterFacts) -> NodeFinding {
     let found = facts.without_ipv6.map_or_else(
         || "IPv4 and IPv6".to_owned(),
         |reason| format!("IPv4 alone: {reason}"),
     );
-    Finding::ok("families", found)
+    NodeFinding::ok("families", found)
 }
 
 /// The kernel answers look-ups of routes for packets that are sent on only where it forwards.
-fn forwarding(interface: &PerInterface) -> Vec<Finding> {
+fn forwarding(interface: &PerInterface) -> Vec<NodeFinding> {
     let PerInterface {
         name,
         v4,
@@ -121,7 +121,7 @@ fn forwarding(interface: &PerInterface) -> Vec<Finding> {
         .filter(|(_, _, has_address, ..)| *has_address)
         .map(|(check, family, _, forwards, parameter, state)| {
             let finding = match forwards {
-                Reading::Value(0) => Finding::new(
+                Reading::Value(0) => NodeFinding::new(
                     check,
                     state,
                     format!("{family} is not forwarded"),
@@ -132,8 +132,8 @@ fn forwarding(interface: &PerInterface) -> Vec<Finding> {
                         "sysctl -w {parameter}=1 (CNI installers do it; keep it in /etc/sysctl.d)"
                     ),
                 ),
-                Reading::Value(_) => Finding::ok(check, format!("{family} is forwarded")),
-                Reading::Missing | Reading::Denied | Reading::Failed(_) => Finding::unknown(
+                Reading::Value(_) => NodeFinding::ok(check, format!("{family} is forwarded")),
+                Reading::Missing | Reading::Denied | Reading::Failed(_) => NodeFinding::unknown(
                     check,
                     format!("the kernel does not tell whether {family} is forwarded"),
                     "packets to pods and to backends on other nodes are forwarded",
@@ -146,7 +146,7 @@ fn forwarding(interface: &PerInterface) -> Vec<Finding> {
 }
 
 /// The greater of an interface's value and that of all counts.
-fn reverse_path(facts: &ParameterFacts) -> Option<Finding> {
+fn reverse_path(facts: &ParameterFacts) -> Option<NodeFinding> {
     let effective = |it: &PerInterface| it.filter.max(facts.filter_all);
     let strict: Vec<_> = facts
         .interfaces
@@ -155,7 +155,7 @@ fn reverse_path(facts: &ParameterFacts) -> Option<Finding> {
         .map(|interface| interface.name.as_str())
         .collect();
     if facts.interfaces.len() > 1 && !strict.is_empty() {
-        return Some(Finding::warning(
+        return Some(NodeFinding::warning(
             "rp-filter",
             format!(
                 "strict on {}, one of several external interfaces",
@@ -171,12 +171,12 @@ fn reverse_path(facts: &ParameterFacts) -> Option<Finding> {
         1 => "strict, with one external interface",
         _ => "loose",
     };
-    Some(Finding::ok("rp-filter", found))
+    Some(NodeFinding::ok("rp-filter", found))
 }
 
-fn conntrack(planned: &[Planned], rights: &RightsFacts) -> Finding {
+fn conntrack(planned: &[Planned], rights: &RightsFacts) -> NodeFinding {
     if planned.is_empty() {
-        return Finding::ok("conntrack", "nothing of connection tracking is to be set");
+        return NodeFinding::ok("conntrack", "nothing of connection tracking is to be set");
     }
     if let Some(stuck) = planned.iter().find(|it| !it.writable) {
         let Planned {
@@ -187,14 +187,14 @@ fn conntrack(planned: &[Planned], rights: &RightsFacts) -> Finding {
         } = stuck;
         let found = format!("{} is to be {value}, and cannot be written", path.display());
         if rights.is_unprivileged() {
-            return Finding::unknown(
+            return NodeFinding::unknown(
                 "conntrack",
                 format!("{found} by this user"),
                 "the agent ends when it cannot set what its options ask for",
                 "run preflight as root",
             );
         }
-        return Finding::failure(
+        return NodeFinding::failure(
             "conntrack",
             found,
             "the agent ends when it cannot set what its options ask for",
@@ -206,7 +206,7 @@ fn conntrack(planned: &[Planned], rights: &RightsFacts) -> Finding {
         format!("{name} to {}", it.value)
     });
     let settings: Vec<_> = settings.collect();
-    Finding::ok(
+    NodeFinding::ok(
         "conntrack",
         format!("the agent will set {}", settings.join(", ")),
     )

@@ -11,7 +11,7 @@ use procfs::{FromBufRead as _, LockKind, Locks};
 
 use super::{
     files::{Files, Reading},
-    finding::Finding,
+    finding::NodeFinding,
     mounts::{self, Mount},
     rights::{Capability, RightsFacts},
 };
@@ -97,10 +97,10 @@ pub(super) fn check(
     facts: &PinFacts,
     mounts: &Reading<Vec<Mount>>,
     rights: &RightsFacts,
-) -> Vec<Finding> {
+) -> Vec<NodeFinding> {
     let place = match mounts {
         Reading::Value(mounts) => place(facts, mounts, rights),
-        Reading::Missing | Reading::Denied | Reading::Failed(_) => Finding::unknown(
+        Reading::Missing | Reading::Denied | Reading::Failed(_) => NodeFinding::unknown(
             "bpffs",
             "/proc/self/mountinfo cannot be read",
             "whether a BPF file system is mounted is not known",
@@ -110,7 +110,7 @@ pub(super) fn check(
     let mut findings = vec![place];
     findings.extend(other_versions(facts));
     findings.extend(facts.agent.map(|pid| {
-        Finding::warning(
+        NodeFinding::warning(
             "agent",
             format!(
                 "an lb-agent runs on {} (process {pid})",
@@ -123,19 +123,19 @@ pub(super) fn check(
     findings
 }
 
-fn place(facts: &PinFacts, mounts: &[Mount], rights: &RightsFacts) -> Finding {
+fn place(facts: &PinFacts, mounts: &[Mount], rights: &RightsFacts) -> NodeFinding {
     let dir = facts.dir.display();
     let covering = mounts::covering(mounts, &facts.resolved);
     let mounted = covering.filter(|mount| mount.kind == "bpf");
     match (mounted, &facts.entry) {
-        (Some(mount), _) if mount.read_only => Finding::failure(
+        (Some(mount), _) if mount.read_only => NodeFinding::failure(
             "bpffs",
             format!("{dir} is in a BPF file system that is mounted read-only"),
             "the agent can pin nothing there",
             "mount it read-write (readOnly: false in the volume mount)",
         ),
         (Some(_), Reading::Value(entry)) => owned(facts, *entry, rights),
-        (Some(_), Reading::Missing) => Finding::ok(
+        (Some(_), Reading::Missing) => NodeFinding::ok(
             "bpffs",
             format!("{dir} will be made in a BPF file system that is mounted"),
         ),
@@ -144,7 +144,7 @@ fn place(facts: &PinFacts, mounts: &[Mount], rights: &RightsFacts) -> Finding {
             Reading::Value(Entry {
                 directory: false, ..
             }),
-        ) => Finding::failure(
+        ) => NodeFinding::failure(
             "bpffs",
             format!("{dir} is not a directory"),
             "the agent has nowhere to pin programs and maps",
@@ -157,20 +157,20 @@ fn place(facts: &PinFacts, mounts: &[Mount], rights: &RightsFacts) -> Finding {
                 owner: 0,
                 ..
             }),
-        ) if rights.user == 0 => Finding::failure(
+        ) if rights.user == 0 => NodeFinding::failure(
             "bpffs",
             format!("{dir} is neither a BPF file system nor empty"),
             "the agent mounts none over files, so it does not start",
             "name an empty directory by --bpffs, or one in a BPF file system",
         ),
         (None, Reading::Value(_) | Reading::Missing) => to_be_mounted(facts, covering, rights),
-        (_, Reading::Denied) => Finding::unknown(
+        (_, Reading::Denied) => NodeFinding::unknown(
             "bpffs",
             format!("{dir} is hidden from this user"),
             "whether the agent can pin there is not known",
             "run preflight as root",
         ),
-        (_, Reading::Failed(reason)) => Finding::failure(
+        (_, Reading::Failed(reason)) => NodeFinding::failure(
             "bpffs",
             format!("{dir}: {reason}"),
             "the agent has nowhere to pin programs and maps",
@@ -179,7 +179,7 @@ fn place(facts: &PinFacts, mounts: &[Mount], rights: &RightsFacts) -> Finding {
     }
 }
 
-fn owned(facts: &PinFacts, entry: Entry, rights: &RightsFacts) -> Finding {
+fn owned(facts: &PinFacts, entry: Entry, rights: &RightsFacts) -> NodeFinding {
     let found = format!(
         "a BPF file system is mounted at {} (owner {}, mode {:03o})",
         facts.dir.display(),
@@ -187,7 +187,7 @@ fn owned(facts: &PinFacts, entry: Entry, rights: &RightsFacts) -> Finding {
         entry.mode
     );
     if entry.owner != 0 || entry.mode & OTHERS_WRITE != 0 {
-        return Finding::warning(
+        return NodeFinding::warning(
             "bpffs",
             found,
             "users other than root can take the agent's lock or put files in its place",
@@ -195,21 +195,21 @@ fn owned(facts: &PinFacts, entry: Entry, rights: &RightsFacts) -> Finding {
         );
     }
     if rights.user != 0 && !rights.is_unprivileged() {
-        return Finding::failure(
+        return NodeFinding::failure(
             "bpffs",
             format!("{found}, and this is user {}", rights.user),
             "only root can pin there",
             "run the agent as root (runAsUser: 0)",
         );
     }
-    Finding::ok("bpffs", found)
+    NodeFinding::ok("bpffs", found)
 }
 
-fn to_be_mounted(facts: &PinFacts, covering: Option<&Mount>, rights: &RightsFacts) -> Finding {
+fn to_be_mounted(facts: &PinFacts, covering: Option<&Mount>, rights: &RightsFacts) -> NodeFinding {
     let dir = facts.dir.display();
     let found = format!("no BPF file system is mounted at {dir}");
     if rights.is_unprivileged() {
-        return Finding::unknown(
+        return NodeFinding::unknown(
             "bpffs",
             found,
             "the agent mounts one if it has CAP_SYS_ADMIN",
@@ -217,7 +217,7 @@ fn to_be_mounted(facts: &PinFacts, covering: Option<&Mount>, rights: &RightsFact
         );
     }
     if !rights.may(Capability::SysAdmin) {
-        return Finding::failure(
+        return NodeFinding::failure(
             "bpffs",
             found,
             "the agent mounts one, which takes CAP_SYS_ADMIN",
@@ -227,18 +227,18 @@ fn to_be_mounted(facts: &PinFacts, covering: Option<&Mount>, rights: &RightsFact
     // The root of a node is seldom shared where systemd does not run, and needs not be.
     let on_node = |mount: &Mount| mount.point == Path::new("/") && mount.kind != "overlay";
     if covering.is_some_and(|mount| !mount.shared && !on_node(mount)) {
-        return Finding::warning(
+        return NodeFinding::warning(
             "bpffs",
             format!("{found}, and what is mounted there does not propagate"),
             "in a container the mount, and with it every program, ends with the container",
             "mount it on the node, or give the volume mountPropagation: Bidirectional",
         );
     }
-    Finding::ok("bpffs", format!("{found}; the agent mounts one"))
+    NodeFinding::ok("bpffs", format!("{found}; the agent mounts one"))
 }
 
 /// Pins of other ABI versions. Their programs go on serving beside ours.
-fn other_versions(facts: &PinFacts) -> Vec<Finding> {
+fn other_versions(facts: &PinFacts) -> Vec<NodeFinding> {
     let ours = format!("v{ABI_VERSION}");
     let dir = facts.dir.join("fairlead");
     match &facts.versions {
@@ -249,9 +249,9 @@ fn other_versions(facts: &PinFacts) -> Vec<Finding> {
                 let found = format!("{} is there", path.display());
                 if *name == ours {
                     let found = format!("{found}: the agent takes over what is pinned in it");
-                    return Finding::ok("pins", found);
+                    return NodeFinding::ok("pins", found);
                 }
-                Finding::warning(
+                NodeFinding::warning(
                     "pins",
                     found,
                     "an agent of another version left programs there, which go on serving old state",
@@ -259,7 +259,7 @@ fn other_versions(facts: &PinFacts) -> Vec<Finding> {
                 )
             })
             .collect(),
-        Reading::Denied => vec![Finding::unknown(
+        Reading::Denied => vec![NodeFinding::unknown(
             "pins",
             format!("{} is hidden from this user", dir.display()),
             "an agent of another version may have left programs there",

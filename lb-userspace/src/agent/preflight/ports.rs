@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     files::{Files, Reading},
-    finding::{Finding, FindingState},
+    finding::{FindingState, NodeFinding},
     names_of,
 };
 use crate::agent::{
@@ -123,7 +123,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 }
 
 /// What the facts mean.
-pub(super) fn check(facts: &PortFacts, options: &PortOptions) -> Vec<Finding> {
+pub(super) fn check(facts: &PortFacts, options: &PortOptions) -> Vec<NodeFinding> {
     let servers = options.servers;
     let mut findings = Vec::new();
     findings.extend(
@@ -141,14 +141,19 @@ pub(super) fn check(facts: &PortFacts, options: &PortOptions) -> Vec<Finding> {
     findings
 }
 
-fn server(facts: &PortFacts, options: &PortOptions, check: &'static str, bind: Bind) -> Finding {
+fn server(
+    facts: &PortFacts,
+    options: &PortOptions,
+    check: &'static str,
+    bind: Bind,
+) -> NodeFinding {
     let in_the_way = |it: &&Listening| it.protocol == ListenProtocol::Tcp && meets(bind, it.at);
     let Some(taken) = facts.listening.iter().find(in_the_way) else {
-        return Finding::ok(check, format!("{bind} is free"));
+        return NodeFinding::ok(check, format!("{bind} is free"));
     };
     let found = format!("{bind}: a process listens at {}", taken.at);
     if options.agent_runs {
-        return Finding::ok(check, format!("{found}, probably the lb-agent that runs"));
+        return NodeFinding::ok(check, format!("{found}, probably the lb-agent that runs"));
     }
     let (state, why) = if options.servers.hard_fail {
         (
@@ -166,7 +171,7 @@ fn server(facts: &PortFacts, options: &PortOptions, check: &'static str, bind: B
          shows it",
         taken.at.port()
     );
-    Finding::new(check, state, found, why, action)
+    NodeFinding::new(check, state, found, why, action)
 }
 
 /// Whether a socket that listens keeps another from listening there.
@@ -180,7 +185,7 @@ fn meets(bind: Bind, taken: SocketAddr) -> bool {
     }
 }
 
-fn node_ports(facts: &PortFacts, range: &RangeInclusive<u16>) -> Finding {
+fn node_ports(facts: &PortFacts, range: &RangeInclusive<u16>) -> NodeFinding {
     let shown = format!("{}-{}", range.start(), range.end());
     let inside = facts
         .listening
@@ -188,8 +193,8 @@ fn node_ports(facts: &PortFacts, range: &RangeInclusive<u16>) -> Finding {
         .filter(|it| range.contains(&it.at.port()));
     let names: Vec<_> = inside.map(ToString::to_string).collect();
     match names_of(names.iter().map(String::as_str)) {
-        None => Finding::ok("node-ports", format!("no process listens on {shown}")),
-        Some(names) => Finding::warning(
+        None => NodeFinding::ok("node-ports", format!("no process listens on {shown}")),
+        Some(names) => NodeFinding::warning(
             "node-ports",
             format!("processes listen in {shown}: {names}"),
             "when a Service gets such a node port, its packets no longer reach the process",
@@ -199,9 +204,9 @@ fn node_ports(facts: &PortFacts, range: &RangeInclusive<u16>) -> Finding {
 }
 
 /// The host's own outgoing connections, beside node ports and source translation.
-fn ephemeral(facts: &PortFacts, node_ports: &RangeInclusive<u16>) -> Vec<Finding> {
+fn ephemeral(facts: &PortFacts, node_ports: &RangeInclusive<u16>) -> Vec<NodeFinding> {
     let Some(own) = facts.ephemeral.value().and_then(|text| snat::parse(text)) else {
-        let finding = Finding::unknown(
+        let finding = NodeFinding::unknown(
             "ephemeral-ports",
             "net.ipv4.ip_local_port_range cannot be read",
             "whether the node's own connections use node ports is not known",
@@ -216,13 +221,13 @@ fn ephemeral(facts: &PortFacts, node_ports: &RangeInclusive<u16>) -> Vec<Finding
         .collect();
     let range = format!("{}-{}", own.start(), own.end());
     let overlap = match (shared.first(), shared.last()) {
-        (Some(first), Some(last)) => Finding::warning(
+        (Some(first), Some(last)) => NodeFinding::warning(
             "ephemeral-ports",
             format!("net.ipv4.ip_local_port_range {range} has node ports {first}-{last} in it"),
             "answers to the node's own connections from such a port are taken for requests to a Service",
             format!("sysctl -w net.ipv4.ip_local_reserved_ports={first}-{last}"),
         ),
-        _ => Finding::ok(
+        _ => NodeFinding::ok(
             "ephemeral-ports",
             format!("{range}, no node port among them"),
         ),
@@ -240,11 +245,11 @@ fn is_reserved(ranges: &str, port: u16) -> bool {
 }
 
 /// Ports that connections from outside get toward backends on other nodes.
-fn snat_ports(own: &RangeInclusive<u16>, node_ports: &RangeInclusive<u16>) -> Finding {
+fn snat_ports(own: &RangeInclusive<u16>, node_ports: &RangeInclusive<u16>) -> NodeFinding {
     const WHY: &str = "each connection from outside to one backend on another node takes a port";
     const ACTION: &str = "make net.ipv4.ip_local_port_range or --service-node-port-range smaller";
     match snat::largest_hole(&[own.clone(), node_ports.clone()]) {
-        None => Finding::warning(
+        None => NodeFinding::warning(
             "snat-ports",
             "net.ipv4.ip_local_port_range and the node ports leave none for source translation",
             format!("{WHY}, and then shares it with the node's own connections"),
@@ -253,9 +258,9 @@ fn snat_ports(own: &RangeInclusive<u16>, node_ports: &RangeInclusive<u16>) -> Fi
         Some(ports) => {
             let found = format!("{}-{} ({} ports)", ports.start(), ports.end(), ports.len());
             if ports.len() < FEW_PORTS {
-                return Finding::warning("snat-ports", found, WHY, ACTION);
+                return NodeFinding::warning("snat-ports", found, WHY, ACTION);
             }
-            Finding::ok("snat-ports", found)
+            NodeFinding::ok("snat-ports", found)
         }
     }
 }

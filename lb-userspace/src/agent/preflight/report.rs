@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::finding::{Finding, FindingState};
+use super::finding::{FindingState, NodeFinding};
 use crate::cli::output::{Detail, Paint, printable, table, text};
 
 /// All that `lb-agent preflight` shows. The field names are stable.
@@ -27,7 +27,7 @@ pub(super) struct PreflightReport {
     /// Options that were given and have no effect, a line each.
     pub(super) ignored_options: Vec<String>,
     /// Every finding, in the order of the checks.
-    pub(super) findings: Vec<Finding>,
+    pub(super) findings: Vec<NodeFinding>,
 }
 
 /// What a report is about.
@@ -40,7 +40,11 @@ pub(super) struct Node {
 
 impl PreflightReport {
     /// Counts the findings.
-    pub(super) fn new(node: Node, ignored_options: Vec<String>, findings: Vec<Finding>) -> Self {
+    pub(super) fn new(
+        node: Node,
+        ignored_options: Vec<String>,
+        findings: Vec<NodeFinding>,
+    ) -> Self {
         let count = |state| findings.iter().filter(|it| it.state == state).count();
         let worst = findings.iter().map(|it| it.state).max();
         Self {
@@ -94,10 +98,10 @@ pub(super) fn render(report: &PreflightReport, detail: Detail, paint: Paint) -> 
 }
 
 fn rows(
-    findings: &[Finding],
+    findings: &[NodeFinding],
     paint: Paint,
     header: &[&str],
-    rest: impl Fn(&Finding) -> Vec<String>,
+    rest: impl Fn(&NodeFinding) -> Vec<String>,
 ) -> Vec<String> {
     let rows = findings.iter().map(|it| {
         let head = [it.state.name().to_owned(), name(it)];
@@ -120,7 +124,7 @@ fn painted_line(paint: Paint, state: FindingState, line: &str) -> String {
     }
 }
 
-fn name(finding: &Finding) -> String {
+fn name(finding: &NodeFinding) -> String {
     match &finding.subject {
         Some(subject) => format!("{} {subject}", finding.check),
         None => finding.check.to_owned(),
@@ -129,12 +133,12 @@ fn name(finding: &Finding) -> String {
 
 /// What to do about findings of a state. Those that say the same of several subjects come once.
 fn explained(
-    findings: &[Finding],
+    findings: &[NodeFinding],
     state: FindingState,
     title: &str,
     paint: Paint,
 ) -> Option<String> {
-    let mut groups: Vec<(String, &Finding)> = Vec::new();
+    let mut groups: Vec<(String, &NodeFinding)> = Vec::new();
     for finding in findings.iter().filter(|it| it.state == state) {
         let same = groups.iter_mut().find(|(_, first)| {
             finding.subject.is_some()
@@ -194,7 +198,7 @@ fn summary(report: &PreflightReport) -> String {
 mod tests {
     use super::*;
 
-    fn report(findings: Vec<Finding>) -> PreflightReport {
+    fn report(findings: Vec<NodeFinding>) -> PreflightReport {
         let node = Node {
             name: "node-a".into(),
             kernel: "6.1.0".into(),
@@ -205,10 +209,10 @@ mod tests {
 
     #[test]
     fn the_worst_finding_decides() {
-        let ok = || Finding::ok("a", "fine");
-        let unknown = || Finding::unknown("b", "hidden", "why", "do");
-        let warning = || Finding::warning("c", "poor", "why", "do");
-        let failure = || Finding::failure("d", "bad", "why", "do");
+        let ok = || NodeFinding::ok("a", "fine");
+        let unknown = || NodeFinding::unknown("b", "hidden", "why", "do");
+        let warning = || NodeFinding::warning("c", "poor", "why", "do");
+        let failure = || NodeFinding::failure("d", "bad", "why", "do");
         let rows = [
             (vec![], FindingState::Ok),
             (vec![ok()], FindingState::Ok),
@@ -228,7 +232,7 @@ mod tests {
     #[test]
     fn a_name_cannot_steer_the_terminal() {
         let report = report(vec![
-            Finding::warning("a", "x\u{1b}[2J", "y\n", "z").on("eth0\r"),
+            NodeFinding::warning("a", "x\u{1b}[2J", "y\n", "z").on("eth0\r"),
         ]);
         for detail in [Detail::Brief, Detail::Full] {
             let shown = render(&report, detail, Paint::OFF);

@@ -1,6 +1,6 @@
 //! What this process may do.
 
-use super::{files::Files, finding::Finding};
+use super::{files::Files, finding::NodeFinding};
 use crate::agent::socket_options::SocketLb;
 
 /// Open files that leave room for a health check port of each of some thousand Services.
@@ -93,7 +93,7 @@ fn limit(limits: &str, name: &str) -> Option<(Option<u64>, Option<u64>)> {
 }
 
 /// What the facts mean.
-pub(super) fn check(facts: &RightsFacts, socket_lb: SocketLb) -> Vec<Finding> {
+pub(super) fn check(facts: &RightsFacts, socket_lb: SocketLb) -> Vec<NodeFinding> {
     let rights = capability_finding(facts, socket_lb);
     [Some(rights), open_files(facts), locked_memory(facts)]
         .into_iter()
@@ -101,7 +101,7 @@ pub(super) fn check(facts: &RightsFacts, socket_lb: SocketLb) -> Vec<Finding> {
         .collect()
 }
 
-fn capability_finding(facts: &RightsFacts, socket_lb: SocketLb) -> Finding {
+fn capability_finding(facts: &RightsFacts, socket_lb: SocketLb) -> NodeFinding {
     let needed = [Capability::Bpf, Capability::NetAdmin, Capability::Perfmon];
     let pods = match socket_lb {
         SocketLb::All => Some(Capability::SysAdmin),
@@ -114,7 +114,7 @@ fn capability_finding(facts: &RightsFacts, socket_lb: SocketLb) -> Finding {
         .map(Capability::name)
         .collect();
     if facts.capabilities.is_none() {
-        return Finding::unknown(
+        return NodeFinding::unknown(
             "capabilities",
             "/proc/self/status does not tell the capabilities",
             "the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
@@ -122,11 +122,11 @@ fn capability_finding(facts: &RightsFacts, socket_lb: SocketLb) -> Finding {
         );
     }
     if lacking.is_empty() {
-        return Finding::ok("capabilities", "all that these options need");
+        return NodeFinding::ok("capabilities", "all that these options need");
     }
     let lacking = lacking.join(", ");
     if facts.is_unprivileged() {
-        return Finding::unknown(
+        return NodeFinding::unknown(
             "capabilities",
             format!("this user has none; the agent needs {lacking}"),
             "what root alone may read is not checked",
@@ -134,14 +134,14 @@ fn capability_finding(facts: &RightsFacts, socket_lb: SocketLb) -> Finding {
         );
     }
     if lacking == Capability::SysAdmin.name() {
-        return Finding::warning(
+        return NodeFinding::warning(
             "capabilities",
             format!("{lacking} is lacking"),
             "--socket-lb all enters network namespaces of pods by it; without it tc serves the pods",
             "grant it (deploy/overlays/pod-sockets), or use --socket-lb host",
         );
     }
-    Finding::failure(
+    NodeFinding::failure(
         "capabilities",
         format!("{lacking} lacking"),
         "programs and maps cannot be loaded or attached",
@@ -149,27 +149,27 @@ fn capability_finding(facts: &RightsFacts, socket_lb: SocketLb) -> Finding {
     )
 }
 
-fn open_files(facts: &RightsFacts) -> Option<Finding> {
+fn open_files(facts: &RightsFacts) -> Option<NodeFinding> {
     let (soft, hard) = facts.open_files?;
     let found = format!("open files: {}, at most {}", shown(soft), shown(hard));
     Some(match soft {
-        Some(number) if number < MANY_FILES => Finding::warning(
+        Some(number) if number < MANY_FILES => NodeFinding::warning(
             "open-files",
             found,
             "each Service with externalTrafficPolicy Local keeps a health check port open",
             format!("raise the soft limit to {MANY_FILES} or more (ulimit -n, LimitNOFILE=)"),
         ),
-        Some(_) | None => Finding::ok("open-files", found),
+        Some(_) | None => NodeFinding::ok("open-files", found),
     })
 }
 
 /// Only kernels that do not charge maps to a cgroup count them as locked memory, so a low limit is
 /// no fault of its own.
-fn locked_memory(facts: &RightsFacts) -> Option<Finding> {
+fn locked_memory(facts: &RightsFacts) -> Option<NodeFinding> {
     let (soft, hard) = facts.locked_memory?;
     let (soft, hard) = (shown(soft), shown(hard));
     let found = format!("locked memory: {soft} bytes, at most {hard} (older kernels count maps)");
-    Some(Finding::ok("locked-memory", found))
+    Some(NodeFinding::ok("locked-memory", found))
 }
 
 fn shown(limit: Option<u64>) -> String {

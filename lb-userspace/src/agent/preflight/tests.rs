@@ -11,14 +11,18 @@ use super::{
     *,
 };
 use crate::{
-    agent::{interface::Interface, options::Command},
+    agent::{
+        interface::Interface,
+        options::Command,
+        probe::{Feature, Features, State},
+    },
     cli::output::Format,
 };
 
 /// What a record has no file for.
 struct Rest {
     release: &'static str,
-    features: Vec<FeatureRow>,
+    lacks: &'static [Feature],
     entry: Reading<Entry>,
     cgroup: Result<&'static str, &'static str>,
     rules: Reading<Vec<String>>,
@@ -44,13 +48,18 @@ fn check_recorded(words: &str, record: &str, rest: Rest) -> PreflightReport {
     let (options, ignored) = options(words);
     let Rest {
         release,
-        features,
+        lacks,
         entry,
         cgroup,
         rules,
         network,
     } = rest;
-    let mut kernel = kernel::read(&files, features);
+    let features = Features::by(|feature| match lacks.contains(&feature) {
+        true => State::Lacks,
+        false => State::Has,
+    });
+    let tried = features::tried(&features, options.check_kernel());
+    let mut kernel = kernel::read(&files, tried);
     release.clone_into(&mut kernel.release);
     "x86_64".clone_into(&mut kernel.machine);
     let sorted = Sorted::new(&options.selection, &network.table, &[]);
@@ -129,7 +138,7 @@ fn good() -> PreflightReport {
     };
     let rest = Rest {
         release: "6.12.118+deb13-amd64",
-        features: Vec::new(),
+        lacks: &[],
         entry: roots(0o700, false),
         cgroup: Ok("/run/fairlead/cgroup"),
         rules: Reading::Value(Vec::new()),
@@ -156,16 +165,9 @@ fn debian_12() -> PreflightReport {
         devices: [(2, driver("virtio_net", None, &["rx-gro"]))].into(),
         attached: AttachedFacts::default(),
     };
-    let tcx = FeatureRow {
-        name: "tcx",
-        state: FindingState::Ok,
-        found: "no tcx links: clsact filters serve".into(),
-        consequence: String::new(),
-        action: String::new(),
-    };
     let rest = Rest {
         release: "6.1.0-57-amd64",
-        features: vec![tcx],
+        lacks: &[Feature::Tcx],
         entry: roots(0o700, true),
         cgroup: Ok("/sys/fs/cgroup"),
         rules: Reading::Value(vec!["chains that iptables-save shows as KUBE-*".into()]),
@@ -222,7 +224,12 @@ fn broken() -> PreflightReport {
     };
     let rest = Rest {
         release: "5.10.0-46-amd64",
-        features: Vec::new(),
+        lacks: &[
+            Feature::Jit,
+            Feature::RedirectNeigh,
+            Feature::Tcx,
+            Feature::NetnsCookie,
+        ],
         entry: roots(0o700, false),
         cgroup: Err("no cgroup2 hierarchy is mounted; mount one, or name it by --cgroup"),
         rules: Reading::Missing,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     attached::XdpProgram,
     files::{Files, Reading},
-    finding::Finding,
+    finding::NodeFinding,
     generic_netlink::Devices,
     links::Sorted,
 };
@@ -110,7 +110,7 @@ pub(super) fn check(
     devices: &BTreeMap<u32, Device>,
     programs: &BTreeMap<u32, XdpProgram>,
     wanted: Xdp,
-) -> Vec<Finding> {
+) -> Vec<NodeFinding> {
     sorted
         .usable()
         .flat_map(|(link, it)| {
@@ -134,11 +134,11 @@ fn mode(
     device: &Device,
     foreign: Option<&XdpProgram>,
     xdp: Xdp,
-) -> Finding {
+) -> NodeFinding {
     let driver = device.driver.as_deref();
     let named = driver.unwrap_or("unknown");
     if let Some(program) = foreign {
-        return Finding::warning(
+        return NodeFinding::warning(
             "xdp",
             format!("another XDP program is on it: {program}"),
             "it sees packets first and may drop them; where it stays, tc serves alone, at more cost",
@@ -150,22 +150,22 @@ fn mode(
     }
     if let Some(reason) = wanted.no_xdp {
         let hidden = trunk_without_hiding(device, reason);
-        return Finding::ok("xdp", format!("tc alone: {reason}{hidden}"));
+        return NodeFinding::ok("xdp", format!("tc alone: {reason}{hidden}"));
     }
     let has_xdp = device.features.map(|bits| bits & BASIC != 0);
     let lacking = |found: String| match xdp {
-        Xdp::Always => Finding::warning(
+        Xdp::Always => NodeFinding::warning(
             "xdp",
             found,
             "tc serves alone, at more cost a packet, in spite of --xdp always",
             "use a card whose driver has native XDP, or give --xdp auto",
         ),
-        Xdp::Auto | Xdp::Off => Finding::ok("xdp", found),
+        Xdp::Auto | Xdp::Off => NodeFinding::ok("xdp", found),
     };
     match has_xdp {
         Some(false) => lacking(format!("tc alone: driver {named} has no native XDP")),
         // Fairlead's program takes a frame in one piece, whatever fragments a driver has.
-        Some(true) | None if link.mtu > ONE_PAGE => Finding::warning(
+        Some(true) | None if link.mtu > ONE_PAGE => NodeFinding::warning(
             "xdp",
             format!(
                 "driver {named}, MTU {}: a frame takes more than one page",
@@ -174,9 +174,9 @@ fn mode(
             "most drivers refuse XDP at such an MTU: tc then serves alone, at more cost",
             format!("ip link set {} mtu {ONE_PAGE}, or accept tc", link.name),
         ),
-        Some(true) => Finding::ok("xdp", format!("driver {named} has native XDP")),
+        Some(true) => NodeFinding::ok("xdp", format!("driver {named} has native XDP")),
         None if driver.is_some_and(|it| NATIVE.contains(&it)) => {
-            Finding::ok("xdp", format!("driver {named} is known to have native XDP"))
+            NodeFinding::ok("xdp", format!("driver {named} is known to have native XDP"))
         }
         None => lacking(format!(
             "driver {named}: not known to have native XDP; it is tried at the start, else tc serves"
@@ -195,17 +195,17 @@ fn trunk_without_hiding(device: &Device, reason: &str) -> &'static str {
     }
 }
 
-fn offloads(link: &Interface, device: &Device) -> Option<Finding> {
+fn offloads(link: &Interface, device: &Device) -> Option<NodeFinding> {
     let offloads = device.offloads.as_ref()?;
     if offloads.contains("rx-lro") {
-        return Some(Finding::warning(
+        return Some(NodeFinding::warning(
             "offloads",
             "large receive offload (LRO) is on",
             "merged packets cannot be forwarded, and drivers refuse XDP beside it",
             format!("ethtool -K {} lro off", link.name),
         ));
     }
-    Some(Finding::ok(
+    Some(NodeFinding::ok(
         "offloads",
         "large receive offload (LRO) is off",
     ))

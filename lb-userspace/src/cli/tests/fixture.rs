@@ -15,7 +15,9 @@ use super::super::{
 };
 use crate::{
     model::Algorithm,
-    status::{Interface, Mode, Role, SocketMode, Sockets, Status},
+    status::{
+        FeatureState, Interface, KernelFeature, Mode, Role, SocketMode, Sockets, Status, TcWay,
+    },
 };
 
 pub(super) fn dump() -> Snapshot {
@@ -293,6 +295,32 @@ pub(super) fn reasons() -> Vec<Reason> {
         .collect()
 }
 
+/// Some features of the kernel, of which it lacks these.
+pub(super) fn features(lacked: &[&str]) -> Vec<KernelFeature> {
+    let features = [
+        (
+            "tcx links",
+            "programs are attached by filters of the clsact qdisc",
+        ),
+        ("SO_NETNS_COOKIE", "a BPF program finds out the cookie"),
+    ];
+    let features = features.map(|(feature, without)| match lacked.contains(&feature) {
+        true => KernelFeature {
+            feature: feature.to_owned(),
+            state: FeatureState::Lacks,
+            error: None,
+            without: Some(without.to_owned()),
+        },
+        false => KernelFeature {
+            feature: feature.to_owned(),
+            state: FeatureState::Has,
+            error: None,
+            without: None,
+        },
+    });
+    features.to_vec()
+}
+
 pub(super) fn agent() -> Status {
     let interface = |name: &str, index, role, mode, reason: &str| Interface {
         name: name.to_owned(),
@@ -328,6 +356,8 @@ pub(super) fn agent() -> Status {
             cgroup: Some("/sys/fs/cgroup".into()),
             ..Sockets::default()
         },
+        tc_attach: TcWay::Tcx,
+        kernel: features(&[]),
         problems: vec![],
     }
 }

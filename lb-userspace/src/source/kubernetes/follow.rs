@@ -7,7 +7,6 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
-use k8s_openapi::jiff::{Timestamp, Unit};
 use kube::{
     Client,
     core::{Request, WatchEvent},
@@ -17,6 +16,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tracing::debug;
+
+use crate::timestamp::now_text;
 
 use super::{
     Options,
@@ -319,10 +320,4 @@ impl Way {
 
 fn silent(patience: Duration) -> Failure {
     Failure::Lost(format!("nothing came for {} s", patience.as_secs()))
-}
-
-/// The time, to the second, in RFC 3339.
-fn now_text() -> String {
-    let now = Timestamp::now();
-    now.round(Unit::Second).unwrap_or(now).to_string()
 }

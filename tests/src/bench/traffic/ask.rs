@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     netns::Netns,
-    talk::{PATIENCE, connected},
+    talk::{connected, patience},
 };
 
 /// How long a run is.
@@ -72,7 +72,7 @@ fn repeat(span: Span, mut once: impl FnMut() -> io::Result<()>) -> io::Result<Ru
 fn connect_close(to: SocketAddr, span: Span) -> io::Result<Run> {
     let mut message = [0; MESSAGE];
     repeat(span, || {
-        let mut stream = TcpStream::from(connected(SocketType::STREAM, to, FROM, PATIENCE)?);
+        let mut stream = TcpStream::from(connected(SocketType::STREAM, to, FROM, patience())?);
         stream.write_all(&message)?;
         stream.read_exact(&mut message)?;
         match stream.read(&mut [0])? {
@@ -83,7 +83,7 @@ fn connect_close(to: SocketAddr, span: Span) -> io::Result<Run> {
 }
 
 fn keep_alive(to: SocketAddr, span: Span) -> io::Result<Run> {
-    let mut stream = TcpStream::from(connected(SocketType::STREAM, to, FROM, PATIENCE)?);
+    let mut stream = TcpStream::from(connected(SocketType::STREAM, to, FROM, patience())?);
     stream.set_nodelay(true)?;
     let mut message = [0; MESSAGE];
     repeat(span, || {
@@ -93,7 +93,7 @@ fn keep_alive(to: SocketAddr, span: Span) -> io::Result<Run> {
 }
 
 fn datagrams(to: SocketAddr, span: Span) -> io::Result<Run> {
-    let socket = UdpSocket::from(connected(SocketType::DGRAM, to, FROM, PATIENCE)?);
+    let socket = UdpSocket::from(connected(SocketType::DGRAM, to, FROM, patience())?);
     let mut message = [0; MESSAGE];
     repeat(span, || {
         socket.send(&message)?;
@@ -102,7 +102,7 @@ fn datagrams(to: SocketAddr, span: Span) -> io::Result<Run> {
 }
 
 fn bulk(to: SocketAddr, span: Span) -> io::Result<Run> {
-    let mut stream = TcpStream::from(connected(SocketType::STREAM, to, FROM, PATIENCE)?);
+    let mut stream = TcpStream::from(connected(SocketType::STREAM, to, FROM, patience())?);
     let mut piece = vec![0; PIECE];
     let mut read = || match stream.read(&mut piece)? {
         0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),

@@ -96,7 +96,7 @@ fn k01_flags_that_a_file_overrules_are_named() {
 fn our_own_document_stands_beside_kube_proxys_or_alone() {
     let own = "apiVersion: config.fairlead.dev/v1alpha1\nkind: FairleadConfiguration\n\
                manifests: /m\nnodeName: node-c\nexternalInterfaces: [eth7]\npodInterfaces: [a*, b]\n\
-               xdp: always\nbpffs: /b\nserviceClusterIPRanges: [10.96.0.0/16]\n\
+               xdp: always\ntcAttach: clsact\nbpffs: /b\nserviceClusterIPRanges: [10.96.0.0/16]\n\
                serviceNodePortRange: 1000-2000\nstateDir: /s\nsocketLb: 'off'\ncgroup: /c\n\
                localhostNodePorts: false\nstrictSourceRanges: true\n";
     let both = format!("{HEADER}clusterCIDR: 10.0.0.0/12\n---\n{own}");
@@ -115,6 +115,7 @@ fn our_own_fields_are_refused_by_their_path() {
         "externalInterfaces: eth0",
         "externalInterfaces: [eth/0]",
         "xdp: sometimes",
+        "tcAttach: netlink",
         "serviceClusterIPRanges: [x]",
         "serviceNodePortRange: 1",
         "serviceNodePortRange: 5-4",

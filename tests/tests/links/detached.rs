@@ -9,6 +9,7 @@ use aya::{
 };
 use lb_userspace::bpf;
 use tests::{
+    checks::Check,
     site::Site,
     topology::{Links, Topology},
 };
@@ -16,9 +17,19 @@ use tests::{
 const INTERFACE: &std::ffi::CStr = c"eth0";
 const PLACE: TcAttachType = TcAttachType::Ingress;
 
-#[test]
-fn a_pinned_link_that_is_detached_leads_no_more() -> Result<()> {
-    let topology = Topology::build(Site::new()?, Links::Standard)?;
+pub(crate) fn checks() -> Vec<Check<Topology>> {
+    vec![Check::new(
+        "a_pinned_link_that_is_detached_leads_no_more",
+        |topology| off_at_once(topology),
+    )]
+}
+
+/// A topology without agents.
+pub(crate) fn topology() -> Result<Topology> {
+    Topology::build(Site::new()?, Links::Standard)
+}
+
+fn off_at_once(topology: &Topology) -> Result<()> {
     let node = &topology.node_a;
     let pin = node.bpffs().join("link");
     node.netns.run(|| detached(&pin))?

@@ -1,0 +1,53 @@
+//! `programs [--json] OBJECT`: gives each program of a BPF object to the kernel's verifier, then the copies for
+//! dry runs (`dry:`), and prints what it says of each: outcome, time, instructions, stack. It fails when one is
+//! refused, after all have been tried. `cargo xtask tidy` and `cargo xtask kernels` hold the figures against
+//! `lb-ebpf/budgets.txt`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use tests::verifier;
+
+/// Loads every program of a BPF object and prints what the kernel's verifier says.
+#[derive(Parser)]
+struct Options {
+    /// Print a JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// Look for numbers that functions read from their caller's stack, and fail if there are any: kernels before 6.8 may
+    /// run such code wrong. Takes a kernel that says what it knows of them (6.18).
+    #[arg(long)]
+    stack_reads: bool,
+    /// The object, as `cargo xtask build-ebpf` makes it.
+    object: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let Options {
+        json,
+        stack_reads,
+        object,
+    } = Options::parse();
+    if stack_reads {
+        let found = verifier::stack_reads(&object)?;
+        found.iter().for_each(|line| println!("{line}"));
+        ensure!(
+            found.is_empty(),
+            "{} reads of the caller's stack",
+            found.len()
+        );
+        return Ok(());
+    }
+    let mut reports = Vec::new();
+    verifier::load_all(&object, |report| {
+        if json {
+            println!("{}", serde_json::to_string(report)?);
+        } else {
+            println!("{}", report.line());
+        }
+        reports.push(report.clone());
+        Ok(())
+    })?;
+    verifier::judge(&reports)
+}

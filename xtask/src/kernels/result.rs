@@ -1,0 +1,338 @@
+//! What came out on one kernel.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{
+    console::{StepRun, Transcript},
+    plan::{Kind, Step},
+};
+use crate::{
+    budgets::{self, Budgets, Program},
+    static_build::Arch,
+};
+
+/// How many cases of tests passed and failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Cases {
+    pub(super) passed: usize,
+    pub(super) failed: usize,
+}
+
+/// A suite that was run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Suite {
+    pub(super) name: String,
+    pub(super) cases: Cases,
+    pub(super) seconds: f64,
+    /// Names of those that failed, each with what it said.
+    pub(super) failures: BTreeMap<String, String>,
+}
+
+/// Everything that is known of a kernel.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Outcome {
+    /// As it is asked for: `6.1`, `host`.
+    pub(super) kernel: String,
+    pub(super) arch: String,
+    /// As `uname -r` says it.
+    pub(super) release: String,
+    pub(super) flavour: Option<String>,
+    pub(super) cpus: u32,
+    /// From the guest's start to its end.
+    pub(super) seconds: f64,
+    pub(super) boot_seconds: f64,
+    pub(super) lacks: Vec<String>,
+    pub(super) programs: Vec<Program>,
+    pub(super) suites: Vec<Suite>,
+    /// What went wrong, each on a line; empty if nothing did.
+    pub(super) problems: Vec<String>,
+}
+
+/// What a kernel is and how it was run.
+pub(super) struct Subject<'a> {
+    pub(super) kernel: &'a str,
+    pub(super) arch: Arch,
+    pub(super) flavour: Option<String>,
+    pub(super) lacks: &'a [String],
+    pub(super) seconds: f64,
+}
+
+impl Outcome {
+    /// Of all that a guest has said.
+    pub(super) fn read(subject: Subject<'_>, steps: &[Step], transcript: &Transcript) -> Self {
+        let Subject {
+            kernel,
+            arch,
+            flavour,
+            lacks,
+            seconds,
+        } = subject;
+        let mut outcome = Self {
+            kernel: kernel.to_owned(),
+            arch: arch.name().to_owned(),
+            release: transcript.release.clone(),
+            flavour,
+            cpus: transcript.cpus,
+            seconds,
+            boot_seconds: transcript.boot,
+            lacks: lacks.iter().chain(&transcript.lacks).cloned().collect(),
+            programs: Vec::new(),
+            suites: Vec::new(),
+            problems: Vec::new(),
+        };
+        for step in steps {
+            match transcript.steps.iter().find(|run| run.step == step.name) {
+                Some(run) => outcome.add(step, run),
+                None => outcome.problems.push(format!("{} was not run", step.name)),
+            }
+        }
+        if !transcript.done {
+            let rest: Vec<_> = transcript.rest.iter().map(String::as_str).collect();
+            outcome.problems.push(format!(
+                "the guest did not come to its end; the last that it said: {}",
+                rest.join(" | ")
+            ));
+        }
+        outcome
+    }
+
+    /// A kernel that could not be had, or not be started.
+    pub(super) fn failed(kernel: &str, arch: Arch, error: &anyhow::Error) -> Self {
+        Self {
+            kernel: kernel.to_owned(),
+            arch: arch.name().to_owned(),
+            release: String::new(),
+            flavour: None,
+            cpus: 0,
+            seconds: 0.0,
+            boot_seconds: 0.0,
+            lacks: Vec::new(),
+            programs: Vec::new(),
+            suites: Vec::new(),
+            problems: vec![format!("{error:#}")],
+        }
+    }
+
+    fn add(&mut self, step: &Step, run: &StepRun) {
+        match step.kind {
+            Kind::Loads => self.add_loads(run),
+            Kind::Fixtures | Kind::Suite => self.add_suite(run),
+        }
+        let cause = match run.code {
+            Some(0) => return,
+            Some(137) => format!("{} was ended after {:.0} s", run.step, run.seconds),
+            Some(code) => format!("{} ended with exit code {code}", run.step),
+            None => format!("{} did not come to its end", run.step),
+        };
+        // What a suite or the verifier has said of it is enough.
+        let told = match step.kind {
+            Kind::Loads => self.programs.iter().any(|it| !it.loaded),
+            Kind::Fixtures | Kind::Suite => self
+                .suites
+                .last()
+                .is_some_and(|suite| !suite.failures.is_empty()),
+        };
+        if run.code == Some(137) || !told {
+            let said: Vec<_> = run.lines.iter().rev().take(5).rev().cloned().collect();
+            let said = [said, run.kernel.clone()].concat().join(" | ");
+            self.problems.push(format!("{cause}: {said}"));
+        }
+    }
+
+    fn add_loads(&mut self, run: &StepRun) {
+        for line in &run.lines {
+            self.programs.extend(Program::read(line));
+        }
+        if self.programs.is_empty() {
+            self.problems
+                .push("no program was given to the verifier".to_owned());
+        }
+    }
+
+    fn add_suite(&mut self, run: &StepRun) {
+        let suite = Suite::read(run);
+        let Suite {
+            name,
+            cases,
+            failures,
+            ..
+        } = &suite;
+        for failure in failures.keys() {
+            self.problems.push(format!("{name}: {failure} failed"));
+        }
+        if cases.passed + cases.failed == 0 {
+            self.problems.push(format!("{name} ran no test"));
+        }
+        self.suites.push(suite);
+    }
+
+    /// Holds the programs against their budgets.
+    pub(super) fn check(&mut self, budgets: &Budgets) {
+        if let Some(kernel) = budgets::number(&self.release)
+            && !self.programs.is_empty()
+        {
+            let breaches = budgets.breaches(&kernel, &self.programs);
+            self.problems.extend(breaches);
+        }
+    }
+
+    /// Cases of the fixtures, or of everything else.
+    pub(super) fn cases(&self, fixtures: bool) -> Cases {
+        let suites = self.suites.iter();
+        let suites = suites.filter(|suite| (suite.name == "fixtures") == fixtures);
+        suites.fold(Cases::default(), |sum, suite| Cases {
+            passed: sum.passed + suite.cases.passed,
+            failed: sum.failed + suite.cases.failed,
+        })
+    }
+}
+
+impl Suite {
+    /// From lines such as `test NAME ... ok`; what follows `FAILED` until the next test is what that test said.
+    fn read(run: &StepRun) -> Self {
+        let mut cases = Cases::default();
+        let mut failures: BTreeMap<String, String> = BTreeMap::new();
+        let mut current: Option<String> = None;
+        for line in &run.lines {
+            let test = line
+                .strip_prefix("test ")
+                .and_then(|it| it.split_once(" ... "));
+            match test {
+                Some((_, "ok")) => {
+                    cases.passed += 1;
+                    current = None;
+                }
+                Some((name, outcome)) if outcome.starts_with("FAILED") => {
+                    cases.failed += 1;
+                    failures.insert(name.to_owned(), String::new());
+                    current = Some(name.to_owned());
+                }
+                Some(_) | None if line.starts_with("test result: ") || line == "failures:" => {
+                    current = None;
+                }
+                // How the standard test runner tells later what a test has said.
+                Some(_) | None if line.starts_with("---- ") => {
+                    let name = line.trim_matches('-').trim().trim_end_matches(" stdout");
+                    current = Some(name.to_owned());
+                }
+                Some(_) | None => {
+                    if let Some(said) = current.as_ref().and_then(|name| failures.get_mut(name)) {
+                        said.push_str(line);
+                        said.push('\n');
+                    }
+                }
+            }
+        }
+        Self {
+            name: run.step.clone(),
+            cases,
+            seconds: run.seconds,
+            failures,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(name: &str, code: i32, lines: &str) -> StepRun {
+        StepRun {
+            step: name.to_owned(),
+            code: Some(code),
+            seconds: 1.5,
+            lines: lines.lines().map(str::to_owned).collect(),
+            kernel: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_suite_knows_its_cases_and_what_failures_said() {
+        let suite = Suite::read(&ran(
+            "traffic",
+            1,
+            "\ntest a ... ok\ntest b ... FAILED\none\ntwo\n\ntest c ... ok\n\nfailures:\n    b\n\n\
+             test result: FAILED. 2 passed; 1 failed; 0 ignored\n",
+        ));
+        assert_eq!(
+            suite.cases,
+            Cases {
+                passed: 2,
+                failed: 1
+            }
+        );
+        assert_eq!(suite.failures["b"], "one\ntwo\n\n");
+    }
+
+    #[test]
+    fn the_standard_runner_tells_its_failures_later() {
+        let suite = Suite::read(&ran(
+            "links",
+            101,
+            "test a ... FAILED\n\nfailures:\n\n---- a stdout ----\nError: no\n",
+        ));
+        assert_eq!(suite.failures["a"], "\nError: no\n");
+    }
+
+    fn read(steps: &[Step], transcript: &Transcript) -> Outcome {
+        let subject = Subject {
+            kernel: "6.1",
+            arch: Arch::Amd64,
+            flavour: None,
+            lacks: &[],
+            seconds: 9.0,
+        };
+        Outcome::read(subject, steps, transcript)
+    }
+
+    #[test]
+    fn silence_is_a_failure() {
+        let steps = super::super::plan::steps(true, Vec::new());
+        let outcome = read(&steps, &Transcript::default());
+        assert_eq!(outcome.problems.len(), steps.len() + 1, "{outcome:?}");
+        let transcript = Transcript {
+            steps: vec![ran("loads", 0, ""), ran("traffic", 0, "")],
+            done: true,
+            ..Transcript::default()
+        };
+        let outcome = read(&steps, &transcript);
+        assert_eq!(
+            outcome.problems,
+            [
+                "no program was given to the verifier",
+                "traffic ran no test"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_refused_program_is_a_problem_told_once() -> anyhow::Result<()> {
+        let steps = super::super::plan::steps(true, Vec::new());
+        let line = r#"{"program":"tc_ext_in","loaded":false,"ms":9,"instructions":1000001,
+            "stack":null,"frames":[],"error":"E2BIG: too large"}"#
+            .replace('\n', "");
+        let transcript = Transcript {
+            release: "6.1.0-57-cloud-amd64".to_owned(),
+            steps: vec![ran("loads", 1, &line), ran("traffic", 0, "test a ... ok")],
+            done: true,
+            ..Transcript::default()
+        };
+        let mut outcome = read(&steps, &transcript);
+        assert_eq!(outcome.problems, [""; 0]);
+        outcome.check(&Budgets::parse("program 6.1\ntc_ext_in 1000")?);
+        assert_eq!(
+            outcome.problems,
+            ["tc_ext_in is refused on 6.1: E2BIG: too large"]
+        );
+        assert_eq!(
+            outcome.cases(false),
+            Cases {
+                passed: 1,
+                failed: 0
+            }
+        );
+        Ok(())
+    }
+}
