@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Parser;
 use tests::verifier;
 
@@ -15,8 +15,8 @@ struct Options {
     /// Print a JSON object a line.
     #[arg(long)]
     json: bool,
-    /// Look for numbers that functions read from their caller's stack, and fail if there are any: kernels before 6.8 may
-    /// run such code wrong. Takes a kernel that says what it knows of them (6.18).
+    /// Print, in place of all else, which numbers functions read from their caller's stack, a line each: kernels before
+    /// 6.8 may run such code wrong. Takes a kernel that says what it knows of them (6.18).
     #[arg(long)]
     stack_reads: bool,
     /// The object, as `cargo xtask build-ebpf` makes it.
@@ -32,11 +32,6 @@ fn main() -> Result<()> {
     if stack_reads {
         let found = verifier::stack_reads(&object)?;
         found.iter().for_each(|line| println!("{line}"));
-        ensure!(
-            found.is_empty(),
-            "{} reads of the caller's stack",
-            found.len()
-        );
         return Ok(());
     }
     let mut reports = Vec::new();
