@@ -6,6 +6,7 @@
 mod chains;
 mod log;
 mod raw;
+mod stack_reads;
 
 use std::{
     collections::HashSet,
@@ -50,13 +51,29 @@ pub struct Report {
 /// Loads every program of an object, then those of dry runs, and reports on each as soon as it is known.
 pub fn load_all(object: &Path, mut report: impl FnMut(&Report) -> Result<()>) -> Result<()> {
     for dry in [false, true] {
-        let mut set = Set::open(object, dry)
+        let set = Set::open(object, dry)
             .with_context(|| format!("cannot load the maps of {}", object.display()))?;
         for name in set.names(dry) {
             report(&set.load(&name, dry)?)?;
         }
     }
     Ok(())
+}
+
+/// Numbers that functions of an object's programs read from their caller's stack: an older kernel may take a branch
+/// that depends on one for dead. A line each.
+pub fn stack_reads(object: &Path) -> Result<Vec<String>> {
+    let set = Set::open(object, false)
+        .with_context(|| format!("cannot load the maps of {}", object.display()))?;
+    let mut found = Vec::new();
+    for name in set.names(false) {
+        let (outcome, log) = set.verify(&name, raw::Wanted::Walk)?;
+        outcome.with_context(|| format!("cannot load program {name}"))?;
+        ensure!(!log.is_empty(), "the verifier wrote no log of {name}");
+        let reads = stack_reads::find(&log);
+        found.extend(reads.into_iter().map(|read| format!("{name}: {read}")));
+    }
+    Ok(found)
 }
 
 /// An object whose maps are in the kernel.
@@ -115,7 +132,20 @@ impl Set {
         names
     }
 
-    fn load(&mut self, name: &str, dry: bool) -> Result<Report> {
+    fn load(&self, name: &str, dry: bool) -> Result<Report> {
+        let begun = Instant::now();
+        let (outcome, log) = self.verify(name, raw::Wanted::Statistics)?;
+        let took = begun.elapsed();
+        let name = if dry {
+            format!("dry:{name}")
+        } else {
+            name.to_owned()
+        };
+        tell(name, &outcome, &log::parse(&log), took)
+    }
+
+    /// Gives a program to the verifier. What it says of the program, and its log.
+    fn verify(&self, name: &str, wanted: raw::Wanted) -> Result<(io::Result<OwnedFd>, String)> {
         let program = self.object.programs.get(name).context("no such program")?;
         let function = self.object.functions.get(&program.function_key());
         let (kind, attach) = kind(name, program)?;
@@ -126,15 +156,7 @@ impl Set {
             function: function.context("no code")?,
             btf: self.btf.as_fd(),
         };
-        let begun = Instant::now();
-        let (outcome, log) = raw::load(&load);
-        let took = begun.elapsed();
-        let name = if dry {
-            format!("dry:{name}")
-        } else {
-            name.to_owned()
-        };
-        tell(name, &outcome, &log::parse(&log), took)
+        Ok(raw::load(&load, wanted))
     }
 }
 

@@ -71,6 +71,20 @@ pub(crate) fn measure() -> Result<Vec<Program>> {
     Ok(programs)
 }
 
+/// Numbers that functions read from their caller's stack: kernels before 6.8 may run such code wrong. A line each.
+pub(crate) fn stack_reads() -> Result<Vec<String>> {
+    let printed = output(cargo().args([
+        "run",
+        "--quiet",
+        "--package=tests",
+        "--bin=programs",
+        "--",
+        "--stack-reads",
+        OBJECT,
+    ]))?;
+    Ok(printed.lines().map(str::to_owned).collect())
+}
+
 /// The number of this machine's kernel, such as `6.18`.
 pub(crate) fn own_kernel() -> Result<String> {
     let release = output(program("uname").arg("-r"))?;

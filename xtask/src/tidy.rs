@@ -74,9 +74,10 @@ fn check_budgets(root: &Path) -> Result<Vec<Finding>> {
     let (kernel, programs) = (budgets::own_kernel()?, budgets::measure()?);
     print!("{}", budgets.table(&kernel, &programs));
     let breaches = budgets.breaches(&kernel, &programs).into_iter();
-    Ok(breaches
-        .map(|breach| Finding::new(BUDGETS, 1, breach))
-        .collect())
+    let breaches = breaches.map(|breach| Finding::new(BUDGETS, 1, breach));
+    let reads = budgets::stack_reads()?.into_iter();
+    let reads = reads.map(|read| Finding::new(budgets::OBJECT, 1, read));
+    Ok(breaches.chain(reads).collect())
 }
 
 fn check_files(files: &[File]) -> Vec<Finding> {

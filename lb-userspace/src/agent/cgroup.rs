@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -10,6 +11,9 @@ use thiserror::Error;
 
 /// `f_type` of a cgroup2 file system (`CGROUP2_SUPER_MAGIC` in `linux/magic.h`).
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
+
+/// Inode number of the hierarchy's root: the first node of its file system.
+const ROOT: u64 = 1;
 
 /// Where the hierarchy usually is.
 const USUAL: &str = "/sys/fs/cgroup";
@@ -20,9 +24,39 @@ pub(super) enum CgroupError {
     /// There is no hierarchy.
     #[error("no cgroup2 hierarchy is mounted; mount one, or name it by --cgroup")]
     NoHierarchy,
+    /// The named directory is none of one.
+    #[error("--cgroup {}: not in a cgroup2 hierarchy; name a directory of one", .0.display())]
+    NotCgroup(PathBuf),
+    /// It is only a part of one.
+    #[error(
+        "{} is not the root of the cgroup2 hierarchy but a container's part of it; mount the \
+         node's own, and name it by --cgroup",
+        .0.display()
+    )]
+    NotRoot(PathBuf),
     /// A file operation failed.
     #[error("cannot {0} {path}: {2}", path = .1.display())]
     Io(&'static str, PathBuf, #[source] io::Error),
+}
+
+/// The directory that `--cgroup` names, or else the root of the hierarchy.
+pub(super) fn locate(named: Option<&Path>) -> Result<PathBuf, CgroupError> {
+    match named {
+        Some(dir) if is_cgroup2(dir)? => Ok(dir.to_owned()),
+        Some(dir) => Err(CgroupError::NotCgroup(dir.to_owned())),
+        None => find(),
+    }
+}
+
+/// The hierarchy that all of the node's processes are in.
+fn find() -> Result<PathBuf, CgroupError> {
+    let dir = mounted()?;
+    let root = fs::metadata(&dir).map_err(|error| io_error("look at", &dir, error))?;
+    if root.ino() == ROOT {
+        Ok(dir)
+    } else {
+        Err(CgroupError::NotRoot(dir))
+    }
 }
 
 /// Where a cgroup2 hierarchy is mounted: at the usual place, or wherever the kernel says. Where cgroup1 is
@@ -38,7 +72,7 @@ pub(super) fn mounted() -> Result<PathBuf, CgroupError> {
 }
 
 /// Whether a directory is in a cgroup2 hierarchy.
-pub(super) fn is_cgroup2(dir: &Path) -> Result<bool, CgroupError> {
+fn is_cgroup2(dir: &Path) -> Result<bool, CgroupError> {
     let stat = statfs(dir).map_err(|errno| io_error("look at", dir, errno.into()))?;
     #[expect(
         clippy::cast_sign_loss,

@@ -24,7 +24,8 @@ pub(super) enum LeftoversError {
     Refused(&'static str, String),
 }
 
-const TABLES: [(&str, &str); 2] = [("ip", "kube-proxy"), ("ip6", "kube-proxy")];
+/// Family and name of the tables that kube-proxy makes in its nftables mode.
+pub(super) const TABLES: [(&str, &str); 2] = [("ip", "kube-proxy"), ("ip6", "kube-proxy")];
 
 /// The programs of a family: to print all rules, and to change some. The first loads no module that
 /// is not in use.
@@ -34,7 +35,7 @@ const IPTABLES: [[&str; 2]; 2] = [
 ];
 
 /// A chain that kube-proxy keeps in iptables as long as it runs, and does not remove.
-const CANARY: &str = "KUBE-PROXY-CANARY";
+pub(super) const CANARY: &str = "KUBE-PROXY-CANARY";
 
 /// Tells that kube-proxy's rules are there, if they are.
 pub(super) fn tell() {
@@ -58,10 +59,20 @@ fn found() -> Vec<String> {
         .into_iter()
         .map(|(family, table)| format!("nftables table {family} {table}"))
         .collect();
+    found.extend(found_in_iptables().into_iter().flatten());
+    found
+}
+
+/// kube-proxy's chains in iptables; none if no program that shows them is installed.
+pub(super) fn found_in_iptables() -> Option<Vec<String>> {
+    let canary = format!(":{CANARY} ");
+    let mut found = None;
     for [save, _] in IPTABLES {
-        let saved = run(save, &[]).ok().flatten().map(|output| output.stdout);
-        let saved = String::from_utf8_lossy(saved.as_deref().unwrap_or_default()).into_owned();
-        let canary = format!(":{CANARY} ");
+        let Some(output) = run(save, &[]).ok().flatten() else {
+            continue;
+        };
+        let found = found.get_or_insert_with(Vec::new);
+        let saved = String::from_utf8_lossy(&output.stdout);
         if saved.lines().any(|line| line.starts_with(&canary)) {
             found.push(format!("chains that {save} shows as KUBE-*"));
         }

@@ -3,7 +3,7 @@
 //! [`run`] is the loop, [`node`] what it runs; everything it moves is beside it: [`options`] (what is wanted), [`probe`](mod@probe) (what the kernel can do), [`sysctls`], [`programs`]
 //! (the BPF object), [`monitor`] and [`table`] (what the kernel has), [`interface`] and [`attach`]
 //! and [`sockets`] (where programs are), [`dry_run`] (those that only answer), [`addresses`], [`families`], [`snat`] and [`config`] (what the programs are told),
-//! [`problems`] and [`account`] (what people are told).
+//! [`problems`] and [`account`] (what people are told). [`preflight`] only looks.
 
 mod account;
 mod addresses;
@@ -30,6 +30,7 @@ mod netlink;
 mod netns;
 mod node;
 mod options;
+mod preflight;
 mod probe;
 mod problems;
 mod programs;
@@ -64,6 +65,10 @@ use probe::Features;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
+        Command::Preflight(args) => {
+            logging::start(cli.log_level(0));
+            return preflight::main(args);
+        }
         Command::Run(args) => run_with(&cli, args),
         Command::Cleanup(args) => {
             logging::start(cli.log_level(0));

@@ -75,6 +75,11 @@ impl Monitor {
         })
     }
 
+    /// What further requests are made by.
+    pub(super) const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Everything as it is. What changes meanwhile comes as events.
     pub(super) async fn read(&self) -> Result<Table, MonitorError> {
         let mut table = Table::default();

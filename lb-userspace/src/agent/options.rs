@@ -20,10 +20,10 @@ use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-pub(super) use cli::{CleanupArgs, Cli, Command, RunArgs};
+pub(super) use cli::{CleanupArgs, Cli, Command, PreflightArgs, RunArgs};
 pub(super) use duration::Span;
 pub(super) use kube_proxy::Conntrack;
-pub(super) use resolve::{Host, Resolved, Task, resolve};
+pub(super) use resolve::{Host, Resolved, Task, resolve, resolve_preflight};
 
 use super::{
     interface::Selection,

@@ -20,7 +20,8 @@ pub(super) fn ephemeral_ports() -> io::Result<RangeInclusive<u16>> {
     parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
-fn parse(text: &str) -> Option<RangeInclusive<u16>> {
+/// The two numbers of `net.ipv4.ip_local_port_range`.
+pub(super) fn parse(text: &str) -> Option<RangeInclusive<u16>> {
     let mut numbers = text.split_whitespace().map(str::parse);
     let (first, last) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
     Some(first..=last)

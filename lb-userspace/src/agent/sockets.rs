@@ -8,7 +8,7 @@ mod pods;
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs::File,
     io,
     net::IpAddr,
     os::unix::fs::MetadataExt as _,
@@ -46,28 +46,15 @@ use crate::{
     status::{SocketMode, Sockets as Account},
 };
 
-/// Number of the hierarchy's root: the first node of its file system.
-const ROOT: u64 = 1;
-
 /// Name of the pins, in an interface's place.
 const PIN: &str = "cgroup";
 
 /// The programs could not be put on a cgroup.
 #[derive(Debug, Error)]
 enum SocketError {
-    /// The hierarchy cannot be found.
+    /// There is no cgroup to use.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    /// The named directory is none of one.
-    #[error("--cgroup {}: not in a cgroup2 hierarchy; name a directory of one", .0.display())]
-    NotCgroup(PathBuf),
-    /// It is only a part of one.
-    #[error(
-        "{} is not the root of the cgroup2 hierarchy but a container's part of it; mount the \
-         node's own, and name it by --cgroup",
-        .0.display()
-    )]
-    NotRoot(PathBuf),
     /// A file operation failed.
     #[error("cannot {0} {path}: {2}", path = .1.display())]
     Io(&'static str, PathBuf, #[source] io::Error),
@@ -236,11 +223,7 @@ impl Sockets {
             let again = io::Error::new(error.kind(), error.to_string());
             return Err(SocketError::Namespace(again));
         }
-        let dir = match &self.cgroup {
-            Some(dir) if cgroup::is_cgroup2(dir)? => dir.clone(),
-            Some(dir) => return Err(SocketError::NotCgroup(dir.clone())),
-            None => find()?,
-        };
+        let dir = cgroup::locate(self.cgroup.as_deref())?;
         let cgroup = File::open(&dir).map_err(|error| io_error("open", &dir, error))?;
         let number = cgroup
             .metadata()
@@ -301,17 +284,6 @@ fn attach_one(
     link.pin(&path)
         .map_err(|error| SocketError::Pin(name, error))?;
     Ok(())
-}
-
-/// The hierarchy all of the node's processes are in.
-fn find() -> Result<PathBuf, SocketError> {
-    let dir = cgroup::mounted()?;
-    let root = fs::metadata(&dir).map_err(|error| io_error("look at", &dir, error))?;
-    if root.ino() == ROOT {
-        Ok(dir)
-    } else {
-        Err(SocketError::NotRoot(dir))
-    }
 }
 
 fn io_error(operation: &'static str, path: &Path, error: io::Error) -> SocketError {

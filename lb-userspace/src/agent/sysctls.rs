@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Access, access};
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -51,6 +52,45 @@ pub(super) fn set(root: &Path, wanted: &Conntrack) -> Result<(), SysctlError> {
         set_one(&dir.join(row.file), &row)?;
     }
     Ok(())
+}
+
+/// A parameter that [`set`] would write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Planned {
+    /// Its file.
+    pub(super) path: PathBuf,
+    /// Its value to be.
+    pub(super) value: u64,
+    /// The option that says so.
+    pub(super) option: &'static str,
+    /// Whether this process may write it.
+    pub(super) writable: bool,
+}
+
+/// What [`set`] would write. Writes nothing; `root` is `/` but in tests.
+pub(super) fn planned(root: &Path, wanted: &Conntrack) -> Vec<Planned> {
+    let dir = root.join("proc/sys/net/netfilter");
+    let max = dir.join(MAX);
+    if !max.exists() {
+        return Vec::new();
+    }
+    let entries = room(wanted, cores(root));
+    let is_ours = entries > 0 && (read(&max) == Some(entries) || !is_read_only(&max));
+    let most = is_ours.then_some((max, entries, MAX_OPTION));
+    let buckets = root.join(HASHSIZE);
+    let enough = read(&buckets).is_some_and(|buckets| buckets >= entries / 4);
+    let buckets = (is_ours && !enough).then_some((buckets, entries / 4, MAX_OPTION));
+    let rows = rows(wanted).into_iter().filter(|row| row.value > 0);
+    let rows = rows.map(|row| (dir.join(row.file), row.value, row.option));
+    let all = most.into_iter().chain(buckets).chain(rows);
+    all.filter(|(path, value, _)| read(path) != Some(*value))
+        .map(|(path, value, option)| Planned {
+            writable: access(&path, Access::WRITE_OK).is_ok(),
+            path,
+            value,
+            option,
+        })
+        .collect()
 }
 
 const MAX: &str = "nf_conntrack_max";
@@ -250,6 +290,29 @@ mod tests {
         nf_conntrack_udp_timeout_stream 120
         hashsize 65536
         ");
+    }
+
+    #[test]
+    fn what_would_be_set_is_what_is_set() {
+        let root = machine("0-7", &FILES);
+        let files = |planned: Vec<Planned>| {
+            let paths = planned.into_iter().map(|it| it.path);
+            paths
+                .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
+        };
+        let expected = [
+            "nf_conntrack_max",
+            "hashsize",
+            "nf_conntrack_tcp_timeout_established",
+            "nf_conntrack_tcp_timeout_close_wait",
+        ];
+        let before = shown(&root);
+        assert_eq!(files(planned(root.path(), &Conntrack::default())), expected);
+        assert_eq!(shown(&root), before);
+        set(root.path(), &Conntrack::default()).unwrap();
+        assert_eq!(planned(root.path(), &Conntrack::default()), []);
+        assert_eq!(planned(machine("0", &[]).path(), &Conntrack::default()), []);
     }
 
     #[test]

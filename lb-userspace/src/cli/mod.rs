@@ -10,7 +10,7 @@ mod explain;
 mod interfaces;
 mod kernel;
 mod maps;
-mod output;
+pub(crate) mod output;
 mod pinned;
 mod service;
 mod snapshot;

@@ -13,7 +13,7 @@ use super::Error;
 
 /// `-o`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// Columns for people.
     #[default]
     Table,
@@ -27,14 +27,14 @@ pub(super) enum Format {
 
 /// How much a table tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Detail {
+pub(crate) enum Detail {
     Brief,
     Full,
 }
 
 impl Format {
     /// `value` in this format; `table` makes the text for people.
-    pub(super) fn render<T: Serialize>(
+    pub(crate) fn render<T: Serialize>(
         self,
         value: &T,
         table: impl FnOnce(&T, Detail) -> String,
@@ -84,15 +84,15 @@ impl Paint {
         }
     }
 
-    pub(super) fn good(self, text: &str) -> String {
+    pub(crate) fn good(self, text: &str) -> String {
         self.wrap("32", text)
     }
 
-    pub(super) fn warning(self, text: &str) -> String {
+    pub(crate) fn warning(self, text: &str) -> String {
         self.wrap("33", text)
     }
 
-    pub(super) fn problem(self, text: &str) -> String {
+    pub(crate) fn problem(self, text: &str) -> String {
         self.wrap("31", text)
     }
 
@@ -106,7 +106,7 @@ impl Paint {
 }
 
 /// Lines of columns that line up, the header first, made safe for a terminal.
-pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Vec<String> {
+pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     for row in rows {
@@ -122,7 +122,7 @@ pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
 }
 
 /// Lines, each ended.
-pub(super) fn text(lines: impl IntoIterator<Item = String>) -> String {
+pub(crate) fn text(lines: impl IntoIterator<Item = String>) -> String {
     lines.into_iter().fold(String::new(), |mut text, line| {
         text.push_str(&line);
         text.push('\n');
@@ -131,7 +131,7 @@ pub(super) fn text(lines: impl IntoIterator<Item = String>) -> String {
 }
 
 /// `items` in one cell; a brief one has room for three.
-pub(super) fn list<T: ToString>(items: &[T], detail: Detail) -> String {
+pub(crate) fn list<T: ToString>(items: &[T], detail: Detail) -> String {
     const ROOM: usize = 3;
     if items.is_empty() {
         return "none".to_owned();
@@ -148,7 +148,7 @@ pub(super) fn list<T: ToString>(items: &[T], detail: Detail) -> String {
 }
 
 /// `text` with whatever could move the cursor, colour or reorder the screen made visible.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().fold(String::new(), |mut safe, c| {
         if steers_terminal(c) {
             safe.extend(c.escape_default());

@@ -15,7 +15,7 @@ use super::{
     status::{self, MapUse},
     tables,
 };
-use crate::status::{FeatureState, KernelFeature, Mode, TcWay};
+use crate::status::{FeatureState, KernelFeature, Loading, Mode, TcWay};
 
 const FORMATS: [(Format, &str); 4] = [
     (Format::Table, "table"),

@@ -15,12 +15,25 @@ struct Options {
     /// Print a JSON object a line.
     #[arg(long)]
     json: bool,
+    /// Print, in place of all else, which numbers functions read from their caller's stack, a line each: kernels before
+    /// 6.8 may run such code wrong. Takes a kernel that says what it knows of them (6.18).
+    #[arg(long)]
+    stack_reads: bool,
     /// The object, as `cargo xtask build-ebpf` makes it.
     object: PathBuf,
 }
 
 fn main() -> Result<()> {
-    let Options { json, object } = Options::parse();
+    let Options {
+        json,
+        stack_reads,
+        object,
+    } = Options::parse();
+    if stack_reads {
+        let found = verifier::stack_reads(&object)?;
+        found.iter().for_each(|line| println!("{line}"));
+        return Ok(());
+    }
     let mut reports = Vec::new();
     verifier::load_all(&object, |report| {
         if json {

@@ -14,12 +14,25 @@ use lb_userspace::bpf::bpf;
 
 use super::chains::{Code, Instruction};
 
+/// How much the verifier writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The counts, and the reason of a refusal.
+    Statistics,
+    /// Every instruction each time the verifier comes by, with what it knows of the registers (level 2).
+    Walk,
+}
+
 /// Level `STATS`: the reason of a refusal, and the counts, but no walk through the program. With the
 /// walk a refusal takes minutes where this one takes seconds.
 const LOG_STATS: u32 = 4;
 
 /// Room for a log without the walk.
 const LOG_SIZE: usize = 1 << 20;
+
+/// Level of the walk, and room for it: a kilobyte for each instruction that the verifier walks through.
+const LOG_WALK: u32 = 2;
+const WALK_SIZE: usize = 1 << 29;
 
 /// What says how a program is loaded.
 pub(super) struct Load<'a> {
@@ -34,7 +47,11 @@ pub(super) struct Load<'a> {
 }
 
 /// Loads a program; with the outcome comes what the verifier wrote.
-pub(super) fn load(load: &Load<'_>) -> (io::Result<OwnedFd>, String) {
+pub(super) fn load(load: &Load<'_>, wanted: Wanted) -> (io::Result<OwnedFd>, String) {
+    let (level, room) = match wanted {
+        Wanted::Statistics => (LOG_STATS, LOG_SIZE),
+        Wanted::Walk => (LOG_WALK, WALK_SIZE),
+    };
     let Load {
         kind,
         attach,
@@ -46,7 +63,7 @@ pub(super) fn load(load: &Load<'_>) -> (io::Result<OwnedFd>, String) {
         function.func_info.func_info_bytes(),
         function.line_info.line_info_bytes(),
     );
-    let mut log = vec![0_u8; LOG_SIZE];
+    let mut log = vec![0_u8; room];
     // SAFETY: it is a union of structures of integers, for which zero is a value.
     let mut attributes: bpf_attr = unsafe { mem::zeroed() };
     // SAFETY: the command reads this member; every byte of it has been set.
@@ -56,7 +73,7 @@ pub(super) fn load(load: &Load<'_>) -> (io::Result<OwnedFd>, String) {
     program.insns = function.instructions.as_ptr().expose_provenance() as u64;
     program.insn_cnt = function.instructions.len() as u32;
     program.license = license.as_ptr().expose_provenance() as u64;
-    program.log_level = LOG_STATS;
+    program.log_level = level;
     program.log_buf = log.as_mut_ptr().expose_provenance() as u64;
     program.log_size = log.len() as u32;
     program.prog_btf_fd = btf.as_raw_fd().cast_unsigned();
@@ -69,7 +86,9 @@ pub(super) fn load(load: &Load<'_>) -> (io::Result<OwnedFd>, String) {
     // SAFETY: all buffers are as long as said, and outlive the call.
     let done = unsafe { bpf(bpf_cmd::BPF_PROG_LOAD as _, &mut attributes) };
     let end = log.iter().position(|byte| *byte == 0);
-    let log = String::from_utf8_lossy(&log[..end.unwrap_or(LOG_SIZE)]).into_owned();
+    log.truncate(end.unwrap_or(room));
+    // What the kernel writes is ASCII.
+    let log = String::from_utf8(log).unwrap_or_default();
     (done.map(own), log)
 }
 

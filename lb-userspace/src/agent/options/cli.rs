@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::{BPFFS, flags::ProxyFlags, own::Own};
-use crate::agent::{logging::Level, values};
+use crate::{
+    agent::{logging::Level, values},
+    cli::output::Format,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,6 +31,28 @@ kube-proxy's other options (--proxy-mode, --ipvs-scheduler, ...) are taken too, 
 that they have no effect here.
 
 When the agent stops, its programs and maps stay and traffic goes on. `lb-agent cleanup` ends that.";
+
+const PREFLIGHT_EXAMPLES: &str = "\
+Exit status:
+  0  no failure; there may be warnings
+  1  a failure: with these options the agent would not start here, or not serve this node
+  2  the options are wrong
+
+Run it as root, in the network, PID and mount namespaces that the agent is to run in. It changes
+nothing: it mounts nothing, sets nothing, and loads neither modules nor programs.
+
+Examples:
+  Can this node be served?
+      lb-agent preflight
+
+  With the options of the DaemonSet, for a script:
+      lb-agent preflight --config /etc/fairlead/config.yaml -o json | jq -e '.failures == 0'
+
+  What are the failures, and what helps?
+      lb-agent preflight -o json | jq -r '.findings[] | select(.state == \"failure\") | .action'
+
+  With reasons and remedies in columns, for one external interface:
+      lb-agent preflight -o wide --external-interface eth0 --xdp always";
 
 /// Fairlead's agent: keeps a node's BPF programs and maps in line with its Services.
 #[derive(Debug, Parser)]
@@ -77,6 +102,12 @@ pub(in crate::agent) enum Command {
     /// Run on this node until told to stop (SIGTERM, SIGINT).
     #[command(after_help = EXAMPLES)]
     Run(Box<RunArgs>),
+    /// Check whether this node can be served with these options, and change nothing.
+    ///
+    /// Give it the options that `run` is to have. Each check is ok, a warning, a failure, or unknown
+    /// (not visible to this user, or from this container).
+    #[command(after_help = PREFLIGHT_EXAMPLES)]
+    Preflight(Box<PreflightArgs>),
     /// Detach every program and remove every map that an agent left behind; or take away what
     /// kube-proxy left.
     Cleanup(CleanupArgs),
@@ -85,11 +116,8 @@ pub(in crate::agent) enum Command {
 /// The options of `run` as given.
 #[derive(Clone, Debug, Args)]
 pub(in crate::agent) struct RunArgs {
-    /// File of options: kube-proxy's configuration, and Fairlead's own as another document (kind
-    /// `FairleadConfiguration`). With kube-proxy's, the options that kube-proxy has too
-    /// do not count, but for --hostname-override and -v; Fairlead's own do, before what it says.
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
     /// Write the options that would be in force to a file for --config, and end.
     #[arg(long, value_name = "FILE")]
     pub(super) write_config_to: Option<PathBuf>,
@@ -101,6 +129,16 @@ pub(in crate::agent) struct RunArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set)]
     pub(super) cleanup: bool,
+}
+
+/// The options that say how this node is served, as given.
+#[derive(Clone, Debug, Args)]
+pub(in crate::agent) struct NodeArgs {
+    /// File of options: kube-proxy's configuration, and Fairlead's own as another document (kind
+    /// `FairleadConfiguration`). With kube-proxy's, the options that kube-proxy has too
+    /// do not count, but for --hostname-override and -v; Fairlead's own do, before what it says.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
     /// Address of the API server, in place of the kubeconfig's or the service account's.
     #[arg(long, value_name = "URL", value_parser = values::url)]
     pub(super) master: Option<String>,
@@ -108,6 +146,21 @@ pub(in crate::agent) struct RunArgs {
     pub(super) own: Own,
     #[command(flatten)]
     pub(super) proxy: ProxyFlags,
+}
+
+/// The options of `preflight`: those of `run`, and how to show the result.
+#[derive(Debug, Args)]
+pub(in crate::agent) struct PreflightArgs {
+    /// How to show the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(in crate::agent) output: Format,
+    /// Directory that the node's root file system is mounted at, as `kubectl debug node` mounts it
+    /// at /host. The CNI's configuration and the kernel's modules are looked for below it [default:
+    /// /host if it has an etc directory, else /].
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::agent) host_root: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::agent) node: NodeArgs,
 }
 
 /// The options of `cleanup`.

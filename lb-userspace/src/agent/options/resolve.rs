@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     BPFFS, Inside, Options, STATE,
-    cli::RunArgs,
+    cli::{NodeArgs, RunArgs},
     duration::Span,
     file::{self, File},
     flags::ProxyFlags,
@@ -85,13 +85,30 @@ impl Host {
 
 /// Puts flags and files together. An error names the option or field at fault.
 pub(in crate::agent) fn resolve(args: &RunArgs, host: &Host) -> Result<Resolved, String> {
+    resolve_task(&args.node, task(args)?, host)
+}
+
+/// [`resolve`] for `preflight`. Like `--init-only` it needs no source of objects.
+pub(in crate::agent) fn resolve_preflight(
+    args: &NodeArgs,
+    host: &Host,
+) -> Result<Resolved, String> {
+    resolve_task(args, Task::Init, host)
+}
+
+fn resolve_task(args: &NodeArgs, task: Task, host: &Host) -> Result<Resolved, String> {
     let path = args.config.as_deref();
     let file = path.map(file::read).transpose()?.unwrap_or_default();
-    resolve_with(args, file, host)
+    resolve_with(args, task, file, host)
 }
 
 /// [`resolve`], the file having been read.
-pub(super) fn resolve_with(args: &RunArgs, file: File, host: &Host) -> Result<Resolved, String> {
+pub(super) fn resolve_with(
+    args: &NodeArgs,
+    task: Task,
+    file: File,
+    host: &Host,
+) -> Result<Resolved, String> {
     let mut warnings = Vec::new();
     let proxy = proxy(args, &file, &mut warnings)?;
     let names = Names {
@@ -99,7 +116,6 @@ pub(super) fn resolve_with(args: &RunArgs, file: File, host: &Host) -> Result<Re
         flags: (file.kube_proxy.is_none()).then_some(&args.proxy),
         own: &args.own,
     };
-    let task = task(args)?;
     let mut faults = validate::faults(&proxy);
     if let (Task::Run | Task::Init, Some(reason)) = (&task, host.without_ipv6) {
         faults.extend(validate::faults_without_ipv6(&proxy, reason));
@@ -144,7 +160,7 @@ fn task(args: &RunArgs) -> Result<Task, String> {
 }
 
 /// kube-proxy's configuration: that of the file, else what its flags make.
-fn proxy(args: &RunArgs, file: &File, warnings: &mut Vec<String>) -> Result<KubeProxy, String> {
+fn proxy(args: &NodeArgs, file: &File, warnings: &mut Vec<String>) -> Result<KubeProxy, String> {
     let Some(mut proxy) = file.kube_proxy.clone() else {
         let given = args
             .proxy
@@ -174,7 +190,7 @@ fn typed(given: Value, flags: &ProxyFlags) -> Result<KubeProxy, String> {
 
 /// All that options are made of.
 struct Parts<'a> {
-    args: &'a RunArgs,
+    args: &'a NodeArgs,
     task: &'a Task,
     proxy: &'a KubeProxy,
     own: &'a Own,

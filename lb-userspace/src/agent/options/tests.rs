@@ -8,7 +8,7 @@ use clap::{CommandFactory as _, Parser as _};
 use glob::Pattern;
 
 use super::{
-    Cli, Command, Host, Options, Resolved,
+    Cli, Command, Host, Options, Resolved, Task,
     file::{self, File},
     resolve,
     resolve::resolve_with,
@@ -35,7 +35,7 @@ fn args(words: &str) -> Result<Box<super::RunArgs>, String> {
         .command
     {
         Command::Run(args) => Ok(args),
-        Command::Cleanup(_) => unreachable!("run was asked for"),
+        Command::Cleanup(_) | Command::Preflight(_) => unreachable!("run was asked for"),
     }
 }
 
@@ -47,9 +47,9 @@ fn parse(words: &str) -> Result<Resolved, String> {
 /// With a file of that text.
 fn parse_file(words: &str, text: &str) -> Result<Resolved, String> {
     let mut args = args(words)?;
-    args.config = Some("/c".into());
+    args.node.config = Some("/c".into());
     let file: File = file::parse("/c", text).map_err(|reason| format!("--config /c: {reason}"))?;
-    resolve_with(&args, file, &host())
+    resolve_with(&args.node, Task::Run, file, &host())
 }
 
 fn first_line(error: &clap::Error) -> String {
@@ -343,7 +343,7 @@ fn what_is_missing_is_named() {
         assert!(parse(alone).is_ok(), "{alone} takes no objects");
     }
     let missing = args("--manifests /m --config /does/not/exist").unwrap();
-    assert_eq!(missing.config, Some(PathBuf::from("/does/not/exist")));
+    assert_eq!(missing.node.config, Some(PathBuf::from("/does/not/exist")));
     insta::assert_snapshot!(resolve(&missing, &host()).unwrap_err(), @"--config /does/not/exist: cannot read it: No such file or directory (os error 2)");
     let empty = parse_file("--manifests /m", "# nothing\n").unwrap_err();
     insta::assert_snapshot!(empty, @"--config /c: there is neither a KubeProxyConfiguration nor a FairleadConfiguration in it");
