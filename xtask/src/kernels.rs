@@ -54,7 +54,8 @@ pub(crate) struct Options {
     /// Loads and a smoke test of connections on the oldest supported kernel and one in the middle.
     #[arg(long)]
     quick: bool,
-    /// Run a suite of tests/tests, or its cases whose names contain FILTER, in place of the usual steps.
+    /// Run a suite of tests/tests, or its cases whose names contain FILTER, in place of the usual steps; `loads` gives
+    /// every program to the verifier.
     #[arg(long = "suite", value_name = "NAME[:FILTER,…]")]
     suites: Vec<String>,
     /// CPU of the guests [default: this machine's].

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use super::result::{Cases, Outcome};
 use crate::budgets::Program;
 
+/// The feature by which programs of tc are attached where it is, as the agent names it.
+const TCX: &str = "tcx links";
+
 /// Both tables, then what went wrong.
 pub(super) fn tables(outcomes: &[Outcome]) -> String {
     let mut text = kernels(outcomes);
@@ -22,6 +25,7 @@ fn kernels(outcomes: &[Outcome]) -> String {
             "kernel",
             "release",
             "CPU",
+            "tc by",
             "programs",
             "most instructions",
             "deepest stack",
@@ -42,6 +46,7 @@ fn kernels(outcomes: &[Outcome]) -> String {
             outcome.kernel.clone(),
             outcome.release.clone(),
             outcome.arch.clone(),
+            attached_by(outcome),
             counted(loaded.count(), programs.len()),
             largest.map_or_else(none, |it| it.to_string()),
             deepest.map_or_else(none, |it| it.to_string()),
@@ -52,6 +57,15 @@ fn kernels(outcomes: &[Outcome]) -> String {
         ]
     }));
     table(&rows)
+}
+
+/// How programs of tc are attached.
+fn attached_by(outcome: &Outcome) -> String {
+    match outcome.features.get(TCX) {
+        Some(true) => "tcx".to_owned(),
+        Some(false) => "clsact".to_owned(),
+        None => none(),
+    }
 }
 
 /// Program × kernel: verified instructions, and bytes of the deepest stack.
@@ -182,6 +196,7 @@ mod tests {
             seconds: 61.4,
             boot_seconds: 4.75,
             lacks: Vec::new(),
+            features: BTreeMap::from([(TCX.to_owned(), true)]),
             programs: vec![
                 program("xdp_external", true, 13_145, Some(256)),
                 program("dry:tc_host", true, 2_630, None),
@@ -197,6 +212,7 @@ mod tests {
             kernel: "5.10".to_owned(),
             release: "5.10.0-46-amd64".to_owned(),
             programs: vec![program("xdp_external", false, 1_000_001, None)],
+            features: BTreeMap::from([(TCX.to_owned(), false)]),
             suites: Vec::new(),
             problems: vec!["xdp_external is refused".to_owned()],
             ..good.clone()
@@ -205,10 +221,10 @@ mod tests {
         assert_eq!(
             tables(&outcomes),
             "\
-| kernel | release              | CPU   | programs | most instructions | deepest stack | fixtures   | tests    | boot s | all s |
-|--------|----------------------|-------|----------|-------------------|---------------|------------|----------|--------|-------|
-| 5.10   | 5.10.0-46-amd64      | amd64 | 0 of 1   | –                 | –             | –          | –        | 4.8    | 61    |
-| 6.12   | 6.12.118+deb13-amd64 | amd64 | 2 of 2   | 13145             | 256           | 767 of 767 | 13 of 14 | 4.8    | 61    |
+| kernel | release              | CPU   | tc by  | programs | most instructions | deepest stack | fixtures   | tests    | boot s | all s |
+|--------|----------------------|-------|--------|----------|-------------------|---------------|------------|----------|--------|-------|
+| 5.10   | 5.10.0-46-amd64      | amd64 | clsact | 0 of 1   | –                 | –             | –          | –        | 4.8    | 61    |
+| 6.12   | 6.12.118+deb13-amd64 | amd64 | tcx    | 2 of 2   | 13145             | 256           | 767 of 767 | 13 of 14 | 4.8    | 61    |
 
 | program      | 5.10 amd64      | 6.12 amd64  |
 |--------------|-----------------|-------------|
