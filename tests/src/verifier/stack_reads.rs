@@ -164,7 +164,11 @@ mod tests {
         let line = |known| {
             format!("10366: (71) r3 = *(u8 *)(r1 +8)   ; frame1: R1=fp[0]-56 R3={known} fp-8=mm\n")
         };
-        format!("; quote.proto @ icmp.rs:270\n{}{}", line(first), line(second))
+        format!(
+            "; quote.proto @ icmp.rs:270\n{}{}",
+            line(first),
+            line(second)
+        )
     }
 
     #[test]
