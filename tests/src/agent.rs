@@ -44,9 +44,19 @@ impl Agent {
         Self::launch_by(&[], node, &[&name, arguments].concat())
     }
 
+    /// Like [`launch`](Self::launch), with another program than the one built beside this.
+    pub fn launch_program(agent: &Path, node: &Host, arguments: &[OsString]) -> Result<Self> {
+        let name = ["--node-name", node.name].map(OsString::from);
+        Self::launch_with(Command::new(agent), node, &[&name, arguments].concat())
+    }
+
     /// Has these words run an agent, which is not told its node's name.
     pub fn launch_by(by: &[&str], node: &Host, arguments: &[OsString]) -> Result<Self> {
-        let mut command = command_line(by, node, arguments)?;
+        Self::launch_with(command_by(by, &program("lb-agent")?), node, arguments)
+    }
+
+    fn launch_with(mut command: Command, node: &Host, arguments: &[OsString]) -> Result<Self> {
+        add_arguments(&mut command, node, arguments);
         let process = Process::start(node.name, &node.netns, &node.dir, &mut command)?;
         Ok(Self { process })
     }
@@ -85,8 +95,7 @@ impl Agent {
     }
 }
 
-fn command_line(by: &[&str], node: &Host, arguments: &[OsString]) -> Result<Command> {
-    let mut command = command_by(by, &program("lb-agent")?);
+fn add_arguments(command: &mut Command, node: &Host, arguments: &[OsString]) {
     command.arg("run");
     command.args(["--external-interface", "eth0"]);
     // The other ends of the topology's links run an XDP program, so veths are as good as others.
@@ -104,7 +113,6 @@ fn command_line(by: &[&str], node: &Host, arguments: &[OsString]) -> Result<Comm
     command.arg("--bpffs").arg(node.bpffs());
     command.arg("--state-dir").arg(node.dir.join("state"));
     command.args(arguments);
-    Ok(command)
 }
 
 /// Takes away what an agent left on a node.

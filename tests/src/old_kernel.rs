@@ -96,7 +96,7 @@ fn install(lacks: &[Lack]) -> io::Result<()> {
         let argument = offset_of!(libc::seccomp_data, args) + 8 * argument;
         filter.extend([
             load(offset_of!(libc::seccomp_data, nr)),
-            unless_equal(call as u32, 3),
+            unless_equal(u32::try_from(call).map_err(io::Error::other)?, 3),
             // The low half, of a little-endian machine.
             load(argument),
             unless_equal(number, 1),

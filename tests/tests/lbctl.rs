@@ -21,7 +21,7 @@ use lb_common::{
 };
 use lb_userspace::{
     cli::{Cli, Paint},
-    status::{Interface, Mode, Role, SocketMode, Sockets, Status, TcWay},
+    status::{Interface, Loading, Mode, Role, SocketMode, Sockets, Status, TcWay},
 };
 use tests::bpffs::Bpffs;
 
@@ -373,6 +373,7 @@ fn status() -> Result<Status> {
         node_port_addresses: vec!["192.0.2.1".parse()?],
         snat_ports: (61_000, 65_535),
         tc_attach: TcWay::Tcx,
+        loading: Loading::default(),
         kernel: Vec::new(),
         interfaces: vec![Interface {
             name: "eth9".to_owned(),

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    exec::{cargo, root, run},
+    exec::{cargo, output, root, run},
     tools::{self, Component},
 };
 
@@ -70,10 +70,11 @@ fn build_directory() -> PathBuf {
 fn publish(name: &str) -> Result<()> {
     let built = build_directory().join("bpfel-unknown-none/bpf").join(name);
     let stripped = build_directory().join(format!("{name}.stripped"));
-    run(Command::new(tools::llvm_strip()?)
-        .args(["--strip-debug", "-o"])
-        .args([&stripped, &built]))
-    .with_context(|| format!("cannot strip {}", built.display()))?;
+    output(
+        Command::new(tools::llvm_strip()?)
+            .args(["--strip-debug", "-o"])
+            .args([&stripped, &built]),
+    )?;
     let target = root().join("target/bpf").join(name);
     let object =
         fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))?;

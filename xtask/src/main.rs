@@ -21,7 +21,7 @@ use clap::Parser;
 
 use crate::{
     exec::{become_it, cargo, run},
-    static_build::{Choice, TestPrograms},
+    static_build::Choice,
     test::Selection,
 };
 
@@ -40,12 +40,12 @@ enum Verb {
         /// CPU to build for.
         #[arg(long, value_enum, default_value = "all")]
         arch: Choice,
+        /// Cargo's profile.
+        #[arg(long, default_value = "release")]
+        profile: String,
         /// Also build the programs and test suites of the `tests` crate.
         #[arg(long)]
         tests: bool,
-        /// Cargo's profile for the latter.
-        #[arg(long, default_value = "dev", requires = "tests")]
-        profile: String,
     },
     /// Show Fairlead at work: a client, two nodes and three pods in network namespaces (needs root).
     #[command(disable_help_flag = true)]
@@ -86,12 +86,13 @@ fn main() -> ExitCode {
         Verb::BuildEbpf { features } => ebpf::build(&features),
         Verb::BuildStatic {
             arch,
-            tests,
             profile,
-        } => {
-            let tests = tests.then_some(TestPrograms { profile: &profile });
-            static_build::build(arch, tests)
-        }
+            tests,
+        } => static_build::build(static_build::Selection {
+            archs: arch,
+            profile: &profile,
+            tests,
+        }),
         Verb::Demo { options } => demo(&options),
         Verb::Test { long, filters } => {
             return test::test(&Selection {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     ebpf,
-    exec::{cargo, root, run, run_reading},
+    exec::{cargo, output, root, run_reading},
     tools::{self, Package},
 };
 
@@ -53,6 +53,15 @@ impl Arch {
         self.names().kubernetes
     }
 
+    /// The CPU of this machine.
+    pub(crate) fn native() -> Result<Self> {
+        match std::env::consts::ARCH {
+            "x86_64" => Ok(Self::Amd64),
+            "aarch64" => Ok(Self::Arm64),
+            other => bail!("Fairlead is not built for {other}: use an amd64 or arm64 machine"),
+        }
+    }
+
     fn names(self) -> Names {
         match self {
             Self::Amd64 => Names {
@@ -70,7 +79,7 @@ impl Arch {
         }
     }
 
-    /// Folder of the stripped programs: `target/static/<arch>`.
+    /// Folder of the stripped programs, of the profile that was built last: `target/static/<arch>`.
     pub(crate) fn folder(self) -> PathBuf {
         root().join("target/static").join(self.name())
     }
@@ -78,7 +87,7 @@ impl Arch {
     /// A cargo verb for this CPU's static target, with the tools that it needs.
     ///
     /// Only `ring` is written in C. It calls no C library, so any compiler for the CPU will do.
-    fn cargo(self, verb: &str) -> Result<Command> {
+    fn cargo(self, verb: &str, profile: &str) -> Result<Command> {
         let Names {
             target,
             cross_compiler,
@@ -93,7 +102,7 @@ impl Arch {
             .env(format!("CC_{}", target.replace('-', "_")), cross_compiler)
             // Rust brings its own linker and the objects of musl: no C library is asked of the machine.
             .env(format!("CARGO_TARGET_{upper}_LINKER"), "rust-lld")
-            .args([verb, "--target", target]);
+            .args([verb, "--target", target, "--profile", profile]);
         Ok(command)
     }
 }
@@ -132,20 +141,29 @@ impl Strip {
     }
 }
 
-/// What of the `tests` crate is built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TestPrograms<'a> {
-    /// Cargo's profile, such as `dev` or `release`.
+/// What is built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Selection<'a> {
+    /// CPUs that it is built for.
+    pub(crate) archs: Choice,
+    /// Cargo's profile, such as `release` or `dev`.
     pub(crate) profile: &'a str,
+    /// Also the programs and suites of the `tests` crate.
+    pub(crate) tests: bool,
 }
 
-/// Builds the programs for the chosen CPUs and prints where they are and how large.
-pub(crate) fn build(choice: Choice, tests: Option<TestPrograms<'_>>) -> Result<()> {
+/// Builds the selected programs, and prints the size of each in bytes and where it is.
+pub(crate) fn build(selection: Selection<'_>) -> Result<()> {
+    let Selection {
+        archs,
+        profile,
+        tests,
+    } = selection;
     ebpf::build(&[])?;
-    for arch in choice.archs() {
-        let mut built = binaries(*arch)?;
-        if let Some(tests) = tests {
-            built.extend(test_programs(*arch, tests)?);
+    for arch in archs.archs() {
+        let mut built = binaries(*arch, profile)?;
+        if tests {
+            built.extend(test_programs(*arch, profile)?);
         }
         for program in built {
             let shown = program.strip_prefix(root()).unwrap_or(&program);
@@ -158,12 +176,12 @@ pub(crate) fn build(choice: Choice, tests: Option<TestPrograms<'_>>) -> Result<(
     Ok(())
 }
 
-/// Builds `lb-agent` and `lbctl` (release), and returns their stripped copies in [`Arch::folder`].
+/// Builds `lb-agent` and `lbctl`, and returns their stripped copies in [`Arch::folder`].
 ///
 /// The agent embeds `target/bpf/fairlead`, which has to be there.
-pub(crate) fn binaries(arch: Arch) -> Result<Vec<PathBuf>> {
-    let mut build = arch.cargo("build")?;
-    build.args(["--release", "--package=lb-userspace", "--bins"]);
+pub(crate) fn binaries(arch: Arch, profile: &str) -> Result<Vec<PathBuf>> {
+    let mut build = arch.cargo("build", profile)?;
+    build.args(["--package=lb-userspace", "--bins"]);
     copies(&executables(&mut build)?, &arch.folder(), Strip::All)
 }
 
@@ -171,14 +189,12 @@ pub(crate) fn binaries(arch: Arch) -> Result<Vec<PathBuf>> {
 ///
 /// `bench`, `demo` and `programs` are in [`Arch::folder`]. The test suites are in its folder `tests`, named
 /// as in tests/Cargo.toml: each finds `lb-agent` and `lbctl` one folder up, where [`binaries`] puts them.
-pub(crate) fn test_programs(arch: Arch, tests: TestPrograms<'_>) -> Result<Vec<PathBuf>> {
-    let TestPrograms { profile } = tests;
-    let select = ["--package=tests", "--profile", profile];
-    let mut bins = arch.cargo("build")?;
-    bins.args(select).arg("--bins");
+pub(crate) fn test_programs(arch: Arch, profile: &str) -> Result<Vec<PathBuf>> {
+    let mut bins = arch.cargo("build", profile)?;
+    bins.args(["--package=tests", "--bins"]);
     let mut copied = copies(&executables(&mut bins)?, &arch.folder(), Strip::Debug)?;
-    let mut suites = arch.cargo("test")?;
-    suites.args(select).args(["--no-run", "--lib", "--tests"]);
+    let mut suites = arch.cargo("test", profile)?;
+    suites.args(["--package=tests", "--no-run", "--lib", "--tests"]);
     // Cargo builds the binaries as well, for the suites that start them.
     let mut built = executables(&mut suites)?;
     built.retain(|program| program.is_test);
@@ -236,11 +252,12 @@ fn copies(programs: &[Executable], folder: &Path, strip: Strip) -> Result<Vec<Pa
         .iter()
         .map(|program| {
             let copy = folder.join(&program.name);
-            run(Command::new(llvm_strip)
-                .arg(strip.option())
-                .arg("-o")
-                .args([&copy, &program.path]))
-            .with_context(|| format!("cannot strip {}", program.path.display()))?;
+            output(
+                Command::new(llvm_strip)
+                    .arg(strip.option())
+                    .arg("-o")
+                    .args([&copy, &program.path]),
+            )?;
             Ok(copy)
         })
         .collect()

@@ -8,6 +8,7 @@ use crate::{
     ebpf,
     exec::{cargo, run, run_reading},
     kube_assets, lint, semantics,
+    static_build::{self, Arch},
     steps::Steps,
     tidy, tools,
 };
@@ -19,6 +20,15 @@ pub(crate) struct Selection<'a> {
     /// Only those whose name contains one of these; all and the repository's checks when empty.
     pub(crate) filters: &'a [String],
 }
+
+impl Selection<'_> {
+    fn includes(&self, test: &str) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|filter| test.contains(filter))
+    }
+}
+
+/// The test that runs static programs.
+const IMAGE_TEST: &str = "deploy::image_has_what_programs_need";
 
 /// Runs the selected tests; their count is the last line.
 pub(crate) fn test(selection: &Selection<'_>) -> ExitCode {
@@ -34,6 +44,9 @@ pub(crate) fn test(selection: &Selection<'_>) -> ExitCode {
         count.step(&mut steps, "host tests", |count| {
             host_tests(selection, count)
         });
+        if selection.includes(IMAGE_TEST) {
+            count.step(&mut steps, "static programs", |_| static_programs());
+        }
         count.step(&mut steps, "kube-assets", |_| kube_assets::provide());
         count.step(&mut steps, "kernel and topology tests", |count| {
             kernel_tests(selection, count)
@@ -49,6 +62,11 @@ pub(crate) fn test(selection: &Selection<'_>) -> ExitCode {
     }
     println!("\n{} passed, {} failed", count.passed, count.failed);
     ExitCode::from(u8::from(count.failed > 0))
+}
+
+/// The programs that the image is made of, for this machine's CPU; what is built fastest shows as much.
+fn static_programs() -> Result<()> {
+    static_build::binaries(Arch::native()?, "dev").map(drop)
 }
 
 fn host_tests(selection: &Selection<'_>, count: &mut Count) -> Result<()> {
@@ -151,6 +169,20 @@ mod tests {
         let mut count = Count::default();
         count.step(&mut Steps::default(), "step", |_| bail!("no such crate"));
         assert_eq!(count.failed, 1);
+    }
+
+    #[test]
+    fn a_filter_includes_tests_whose_names_contain_it() {
+        let includes = |filters: &[&str]| {
+            let filters: Vec<_> = filters.iter().map(|&it| it.to_owned()).collect();
+            let selection = Selection {
+                long: false,
+                filters: &filters,
+            };
+            selection.includes(IMAGE_TEST)
+        };
+        assert!(includes(&[]) && includes(&["snat", "deploy::"]));
+        assert!(!includes(&["snat"]));
     }
 
     #[test]

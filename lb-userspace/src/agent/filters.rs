@@ -186,7 +186,7 @@ impl Filters {
         let message = Message::GetTrafficFilter(filter(index, hook, 0, 0, None));
         let mut found = Vec::new();
         self.dump("list filters", message, |answer| {
-            found.extend(answer.filter())
+            found.extend(answer.filter());
         })?;
         Ok(found)
     }

@@ -9,6 +9,9 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tracing::debug;
+
 use super::bpf;
 
 /// Commands, and what they take of `union bpf_attr`.
@@ -63,7 +66,7 @@ struct TestRun {
     duration: u32,
 }
 #[repr(C)]
-struct Info {
+struct Describe {
     bpf_fd: u32,
     info_len: u32,
     info: u64,
@@ -203,6 +206,18 @@ pub(crate) enum Target<'a> {
 const CONNECT4: u32 = 10;
 const TCX_EGRESS: u32 = 47;
 
+/// Lets this process have as many programs and maps as it needs: before Linux 5.11 they count as locked memory, of
+/// which all of a user's processes have a limit in common. Who may not lift it has to do with what there is.
+pub(crate) fn lift_limit() {
+    let none = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    if let Err(error) = setrlimit(Resource::Memlock, none) {
+        debug!("the limit of locked memory stays: {error}");
+    }
+}
+
 /// Loads a program.
 pub(crate) fn load(kind: Kind, program: &[Instruction]) -> io::Result<OwnedFd> {
     let (prog_type, expected_attach_type) = match kind {
@@ -241,7 +256,7 @@ pub(crate) fn run(program: BorrowedFd<'_>) -> io::Result<i32> {
 pub(crate) fn compiled_length(program: BorrowedFd<'_>) -> io::Result<u32> {
     const JITED_PROG_LEN: usize = 4;
     let mut info = [0_u32; 64];
-    let mut attributes = Info {
+    let mut attributes = Describe {
         bpf_fd: program.as_raw_fd().cast_unsigned(),
         info_len: size_of_val(&info) as u32,
         info: info.as_mut_ptr().expose_provenance() as u64,

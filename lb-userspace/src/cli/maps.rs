@@ -118,7 +118,7 @@ fn read(maps: &PinnedMaps, selection: Option<Selection>) -> Result<Snapshot, Err
             Table::Sockets => Section::Sockets(collector.sockets(family)?),
             Table::Netns => Section::Netns(collector.netns()?),
             Table::Reasons => Section::Reasons(collector.reasons()?),
-            Table::Status => Section::Status(maps.status()?),
+            Table::Status => Section::Status(maps.status()?.map(Box::new)),
         })
     };
     let sections = match selection {

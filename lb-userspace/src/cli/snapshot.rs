@@ -93,7 +93,7 @@ pub(super) enum Section {
     Sockets(Vec<Socket>),
     Netns(Vec<Netns>),
     Reasons(Vec<Reason>),
-    Status(Option<Status>),
+    Status(Option<Box<Status>>),
 }
 
 impl Section {

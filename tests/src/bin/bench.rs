@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: figures, held against what was asked.
 
 use std::{
+    fs, io,
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -99,6 +101,10 @@ struct ControlPlane {
     /// Who is measured.
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Proxy::ALL)]
     proxies: Vec<Proxy>,
+    /// Measure this program as Fairlead. Given again, all are measured in this order: name two in turn
+    /// (A, B, A, B) to compare them on a machine that others use too.
+    #[arg(long = "agent", value_name = "PATH", value_parser = existing)]
+    agents: Vec<PathBuf>,
 }
 
 #[derive(Args)]
@@ -123,6 +129,11 @@ struct Traffic {
     /// Who is measured.
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Contestant::ALL)]
     by: Vec<Contestant>,
+}
+
+/// A program's whole path: agents are started in other directories.
+fn existing(path: &str) -> io::Result<PathBuf> {
+    fs::canonicalize(path)
 }
 
 fn main() -> Result<ExitCode> {
@@ -165,11 +176,13 @@ fn run_control_plane(options: &ControlPlane) -> Result<ExitCode> {
         quick,
         sizes,
         proxies,
+        agents,
     } = options;
     let (all, few) = CHANGES;
     let wanted = control_plane::Options {
         sizes: chosen(sizes, *quick),
         proxies: proxies.clone(),
+        agents: agents.clone(),
         changes: if *quick { few } else { all },
     };
     let report = control_plane::measure(&wanted, &mut announced(wanted.estimate()))?;

@@ -3,6 +3,7 @@
 mod clsact;
 mod detached;
 mod lacking;
+mod world;
 
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
     }
     let mut checks = Checks::from_args();
     checks.group(detached::checks(), detached::topology, |_| String::new());
-    checks.group(clsact::checks(), clsact::World::start, clsact::World::logs);
+    checks.group(clsact::checks(), world::World::start, world::World::logs);
     checks.group(
         lacking::checks(),
         lacking::World::start,

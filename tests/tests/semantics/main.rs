@@ -35,11 +35,15 @@ mod segments;
 
 use std::process::ExitCode;
 
-use tests::checks::Checks;
+use tests::{checks::Checks, old_kernel};
 
 use crate::world::World;
 
 fn main() -> ExitCode {
+    if let Err(error) = old_kernel::run_if_asked() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
     let mut checks = Checks::from_args();
     let rows = [
         a::rows(),

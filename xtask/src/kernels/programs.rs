@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     exec::{cargo, output, program, root, run, run_reading},
-    static_build::{self, Arch, TestPrograms},
+    static_build::{self, Arch},
 };
 
 /// Where a guest has the programs; the suites of tests are in `tests` below, and find the others one folder up.
@@ -87,8 +87,8 @@ pub(super) fn of_this_machine(progress: &Progress) -> Result<Programs> {
 /// Builds the static programs for a CPU, optimised: they run in every guest, and emulation is slow enough.
 pub(super) fn without_libraries(arch: Arch, progress: &Progress) -> Result<Programs> {
     progress.say(&format!("building static programs for {arch}"));
-    static_build::binaries(arch)?;
-    static_build::test_programs(arch, TestPrograms { profile: "release" })?;
+    static_build::binaries(arch, "release")?;
+    static_build::test_programs(arch, "release")?;
     Ok(Programs {
         folder: arch.folder(),
     })

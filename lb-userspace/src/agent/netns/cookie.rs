@@ -18,7 +18,11 @@ use lb_common::socket::Cookie;
 
 use crate::{
     agent::cgroup,
-    bpf::trial::{Instruction as I, Kind, Reg::*, Target, link, load, read_word, word},
+    bpf::trial::{
+        Instruction as I, Kind,
+        Reg::{R0, R1, R2, R3, R4, R6, R7, R10},
+        Target, link, load, read_word, word,
+    },
 };
 
 /// `enum bpf_func_id`
@@ -64,6 +68,8 @@ fn program(to: SocketAddrV4, found: BorrowedFd<'_>) -> Vec<I> {
     // Of `struct bpf_sock_addr`, both in network order.
     const USER_IP4: i16 = 4;
     const USER_PORT: i16 = 24;
+    // How many instructions note the cookie: `note`, `map` and `update`.
+    const NOTE: i16 = 12;
     let addr = i32::from_ne_bytes(to.ip().octets());
     let port = i32::from(to.port().to_be());
     let note = [
@@ -79,13 +85,12 @@ fn program(to: SocketAddrV4, found: BorrowedFd<'_>) -> Vec<I> {
     ];
     let map = I::map(R1, found);
     let update = [I::call(MAP_UPDATE_ELEM)];
-    let rest = (note.len() + map.len() + update.len()) as i16;
     let compare = [
         I::copy(R6, R1),
         I::load32(R7, R6, USER_IP4),
-        I::unless_equal32(R7, addr, rest + 2),
+        I::unless_equal32(R7, addr, NOTE + 2),
         I::load32(R7, R6, USER_PORT),
-        I::unless_equal32(R7, port, rest),
+        I::unless_equal32(R7, port, NOTE),
     ];
     let allow = [I::set(R0, 1), I::exit()];
     [&compare[..], &note, &map, &update, &allow].concat()

@@ -14,7 +14,11 @@ use aya::{
 use super::{Feature, State};
 use crate::{
     agent::netns,
-    bpf::trial::{self, Instruction as I, Kind, Reg::*, Target},
+    bpf::trial::{
+        self, Instruction as I, Kind,
+        Reg::{R0, R2, R3, R4, R10},
+        Target,
+    },
     maps::batch,
 };
 

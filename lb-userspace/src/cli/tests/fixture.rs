@@ -16,7 +16,8 @@ use super::super::{
 use crate::{
     model::Algorithm,
     status::{
-        FeatureState, Interface, KernelFeature, Mode, Role, SocketMode, Sockets, Status, TcWay,
+        FeatureState, Interface, KernelFeature, Loading, Mode, Role, SocketMode, Sockets, Status,
+        TcWay,
     },
 };
 
@@ -33,7 +34,7 @@ pub(super) fn dump() -> Snapshot {
             Section::Sockets(sockets()),
             Section::Netns(netns()),
             Section::Reasons(reasons()),
-            Section::Status(Some(agent())),
+            Section::Status(Some(Box::new(agent()))),
         ],
     }
 }
@@ -304,19 +305,18 @@ pub(super) fn features(lacked: &[&str]) -> Vec<KernelFeature> {
         ),
         ("SO_NETNS_COOKIE", "a BPF program finds out the cookie"),
     ];
-    let features = features.map(|(feature, without)| match lacked.contains(&feature) {
-        true => KernelFeature {
+    let features = features.map(|(feature, without)| {
+        let lacks = lacked.contains(&feature);
+        KernelFeature {
             feature: feature.to_owned(),
-            state: FeatureState::Lacks,
+            state: if lacks {
+                FeatureState::Lacks
+            } else {
+                FeatureState::Has
+            },
             error: None,
-            without: Some(without.to_owned()),
-        },
-        false => KernelFeature {
-            feature: feature.to_owned(),
-            state: FeatureState::Has,
-            error: None,
-            without: None,
-        },
+            without: lacks.then(|| without.to_owned()),
+        }
     });
     features.to_vec()
 }
@@ -358,6 +358,7 @@ pub(super) fn agent() -> Status {
         },
         tc_attach: TcWay::Tcx,
         kernel: features(&[]),
+        loading: Loading::Nothing,
         problems: vec![],
     }
 }

@@ -15,7 +15,10 @@ mod size;
 pub(super) mod stage;
 mod trace;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 
@@ -49,6 +52,8 @@ pub struct Options {
     pub sizes: Vec<Size>,
     /// With whom.
     pub proxies: Vec<Proxy>,
+    /// Programs that are Fairlead, each measured in turn; when empty, the one that is built beside this.
+    pub agents: Vec<PathBuf>,
     /// How often a slice is changed, if there is time.
     pub changes: usize,
 }
@@ -61,9 +66,41 @@ impl Options {
             Proxy::Fairlead => changing.min(LIMITS.0) + AROUND + RESYNC,
             Proxy::Nftables | Proxy::Iptables => changing.min(LIMITS.1) + AROUND,
         };
-        let proxies: Duration = self.proxies.iter().map(of_proxy).sum();
+        let proxies: Duration = self.contestants().map(|it| of_proxy(&it.proxy)).sum();
         let of_size = |size: &Size| size.making() + AROUND + proxies;
         self.sizes.iter().map(of_size).sum()
+    }
+
+    fn contestants(&self) -> impl Iterator<Item = Contestant<'_>> {
+        self.proxies.iter().flat_map(|&proxy| {
+            let agents = match proxy {
+                Proxy::Fairlead => &self.agents[..],
+                Proxy::Nftables | Proxy::Iptables => &[],
+            };
+            let chosen = agents.iter().map(|agent| Some(agent.as_path()));
+            let usual = agents.is_empty().then_some(None);
+            chosen
+                .chain(usual)
+                .map(move |agent| Contestant { proxy, agent })
+        })
+    }
+}
+
+/// Who is measured.
+#[derive(Clone, Copy)]
+struct Contestant<'a> {
+    proxy: Proxy,
+    /// The program, if it is Fairlead and one was chosen.
+    agent: Option<&'a Path>,
+}
+
+impl Contestant<'_> {
+    /// The name in a report: for a chosen program its path.
+    fn name(self) -> String {
+        self.agent.map_or_else(
+            || self.proxy.name().to_owned(),
+            |agent| agent.display().to_string(),
+        )
     }
 }
 
@@ -83,10 +120,11 @@ pub fn measure(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Repo
         objects::make(&control, *size, first.address)?;
         progress(&format!("{size}: made after {:.1?}", began.elapsed()));
         floors.extend(floor(&control, *size, options.changes)?);
-        for proxy in &options.proxies {
-            let mut tell = |what: &str| progress(&format!("{size}, {}: {what}", proxy.name()));
-            let row = one(&mut control, *size, *proxy, options.changes, &mut tell);
-            rows.push(row.with_context(|| format!("with {} at {size}", proxy.name()))?);
+        for contestant in options.contestants() {
+            let name = contestant.name();
+            let mut tell = |what: &str| progress(&format!("{size}, {name}: {what}"));
+            let row = one(&mut control, *size, contestant, options.changes, &mut tell);
+            rows.push(row.with_context(|| format!("with {name} at {size}"))?);
         }
     }
     Ok(Report::new(iptables, floors, rows))
@@ -105,14 +143,15 @@ fn floor(control: &ControlPlane, size: Size, count: usize) -> Result<Option<Floo
 fn one(
     control: &mut ControlPlane,
     size: Size,
-    proxy: Proxy,
+    contestant: Contestant<'_>,
     count: usize,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Row> {
+    let Contestant { proxy, agent } = contestant;
     progress("starting");
     let [first, _] = backends();
     control.run(|client| objects::lead_to(client, first.address))?;
-    let (mut stage, start) = Stage::start(Feed::Api(control), proxy)?;
+    let (mut stage, start) = Stage::start(Feed::Api(control), proxy, agent)?;
     progress(&match start.programming {
         Some(taken) => format!("programmed in {taken:.3?}"),
         None => format!("not programmed within {:?}", stage::START),
@@ -143,6 +182,7 @@ fn one(
     let ever = stage.process().usage()?;
     let row = row(size, proxy, &start, &changes, [idle, settled]);
     Ok(Row {
+        name: contestant.name(),
         peak_mb: megabytes(ever.peak),
         resync,
         ..row
@@ -173,6 +213,7 @@ fn row(size: Size, proxy: Proxy, start: &Start, changes: &Changes, usages: Usage
     Row {
         size,
         proxy,
+        name: proxy.name().to_owned(),
         programmed_s: seconds(start.programming),
         answered_s: seconds(start.traffic),
         cpu_s: idle.cpu.as_secs_f64(),

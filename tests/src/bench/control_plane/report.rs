@@ -42,6 +42,8 @@ pub struct Row {
     pub size: Size,
     /// Who did it.
     pub proxy: Proxy,
+    /// Its name; of a program that was chosen by `--agent`, the path.
+    pub name: String,
     /// Seconds from when it knew all objects to when it had programmed them, by its log; none if it
     /// was not through in time.
     pub programmed_s: Option<f64>,
@@ -195,7 +197,7 @@ impl Row {
         };
         let mut cells = vec![
             self.size.to_string(),
-            self.proxy.name().to_owned(),
+            self.name.clone(),
             seconds(self.programmed_s),
             seconds(self.answered_s),
             format!("{:.2}", self.cpu_s),
@@ -211,7 +213,7 @@ impl Row {
     }
 
     fn ratios(&self, ours: &Self) -> Cells {
-        let mut cells = vec![self.proxy.name().to_owned(), self.size.to_string()];
+        let mut cells = vec![self.name.clone(), self.size.to_string()];
         let over = |theirs: f64, ours: f64| format!("{:.1}", theirs / ours);
         let started = |theirs: Option<f64>, ours: Option<f64>| match (theirs, ours) {
             (Some(theirs), Some(ours)) => over(theirs, ours),

@@ -160,6 +160,7 @@ mod tests {
         Row {
             size,
             proxy,
+            name: proxy.name().to_owned(),
             programmed_s: Some(programmed_s),
             answered_s: Some(programmed_s),
             cpu_s: 1.0,

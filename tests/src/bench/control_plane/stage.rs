@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     net::IpAddr,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -87,7 +88,13 @@ pub(super) fn backends() -> [Backend; 2] {
 
 impl Stage {
     /// Builds the stage and starts a proxy there, until it is through or out of time.
-    pub(in crate::bench) fn start(mut feed: Feed<'_>, proxy: Proxy) -> Result<(Self, Start)> {
+    ///
+    /// Fairlead is `agent`, or without one the program that is built beside this.
+    pub(in crate::bench) fn start(
+        mut feed: Feed<'_>,
+        proxy: Proxy,
+        agent: Option<&Path>,
+    ) -> Result<(Self, Start)> {
         let topology = Topology::build(Site::new()?, Links::Standard)?;
         let servers = BACKENDS
             .iter()
@@ -96,7 +103,7 @@ impl Stage {
         let node = topology.node(NODE)?;
         feed.tell(&topology)?;
         let began = Instant::now();
-        let running = Running::start(&feed, node, proxy)?;
+        let running = Running::start(&feed, node, proxy, agent)?;
         let mut stage = Self {
             proxy,
             running,
@@ -187,14 +194,14 @@ impl Feed<'_> {
 }
 
 impl Running {
-    fn start(feed: &Feed<'_>, node: &Host, proxy: Proxy) -> Result<Self> {
+    fn start(feed: &Feed<'_>, node: &Host, proxy: Proxy, agent: Option<&Path>) -> Result<Self> {
         match (feed, proxy.mode()) {
             (Feed::Api(control), None) => {
                 let kubeconfig = control.kubeconfig("system:kube-proxy", None, ADDRESS)?;
-                Self::fairlead(node, "--kubeconfig", kubeconfig.into())
+                Self::fairlead(node, agent, "--kubeconfig", kubeconfig.into())
             }
             (Feed::Manifests(manifests), None) => {
-                Self::fairlead(node, "--manifests", manifests.dir().into())
+                Self::fairlead(node, agent, "--manifests", manifests.dir().into())
             }
             (Feed::Api(control), Some(mode)) => {
                 let kube_proxy = KubeProxy::start(control, &node.netns, node.name, mode)?;
@@ -204,7 +211,11 @@ impl Running {
         }
     }
 
-    fn fairlead(node: &Host, option: &str, from: OsString) -> Result<Self> {
-        Ok(Self::Fairlead(Agent::launch(node, &[option.into(), from])?))
+    fn fairlead(node: &Host, agent: Option<&Path>, option: &str, from: OsString) -> Result<Self> {
+        let arguments = [option.into(), from];
+        Ok(Self::Fairlead(match agent {
+            Some(agent) => Agent::launch_program(agent, node, &arguments)?,
+            None => Agent::launch(node, &arguments)?,
+        }))
     }
 }

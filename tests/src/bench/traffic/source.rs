@@ -65,6 +65,6 @@ impl Source {
             Self::Api(control) => Feed::Api(control),
             Self::Manifests { manifests, .. } => Feed::Manifests(manifests),
         };
-        Stage::start(feed, proxy)
+        Stage::start(feed, proxy, None)
     }
 }

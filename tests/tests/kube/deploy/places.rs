@@ -8,8 +8,11 @@ use tests::{cluster::eventually, kube::ControlPlane};
 
 use super::{NAME, NAMESPACE, SOON, World, apply, folder};
 
-/// What nodes have that we are built for.
-const OURS: [&str; 2] = ["kubernetes.io/os=linux", "kubernetes.io/arch=amd64"];
+/// Labels of nodes that Fairlead is built for.
+const AMD64: [&str; 2] = ["kubernetes.io/os=linux", "kubernetes.io/arch=amd64"];
+const ARM64: [&str; 2] = ["kubernetes.io/os=linux", "kubernetes.io/arch=arm64"];
+/// Labels of a node whose CPU it is not built for.
+const S390X: [&str; 2] = ["kubernetes.io/os=linux", "kubernetes.io/arch=s390x"];
 
 /// kube-proxy as it is found in clusters, as far as its places are concerned.
 const KUBE_PROXY: &str = "\
@@ -88,10 +91,10 @@ fn label(control: &ControlPlane, node: &str, labels: &[&str]) -> Result<()> {
     control.kubectl(&args, "").map(drop)
 }
 
-/// Each node of our architecture, whatever keeps other Pods away, and before all others.
+/// Each node with a CPU that Fairlead is built for, whatever keeps other Pods away, and before all others.
 pub(super) fn everywhere(world: &mut World) -> Result<()> {
     let control = world.control();
-    label(control, "node-b", &["kubernetes.io/arch=arm64"])?;
+    label(control, "node-b", &S390X)?;
     let taint = [
         "taint",
         "--overwrite",
@@ -100,9 +103,9 @@ pub(super) fn everywhere(world: &mut World) -> Result<()> {
         "full=yes:NoExecute",
     ];
     control.kubectl(&taint, "")?;
-    label(control, "node-a", &OURS)?;
+    label(control, "node-a", &AMD64)?;
     until_on(control, NAME, &["node-a"])?;
-    label(control, "node-b", &OURS)?;
+    label(control, "node-b", &ARM64)?;
     until_on(control, NAME, &["node-a", "node-b"])?;
     let args = [
         "get",
@@ -120,8 +123,8 @@ pub(super) fn everywhere(world: &mut World) -> Result<()> {
 /// A label moves a node from kube-proxy to Fairlead, and without it the node goes back.
 pub(super) fn by_node(world: &mut World) -> Result<()> {
     let control = world.control();
-    label(control, "node-a", &OURS)?;
-    label(control, "node-b", &OURS)?;
+    label(control, "node-a", &AMD64)?;
+    label(control, "node-b", &ARM64)?;
     control.kubectl(&["delete", "daemonset", NAME, "-n", NAMESPACE], "")?;
     until_on(control, NAME, &[])?;
     let patch = folder("overlays/by-node/kube-proxy.yaml");

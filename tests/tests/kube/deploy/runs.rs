@@ -10,14 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use tests::{
-    agent::{lbctl, program},
-    cluster::eventually,
-    command,
-    kube::ADDRESS,
-    netns::Netns,
-    site::Site,
-};
+use tests::{agent::lbctl, cluster::eventually, command, kube::ADDRESS, netns::Netns, site::Site};
 
 use super::{
     SOON, World,
@@ -104,14 +97,23 @@ pub(super) fn without_capability(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// The programs run where there is nothing but what the image is made of.
+/// The static programs run where there is nothing but what the image is made of.
 pub(super) fn image(_: &mut World) -> Result<()> {
     let site = Site::new()?;
     let root = site.dir().join("root");
-    let programs = program("lb-agent")?;
-    let programs = programs.parent().context("no directory")?;
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => bail!("there are no static programs for {other}"),
+    };
+    let programs = folder("../target/static").join(arch);
+    ensure!(
+        programs.join("lb-agent").exists(),
+        "{} has no lb-agent: run `cargo xtask build-static --arch {arch}` first",
+        programs.display()
+    );
     let script = folder("image/rootfs.sh");
-    command::run(Command::new("sh").arg(script).arg(programs).arg(&root))?;
+    command::run(Command::new("sh").arg(script).arg(&programs).arg(&root))?;
     for name in ["lb-agent", "lbctl"] {
         let path = Path::new("/usr/bin").join(name);
         let mut run = Command::new("chroot");
