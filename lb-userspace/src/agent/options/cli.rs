@@ -39,7 +39,7 @@ Exit status:
   2  the options are wrong
 
 Run it as root, in the network, PID and mount namespaces that the agent is to run in. It changes
-nothing: it mounts nothing, sets nothing, and loads neither modules nor programs.
+nothing: it mounts nothing, sets nothing, loads no kernel modules and attaches no programs.
 
 Examples:
   Can this node be served?

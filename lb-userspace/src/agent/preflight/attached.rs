@@ -16,6 +16,10 @@ use rtnetlink::{
 };
 
 use super::{finding::NodeFinding, links::Sorted, names_of};
+use crate::agent::filters::{self, Filters, Qdiscs};
+
+/// The qdisc that has filters for both directions.
+const CLSACT: &str = "clsact";
 
 /// Pod interfaces that are looked at; what is on one is on all, and there may be hundreds.
 const PODS: usize = 4;
@@ -52,12 +56,17 @@ pub(super) struct AttachedFacts {
     pub(super) xdp: BTreeMap<u32, XdpProgram>,
     /// Programs of tc.
     pub(super) tc: BTreeMap<u32, TcPrograms>,
+    /// Kinds of the qdiscs that can have filters.
+    pub(super) qdiscs: Qdiscs,
 }
 
 /// Asks the kernel. What it does not tell is left out.
 pub(super) async fn read(handle: &Handle, interfaces: &[u32]) -> AttachedFacts {
     let mut facts = AttachedFacts {
         xdp: xdp(handle).await.unwrap_or_default(),
+        qdiscs: Filters::open()
+            .and_then(|mut filters| filters.qdiscs())
+            .unwrap_or_default(),
         ..AttachedFacts::default()
     };
     for index in interfaces {
@@ -68,7 +77,7 @@ pub(super) async fn read(handle: &Handle, interfaces: &[u32]) -> AttachedFacts {
         ] {
             let links = SchedClassifier::query_tcx(*index, kind).map(|(_, programs)| programs);
             let links = links.unwrap_or_default();
-            let filters = filters(handle, *index, kind).await.unwrap_or_default();
+            let filters = filters_of(handle, *index, kind).await.unwrap_or_default();
             let names = links.iter().map(name_of).chain(filters);
             foreign.extend(
                 names
@@ -138,7 +147,7 @@ fn name_of(info: &ProgramInfo) -> String {
 }
 
 /// Names of BPF filters on the classic hook of tc.
-async fn filters(
+async fn filters_of(
     handle: &Handle,
     index: u32,
     kind: TcAttachType,
@@ -176,12 +185,13 @@ fn is_ours(name: &str) -> bool {
         TC_POD_EGRESS,
     ]
     .contains(&name)
+        || name.starts_with(filters::NAME)
 }
 
-/// What programs of tc mean. Those of XDP are part of the check `xdp`.
-pub(super) fn check(facts: &AttachedFacts, sorted: &Sorted) -> Vec<NodeFinding> {
-    let links = sorted.wanted.iter().map(|(link, _)| *link);
-    let findings = links.filter_map(|link| {
+/// What programs of tc mean, and what takes their place. Those of XDP are part of the check `xdp`.
+pub(super) fn check(facts: &AttachedFacts, sorted: &Sorted, has_tcx: bool) -> Vec<NodeFinding> {
+    let links = || sorted.wanted.iter().map(|(link, _)| *link);
+    let programs = links().filter_map(|link| {
         let programs = &facts.tc.get(&link.index)?.foreign;
         let names = names_of(programs.iter().map(String::as_str))?;
         let finding = NodeFinding::warning(
@@ -192,7 +202,20 @@ pub(super) fn check(facts: &AttachedFacts, sorted: &Sorted) -> Vec<NodeFinding> 
         );
         Some(finding.on(&link.name))
     });
-    findings.collect()
+    let occupied = links().filter_map(|link| {
+        let kind = facts.qdiscs.get(&link.index)?;
+        let finding = NodeFinding::failure(
+            "qdisc",
+            format!("an {kind} qdisc is in the place of clsact"),
+            "without tcx links the kernel needs clsact, so packets of this interface are not seen",
+            format!(
+                "tc qdisc del dev {} {kind}, or have whoever made it use clsact",
+                link.name
+            ),
+        );
+        (!has_tcx && kind != CLSACT).then(|| finding.on(&link.name))
+    });
+    programs.chain(occupied).collect()
 }
 
 #[cfg(test)]
@@ -214,13 +237,13 @@ mod tests {
         };
         let table = table(vec![link(2, "eth0")], &[], &[2]);
         let sorted = Sorted::new(&selection, &table, &[]);
-        assert_eq!(check(&AttachedFacts::default(), &sorted), []);
+        assert_eq!(check(&AttachedFacts::default(), &sorted, true), []);
         let foreign = vec!["ingress cil_from_netdev".to_owned()];
         let facts = AttachedFacts {
             tc: [(2, TcPrograms { foreign })].into(),
             ..AttachedFacts::default()
         };
-        let findings = check(&facts, &sorted);
+        let findings = check(&facts, &sorted, true);
         assert_eq!(findings[0].state, FindingState::Warning);
         assert_eq!(
             findings[0].found,
@@ -230,7 +253,29 @@ mod tests {
 
     #[test]
     fn our_own_programs_are_known_by_name() {
-        assert!(is_ours("tc_ext_in") && !is_ours("tc_ext_in_full"));
+        assert!(is_ours("tc_ext_in") && is_ours("fairlead/tc_ext_in"));
+        assert!(!is_ours("tc_ext_in_full"));
+    }
+
+    #[test]
+    fn a_qdisc_in_the_place_of_clsact_matters_without_tcx_links() {
+        let selection = Selection {
+            external: External::Named(vec!["eth0".into()]),
+            ..Selection::default()
+        };
+        let table = table(vec![link(2, "eth0")], &[], &[2]);
+        let sorted = Sorted::new(&selection, &table, &[]);
+        let states = |kind: &str, has_tcx| {
+            let facts = AttachedFacts {
+                qdiscs: [(2, kind.to_owned())].into(),
+                ..AttachedFacts::default()
+            };
+            let findings = check(&facts, &sorted, has_tcx);
+            findings.iter().map(|it| it.state).collect::<Vec<_>>()
+        };
+        assert_eq!(states("ingress", false), [FindingState::Failure]);
+        assert_eq!(states("ingress", true), []);
+        assert_eq!(states("clsact", false), []);
     }
 
     #[test]

@@ -208,7 +208,7 @@ fn check(facts: &NodeFacts, options: &Options) -> Vec<NodeFinding> {
         facts.kernel.tried.tcx,
     ));
     match &facts.network {
-        Ok(network) => findings.extend(check_network(network, options)),
+        Ok(network) => findings.extend(check_network(network, options, facts.kernel.tried.tcx)),
         Err(reason) => findings.push(NodeFinding::failure(
             "interfaces",
             reason,
@@ -223,7 +223,7 @@ fn check(facts: &NodeFacts, options: &Options) -> Vec<NodeFinding> {
     findings
 }
 
-fn check_network(network: &Network, options: &Options) -> Vec<NodeFinding> {
+fn check_network(network: &Network, options: &Options, has_tcx: bool) -> Vec<NodeFinding> {
     let Network {
         table,
         devices,
@@ -233,7 +233,7 @@ fn check_network(network: &Network, options: &Options) -> Vec<NodeFinding> {
     let mut findings = links::check(&sorted);
     let wanted = options.selection.xdp;
     findings.extend(xdp::check(&sorted, devices, &attached.xdp, wanted));
-    findings.extend(attached::check(attached, &sorted));
+    findings.extend(attached::check(attached, &sorted, has_tcx));
     findings
 }
 

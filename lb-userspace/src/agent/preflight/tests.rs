@@ -54,9 +54,12 @@ fn check_recorded(words: &str, record: &str, rest: Rest) -> PreflightReport {
         rules,
         network,
     } = rest;
-    let features = Features::by(|feature| match lacks.contains(&feature) {
-        true => State::Lacks,
-        false => State::Has,
+    let features = Features::by(|feature| {
+        if lacks.contains(&feature) {
+            State::Lacks
+        } else {
+            State::Has
+        }
     });
     let tried = features::tried(&features, options.check_kernel());
     let mut kernel = kernel::read(&files, tried);
@@ -220,6 +223,7 @@ fn broken() -> PreflightReport {
         attached: AttachedFacts {
             xdp: [(2, xdp(42))].into(),
             tc: [(2, tc)].into(),
+            qdiscs: [(2, "ingress".to_owned())].into(),
         },
     };
     let rest = Rest {
