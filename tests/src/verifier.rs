@@ -44,6 +44,9 @@ pub struct Report {
     pub stack: Option<u32>,
     /// Bytes of stack of each function.
     pub frames: Vec<u32>,
+    /// What the verifier wrote.
+    #[serde(skip)]
+    pub log: String,
     /// The error of the system call, and the end of the log, on one line; empty if it was loaded.
     pub error: String,
 }
@@ -141,7 +144,7 @@ impl Set {
         } else {
             name.to_owned()
         };
-        tell(name, &outcome, &log::parse(&log), took)
+        tell(name, &outcome, log, took)
     }
 
     /// Gives a program to the verifier. What it says of the program, and its log.
@@ -163,9 +166,10 @@ impl Set {
 fn tell(
     program: String,
     outcome: &io::Result<OwnedFd>,
-    log: &log::Log,
+    text: String,
     took: Duration,
 ) -> Result<Report> {
+    let log = log::parse(&text);
     let (stack, error) = match outcome {
         Ok(loaded) => {
             let code =
@@ -181,7 +185,8 @@ fn tell(
         ms: took.as_millis() as u64,
         instructions: log.instructions,
         stack,
-        frames: log.frames.clone(),
+        frames: log.frames,
+        log: text,
         error,
     })
 }
@@ -248,6 +253,7 @@ impl Report {
             stack,
             frames,
             error,
+            log: _,
         } = self;
         let outcome = if *loaded { "loaded" } else { "REFUSED" };
         let number = |it: Option<u64>| it.map_or_else(|| "-".to_owned(), |it| it.to_string());

@@ -19,6 +19,9 @@ struct Options {
     /// 6.8 may run such code wrong. Takes a kernel that says what it knows of them (6.18).
     #[arg(long)]
     stack_reads: bool,
+    /// Print what the verifier wrote, too.
+    #[arg(long)]
+    log: bool,
     /// The object, as `cargo xtask build-ebpf` makes it.
     object: PathBuf,
 }
@@ -27,6 +30,7 @@ fn main() -> Result<()> {
     let Options {
         json,
         stack_reads,
+        log,
         object,
     } = Options::parse();
     if stack_reads {
@@ -40,6 +44,9 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string(report)?);
         } else {
             println!("{}", report.line());
+        }
+        if log {
+            println!("{}", report.log);
         }
         reports.push(report.clone());
         Ok(())

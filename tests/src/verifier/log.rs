@@ -6,6 +6,13 @@
 //! processed 19000 insns (limit 1000000) max_states_per_insn 4 total_states 900 peak_states 300 mark_read 20
 //! ```
 //!
+//! Since 7.3 the second line is followed by one for each function:
+//!
+//! ```text
+//! stack depth max 272
+//! subprog 0 (tc_ext_in) main insns_self 1391 insns_total 19000 stack 240
+//! ```
+//!
 //! For a refused program the reason stands before these lines.
 
 /// How many lines of a refusal are kept.
@@ -32,6 +39,8 @@ pub(super) fn parse(text: &str) -> Log {
         } else if let Some(rest) = line.strip_prefix("stack depth ") {
             let depths = first_word(rest).unwrap_or_default().split('+');
             log.frames = depths.map_while(|depth| depth.parse().ok()).collect();
+        } else if let Some((_, stack)) = subprogram(line) {
+            log.frames.extend(stack.parse::<u32>());
         } else if !line.starts_with("verification time ") {
             reasons.push(line);
         }
@@ -39,6 +48,11 @@ pub(super) fn parse(text: &str) -> Log {
     let kept = reasons.len().saturating_sub(REASON_LINES);
     log.reason = reasons[kept..].join(" | ");
     log
+}
+
+/// What stands around the word `stack` of a line about a function.
+fn subprogram(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix("subprog ")?.rsplit_once(" stack ")
 }
 
 fn first_word(text: &str) -> Option<&str> {
@@ -60,8 +74,16 @@ mod tests {
     }
 
     #[test]
-    fn what_newer_kernels_add_to_the_depths_is_no_depth() {
-        assert_eq!(parse("stack depth 8+16 max 48\n").frames, [8, 16]);
+    fn newer_kernels_have_a_line_for_each_function() {
+        let log = parse(
+            "verification time 121308 usec\nstack depth max 144\n\
+             subprog 0 (sock_connect4) main insns_self 1391 insns_total 1447 stack 136\n\
+             subprog 1 (memset) static insns_self 56 insns_total 56 stack 0\n\
+             processed 1447 insns (limit 1000000) max_states_per_insn 5\n",
+        );
+        assert_eq!(log.instructions, Some(1_447));
+        assert_eq!(log.frames, [136, 0]);
+        assert_eq!(log.reason, "");
     }
 
     #[test]

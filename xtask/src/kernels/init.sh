@@ -59,7 +59,7 @@ while read -r name seconds command; do
 	code=$(cat /run/code)
 	say "end $name $code $(echo "$before $(uptime)" | awk '{ print $2 - $1 }')"
 	if [ "$code" -ne 0 ]; then
-		dmesg -r | tail -n 20 | awk '{ print "@@ k " $0 }'
+		dmesg -r | grep '^<[0-4]>' | tail -n 20 | awk '{ print "@@ k " $0 }'
 	fi
 done < /fairlead/steps
 

@@ -170,7 +170,7 @@ const QUICK: &[Smoke] = &[
             "xdp::lbctl_explains",
             "xdp::agent_crash_cuts_nothing",
         ],
-        6,
+        10,
     ),
     Smoke(
         "sockets",
@@ -187,7 +187,7 @@ const QUICK: &[Smoke] = &[
             "sockets::p4_e1_cluster_ip_without_endpoints::v6::udp",
             "sockets::cleanup",
         ],
-        4,
+        10,
     ),
 ];
 
