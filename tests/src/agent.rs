@@ -178,14 +178,16 @@ pub fn metrics(node: &Host) -> Result<BTreeMap<String, f64>> {
         .collect()
 }
 
-/// Where a program of the workspace is: beside the running one, as cargo puts them.
+/// Where a program of the workspace is, as cargo puts them: a folder above a suite of tests, else beside the running
+/// program. The folder of the suites comes last, for one of them has the name of what it tests.
 pub fn program(name: &str) -> Result<PathBuf> {
     let own = env::current_exe().context("cannot tell where this program is")?;
-    own.ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join(name))
-        .find(|path| path.exists())
+    let folder = own.parent();
+    [folder.and_then(Path::parent), folder]
+        .into_iter()
+        .flatten()
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
         .with_context(|| {
             format!(
                 "{name} is not built beside {}: run `cargo build -p lb-userspace` first",

@@ -168,9 +168,9 @@ fn tell(
 ) -> Result<Report> {
     let (stack, error) = match outcome {
         Ok(loaded) => {
-            let code = raw::instructions(loaded)
-                .with_context(|| format!("cannot read the code of {program}"))?;
-            (chains::deepest(&code, &log.frames), String::new())
+            let code =
+                raw::code(loaded).with_context(|| format!("cannot read the code of {program}"))?;
+            (code.deepest(&log.frames), String::new())
         }
         Err(error) if log.reason.is_empty() => (None, error.to_string()),
         Err(error) => (None, format!("{error}: {}", log.reason)),

@@ -214,12 +214,13 @@ impl Budgets {
                 shown(program.stack.map(u64::from)),
             ]
         });
-        std::iter::once(heading)
+        let lines: Vec<_> = std::iter::once(heading)
             .chain(rows)
             .map(|[name, count, budget, stack]| {
                 format!("{name:24} {count:>10} {budget:>10} {stack:>6}\n")
             })
-            .collect()
+            .collect();
+        lines.concat()
     }
 }
 

@@ -12,6 +12,7 @@ mod boot;
 mod catalogue;
 mod console;
 mod modules;
+mod page;
 mod plan;
 mod programs;
 mod progress;
@@ -37,9 +38,15 @@ use self::{
     plan::{Choice, Step},
     programs::Programs,
     progress::Progress,
-    result::{Outcome, Subject},
+    result::{Cases, Outcome, Subject},
 };
 use crate::{budgets::Budgets, ebpf, exec::root, static_build::Arch, tools};
+
+/// Guests at the same time: development machines and CI have two cores.
+const JOBS: usize = 2;
+
+/// Processors of a guest: programs of the agent that are loaded side by side, and tests of what happens at once.
+const CPUS: u32 = 2;
 
 /// What to run, and on which kernels.
 #[derive(Args)]
@@ -47,7 +54,8 @@ pub(crate) struct Options {
     /// Loads and a smoke test of connections on the oldest supported kernel and one in the middle.
     #[arg(long)]
     quick: bool,
-    /// Run a suite of tests/tests, or its cases whose names contain FILTER, in place of the usual steps.
+    /// Run a suite of tests/tests, or its cases whose names contain FILTER, in place of the usual steps; `loads` gives
+    /// every program to the verifier.
     #[arg(long = "suite", value_name = "NAME[:FILTER,…]")]
     suites: Vec<String>,
     /// CPU of the guests [default: this machine's].
@@ -57,11 +65,14 @@ pub(crate) struct Options {
     #[arg(short, long, default_value = "table")]
     output: Format,
     /// Guests that run at the same time.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = JOBS)]
     jobs: usize,
     /// Processors of a guest.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = CPUS)]
     cpus: u32,
+    /// Put the results into docs/kernels.md.
+    #[arg(long)]
+    write: bool,
     /// Kernels such as 6.12, or `host` for this machine's own, without a guest [default: all supported ones].
     #[arg(value_name = "KERNEL")]
     kernels: Vec<String>,
@@ -83,6 +94,7 @@ pub(crate) fn kernels(options: Options) -> Result<()> {
         output,
         jobs,
         cpus,
+        write,
         kernels,
     } = options;
     let arch = arch.map_or_else(catalogue::own_arch, Ok)?;
@@ -104,6 +116,9 @@ pub(crate) fn kernels(options: Options) -> Result<()> {
         Format::Table => println!("\n{}", report::tables(&outcomes)),
         Format::Json => println!("{}", serde_json::to_string_pretty(&outcomes)?),
     }
+    if write {
+        page::write(&outcomes)?;
+    }
     let problems = report::problems(&outcomes);
     for problem in &problems {
         eprintln!("{problem}");
@@ -112,6 +127,32 @@ pub(crate) fn kernels(options: Options) -> Result<()> {
         bail!("{} problems", problems.len());
     }
     Ok(())
+}
+
+/// What `cargo xtask test` runs in guests: as `--quick` does, on every supported kernel if it may take `long`.
+pub(crate) fn tests(long: bool) -> Result<Cases> {
+    let kernels = if long {
+        catalogue::USUAL
+    } else {
+        catalogue::QUICK
+    };
+    let kernels = kernels.iter().map(|name| Kernel::find(name));
+    // The machine's own kernel has had all tests by now.
+    let guests = kernels.filter(|kernel| !matches!(kernel, Ok(Kernel::Host)));
+    let guests = guests.collect::<Result<Vec<_>>>()?;
+    let run = Run::prepare(
+        catalogue::own_arch()?,
+        true,
+        CPUS,
+        plan::steps(true, Vec::new()),
+    )?;
+    let outcomes = run.all(&guests, JOBS);
+    println!("\n{}", report::tables(&outcomes));
+    for problem in report::problems(&outcomes) {
+        println!("{problem}");
+    }
+    let counts = outcomes.iter().map(Outcome::counts);
+    Ok(counts.fold(Cases::default(), Cases::and))
 }
 
 /// What all kernels have in common.
@@ -179,7 +220,12 @@ impl Run {
         thread::scope(|scope| {
             for _ in 0..jobs.clamp(1, kernels.len().max(1)) {
                 scope.spawn(|| {
-                    while let Some((place, kernel)) = locked(&queue).next() {
+                    loop {
+                        // A lock in the head of `while let` would be held through its body.
+                        let next = locked(&queue).next();
+                        let Some((place, kernel)) = next else {
+                            break;
+                        };
                         let outcome = self.one(kernel);
                         locked(&outcomes).push((place, outcome));
                     }

@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: format, clippy on both targets, documentation, dependencies.
+//! `cargo xtask lint`: format, clippy on both targets, documentation, dependencies, shell scripts.
 
 use std::io::{self, IsTerminal as _};
 
@@ -28,6 +28,17 @@ pub(crate) fn all(steps: &mut Steps) {
     steps.step("clippy on BPF", clippy_bpf);
     steps.step("docs", docs);
     steps.step("deny", deny);
+    steps.step("shell scripts", shell_scripts);
+}
+
+/// Those that other programs run; nobody would see them fail.
+fn shell_scripts() -> Result<()> {
+    tools::debian_packages(tools::SHELLCHECK)?;
+    run(program("shellcheck").args([
+        ".ci/run",
+        "deploy/image/rootfs.sh",
+        "xtask/src/kernels/init.sh",
+    ]))
 }
 
 fn format() -> Result<()> {

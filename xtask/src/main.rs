@@ -75,7 +75,7 @@ enum Verb {
     KubeAssets,
     /// Boot other kernels in QEMU, and show that Fairlead loads and serves on them.
     Kernels(kernels::Options),
-    /// Check format, clippy on host and BPF, documentation, dependencies.
+    /// Check format, clippy on host and BPF, documentation, dependencies, shell scripts.
     Lint,
     /// Check the rules of the repository, and the programs' instruction budgets (needs root).
     Tidy,

@@ -2,12 +2,12 @@
 
 use std::process::{Command, ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::{
     ebpf,
     exec::{cargo, run, run_reading},
-    kube_assets, lint, semantics,
+    kernels, kube_assets, lint, semantics,
     static_build::{self, Arch},
     steps::Steps,
     tidy, tools,
@@ -52,6 +52,13 @@ pub(crate) fn test(selection: &Selection<'_>) -> ExitCode {
             kernel_tests(selection, count)
         });
         if selection.filters.is_empty() {
+            count.step(&mut steps, "other kernels", |count| {
+                let cases = kernels::tests(selection.long)?;
+                count.passed += cases.passed;
+                count.failed += cases.failed;
+                ensure!(cases.failed == 0, "{} problems", cases.failed);
+                Ok(())
+            });
             count.step(&mut steps, "semantics", |_| semantics::semantics());
         }
     } else {

@@ -87,6 +87,9 @@ pub(crate) const IPTABLES: &[Package] = &[Package::with_program("iptables", "ipt
 /// What counts system calls.
 pub(crate) const STRACE: &[Package] = &[Package::with_program("strace", "strace")];
 
+/// What reads shell scripts.
+pub(crate) const SHELLCHECK: &[Package] = &[Package::with_program("shellcheck", "shellcheck")];
+
 /// What runs guests of each CPU.
 pub(crate) const QEMU_AMD64: Package =
     Package::with_program("qemu-system-x86", "qemu-system-x86_64");

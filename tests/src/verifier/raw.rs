@@ -12,7 +12,7 @@ use aya_obj::{
 };
 use lb_userspace::bpf::bpf;
 
-use super::chains::Instruction;
+use super::chains::{Code, Instruction};
 
 /// How much the verifier writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,31 +104,47 @@ pub(super) fn load_btf(btf: &[u8]) -> io::Result<OwnedFd> {
     unsafe { bpf(bpf_cmd::BPF_BTF_LOAD as _, &mut attributes) }.map(own)
 }
 
-/// The instructions of a loaded program, as they are after what the verifier has changed.
-pub(super) fn instructions(program: &OwnedFd) -> io::Result<Vec<Instruction>> {
-    // The first time the kernel says how many there are.
-    let mut words = vec![0_u64; length(program, &mut [])?];
-    let read = length(program, &mut words)?;
-    words.truncate(read);
-    Ok(words.into_iter().map(Instruction::from_word).collect())
+/// A loaded program, as it is after what the verifier has changed.
+pub(super) fn code(program: &OwnedFd) -> io::Result<Code> {
+    // The first time the kernel says how much there is.
+    let (mut words, mut functions) = (Vec::new(), Vec::new());
+    let (length, count) = read(program, &mut words, &mut functions)?;
+    words.resize(length, 0);
+    functions.resize(count, [0; 2]);
+    read(program, &mut words, &mut functions)?;
+    Ok(Code {
+        instructions: words.into_iter().map(Instruction::from_word).collect(),
+        starts: functions.iter().map(|[start, _]| *start as usize).collect(),
+    })
 }
 
-/// How many instructions a program has; as many as fit are written.
-fn length(program: &OwnedFd, words: &mut [u64]) -> io::Result<usize> {
+/// Instructions, and of each function the index of its first one and the id of its type: as many as there is room
+/// for are written. How many there are.
+fn read(
+    program: &OwnedFd,
+    words: &mut [u64],
+    functions: &mut [[u32; 2]],
+) -> io::Result<(usize, usize)> {
     // SAFETY: it is a structure of integers and arrays of them.
     let mut info: bpf_prog_info = unsafe { mem::zeroed() };
     if !words.is_empty() {
         info.xlated_prog_insns = words.as_mut_ptr().expose_provenance() as u64;
         info.xlated_prog_len = size_of_val(words) as u32;
     }
+    if !functions.is_empty() {
+        info.func_info = functions.as_mut_ptr().expose_provenance() as u64;
+        info.nr_func_info = functions.len() as u32;
+        info.func_info_rec_size = size_of::<[u32; 2]>() as u32;
+    }
     // SAFETY: it is a union of structures of integers, for which zero is a value.
     let mut attributes: bpf_attr = unsafe { mem::zeroed() };
     attributes.info.bpf_fd = program.as_fd().as_raw_fd().cast_unsigned();
     attributes.info.info_len = size_of::<bpf_prog_info>() as u32;
     attributes.info.info = (&raw mut info).expose_provenance() as u64;
-    // SAFETY: both buffers are as long as said, and outlive the call.
+    // SAFETY: all buffers are as long as said, and outlive the call.
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD as _, &mut attributes) }?;
-    Ok(info.xlated_prog_len as usize / size_of::<u64>())
+    let length = info.xlated_prog_len as usize / size_of::<u64>();
+    Ok((length, info.nr_func_info as usize))
 }
 
 fn own(descriptor: i32) -> OwnedFd {

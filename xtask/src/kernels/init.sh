@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # The first process of a guest of `cargo xtask kernels`: it runs the steps that /fairlead/steps lists, and says
 # on the console how they went, on lines that begin with `@@`. The last one is `@@ done`.
 #
@@ -62,5 +63,5 @@ while read -r name seconds command; do
 	fi
 done < /fairlead/steps
 
-say done
+say 'done'
 poweroff -f

@@ -6,8 +6,14 @@ use anyhow::{Context as _, Result};
 
 use crate::exec::root;
 
+/// The name of the step that gives every program to the verifier.
+const LOADS: &str = "loads";
+
 /// How long the loads may take in a guest. A program that the verifier gives up on costs a million instructions.
 const LOADS_LIMIT: Duration = Duration::from_mins(8);
+
+/// How long `lb-agent preflight` may take in a guest.
+const PREFLIGHT_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a suite that was asked for by name may take in a guest.
 const SUITE_LIMIT: Duration = Duration::from_mins(40);
@@ -15,6 +21,8 @@ const SUITE_LIMIT: Duration = Duration::from_mins(40);
 /// What a step is about, and so how its output is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// What `lb-agent preflight` finds, for what the kernel can do.
+    Preflight,
     /// Every program of the object, through the verifier.
     Loads,
     /// Packets on the real programs.
@@ -48,11 +56,16 @@ impl Choice {
     pub(super) fn parse(text: &str) -> Result<Self> {
         let (suite, filters) = text.split_once(':').unwrap_or((text, ""));
         let known = root().join("tests/tests");
-        let exists = known.join(suite).join("main.rs").exists()
+        let exists = suite == LOADS
+            || known.join(suite).join("main.rs").exists()
             || known.join(format!("{suite}.rs")).exists();
         (exists && !suite.is_empty())
             .then_some(())
-            .with_context(|| format!("there is no suite {suite} in tests/tests"))?;
+            .with_context(|| {
+                format!(
+                    "there is no suite {suite} in tests/tests, and `{LOADS}` is the only other one"
+                )
+            })?;
         let filters = filters.split(',').filter(|filter| !filter.is_empty());
         Ok(Self {
             suite: suite.to_owned(),
@@ -62,10 +75,20 @@ impl Choice {
 }
 
 impl Step {
+    fn preflight() -> Self {
+        Self {
+            kind: Kind::Preflight,
+            name: "preflight".to_owned(),
+            program: "lb-agent".to_owned(),
+            arguments: ["preflight", "-o", "json"].map(str::to_owned).to_vec(),
+            limit: PREFLIGHT_LIMIT,
+        }
+    }
+
     fn loads() -> Self {
         Self {
             kind: Kind::Loads,
-            name: "loads".to_owned(),
+            name: LOADS.to_owned(),
             program: "programs".to_owned(),
             arguments: vec![
                 "--json".to_owned(),
@@ -89,6 +112,12 @@ impl Step {
             arguments: filters,
             limit,
         }
+    }
+
+    /// How many cases are named one by one, if they are.
+    pub(super) fn named_cases(&self) -> Option<usize> {
+        let (first, names) = self.arguments.split_first()?;
+        (first == "--exact").then_some(names.len())
     }
 
     /// For init: `NAME SECONDS COMMAND…`.
@@ -115,7 +144,7 @@ impl Step {
     }
 }
 
-/// The cases that show that Fairlead serves on a kernel: suite, filters, minutes they may take in a guest.
+/// The cases that show that Fairlead serves on a kernel: suite, arguments, minutes they may take in a guest.
 struct Smoke(&'static str, &'static [&'static str], u64);
 
 /// For CI: packets on real programs through XDP, tc and sockets, both families, TCP and UDP; `lbctl explain`, an agent
@@ -124,10 +153,20 @@ const QUICK: &[Smoke] = &[
     Smoke(
         "traffic",
         &[
+            "--exact",
             "xdp::mode",
-            "xdp::node_port_remote",
-            "xdp::pod_to_cluster_ip_local",
-            "xdp::cluster_ip_without_endpoints",
+            "xdp::node_port_remote::v4::tcp",
+            "xdp::node_port_remote::v4::udp",
+            "xdp::node_port_remote::v6::tcp",
+            "xdp::node_port_remote::v6::udp",
+            "xdp::node_port_remote::v4::n2_path_mtu",
+            "xdp::node_port_remote::v6::n2_path_mtu",
+            "xdp::pod_to_cluster_ip_local::v4::tcp",
+            "xdp::pod_to_cluster_ip_local::v4::udp",
+            "xdp::pod_to_cluster_ip_local::v6::tcp",
+            "xdp::pod_to_cluster_ip_local::v6::udp",
+            "xdp::cluster_ip_without_endpoints::v4::tcp",
+            "xdp::cluster_ip_without_endpoints::v6::udp",
             "xdp::lbctl_explains",
             "xdp::agent_crash_cuts_nothing",
         ],
@@ -136,9 +175,16 @@ const QUICK: &[Smoke] = &[
     Smoke(
         "sockets",
         &[
+            "--exact",
             "sockets::status",
-            "sockets::b1_cluster_ip_remote",
-            "sockets::p4_e1_cluster_ip_without_endpoints",
+            "sockets::b1_cluster_ip_remote::v4::p3_connected::tcp",
+            "sockets::b1_cluster_ip_remote::v4::p3_connected::udp",
+            "sockets::b1_cluster_ip_remote::v4::p3_loose",
+            "sockets::b1_cluster_ip_remote::v6::p3_connected::tcp",
+            "sockets::b1_cluster_ip_remote::v6::p3_connected::udp",
+            "sockets::b1_cluster_ip_remote::v6::p3_loose",
+            "sockets::p4_e1_cluster_ip_without_endpoints::v4::tcp",
+            "sockets::p4_e1_cluster_ip_without_endpoints::v6::udp",
             "sockets::cleanup",
         ],
         4,
@@ -160,11 +206,14 @@ pub(super) fn steps(quick: bool, choices: Vec<Choice>) -> Vec<Step> {
     if !choices.is_empty() {
         return choices
             .into_iter()
-            .map(|choice| Step::of_suite(choice, SUITE_LIMIT))
+            .map(|choice| match choice.suite.as_str() {
+                LOADS => Step::loads(),
+                _ => Step::of_suite(choice, SUITE_LIMIT),
+            })
             .collect();
     }
     let smoke = if quick { QUICK } else { FULL };
-    let mut steps = vec![Step::loads()];
+    let mut steps = vec![Step::preflight(), Step::loads()];
     steps.extend(smoke.iter().map(|Smoke(suite, filters, minutes)| {
         let choice = Choice {
             suite: (*suite).to_owned(),
@@ -185,6 +234,8 @@ mod tests {
         assert_eq!(choice.suite, "traffic");
         assert_eq!(choice.filters, ["xdp::paths", "mode"]);
         assert_eq!(Choice::parse("links")?.filters, [""; 0]);
+        let loads = steps(false, vec![Choice::parse("loads")?]);
+        assert_eq!(loads, [Step::loads()]);
         Ok(())
     }
 

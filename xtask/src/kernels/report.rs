@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use super::result::{Cases, Outcome};
 use crate::budgets::Program;
 
+/// The feature by which programs of tc are attached where it is, as the agent names it.
+const TCX: &str = "tcx links";
+
 /// Both tables, then what went wrong.
 pub(super) fn tables(outcomes: &[Outcome]) -> String {
     let mut text = kernels(outcomes);
@@ -22,6 +25,7 @@ fn kernels(outcomes: &[Outcome]) -> String {
             "kernel",
             "release",
             "CPU",
+            "tc by",
             "programs",
             "most instructions",
             "deepest stack",
@@ -42,6 +46,7 @@ fn kernels(outcomes: &[Outcome]) -> String {
             outcome.kernel.clone(),
             outcome.release.clone(),
             outcome.arch.clone(),
+            attached_by(outcome),
             counted(loaded.count(), programs.len()),
             largest.map_or_else(none, |it| it.to_string()),
             deepest.map_or_else(none, |it| it.to_string()),
@@ -52,6 +57,15 @@ fn kernels(outcomes: &[Outcome]) -> String {
         ]
     }));
     table(&rows)
+}
+
+/// How programs of tc are attached.
+fn attached_by(outcome: &Outcome) -> String {
+    match outcome.features.get(TCX) {
+        Some(true) => "tcx".to_owned(),
+        Some(false) => "clsact".to_owned(),
+        None => none(),
+    }
 }
 
 /// Program × kernel: verified instructions, and bytes of the deepest stack.
@@ -141,4 +155,89 @@ pub(super) fn problems(outcomes: &[Outcome]) -> Vec<String> {
                 .map(move |problem| format!("{kernel} {arch}: {problem}"))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::kernels::result::Suite;
+
+    fn program(name: &str, loaded: bool, instructions: u64, stack: Option<u32>) -> Program {
+        Program {
+            name: name.to_owned(),
+            loaded,
+            ms: 1,
+            instructions: Some(instructions),
+            stack,
+            frames: Vec::new(),
+            error: String::new(),
+        }
+    }
+
+    fn suite(name: &str, passed: usize, failed: usize) -> Suite {
+        Suite {
+            name: name.to_owned(),
+            cases: Cases { passed, failed },
+            seconds: 1.0,
+            failures: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn results_are_two_tables() {
+        let good = Outcome {
+            kernel: "6.12".to_owned(),
+            arch: "amd64".to_owned(),
+            release: "6.12.118+deb13-amd64".to_owned(),
+            flavour: Some("generic".to_owned()),
+            cpus: 2,
+            seconds: 61.4,
+            boot_seconds: 4.75,
+            lacks: Vec::new(),
+            features: BTreeMap::from([(TCX.to_owned(), true)]),
+            programs: vec![
+                program("xdp_external", true, 13_145, Some(256)),
+                program("dry:tc_host", true, 2_630, None),
+            ],
+            suites: vec![
+                suite("fixtures", 767, 0),
+                suite("traffic", 12, 1),
+                suite("links", 1, 0),
+            ],
+            problems: vec!["traffic: a failed".to_owned()],
+        };
+        let bad = Outcome {
+            kernel: "5.10".to_owned(),
+            release: "5.10.0-46-amd64".to_owned(),
+            programs: vec![program("xdp_external", false, 1_000_001, None)],
+            features: BTreeMap::from([(TCX.to_owned(), false)]),
+            suites: Vec::new(),
+            problems: vec!["xdp_external is refused".to_owned()],
+            ..good.clone()
+        };
+        let outcomes = [bad, good];
+        assert_eq!(
+            tables(&outcomes),
+            "\
+| kernel | release              | CPU   | tc by  | programs | most instructions | deepest stack | fixtures   | tests    | boot s | all s |
+|--------|----------------------|-------|--------|----------|-------------------|---------------|------------|----------|--------|-------|
+| 5.10   | 5.10.0-46-amd64      | amd64 | clsact | 0 of 1   | –                 | –             | –          | –        | 4.8    | 61    |
+| 6.12   | 6.12.118+deb13-amd64 | amd64 | tcx    | 2 of 2   | 13145             | 256           | 767 of 767 | 13 of 14 | 4.8    | 61    |
+
+| program      | 5.10 amd64      | 6.12 amd64  |
+|--------------|-----------------|-------------|
+| dry:tc_host  | –               | 2630        |
+| xdp_external | refused 1000001 | 13145 (256) |
+"
+        );
+        assert_eq!(
+            problems(&outcomes),
+            [
+                "5.10 amd64: xdp_external is refused",
+                "6.12 amd64: traffic: a failed"
+            ]
+        );
+    }
 }

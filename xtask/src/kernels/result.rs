@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     console::{StepRun, Transcript},
@@ -14,10 +15,19 @@ use crate::{
 };
 
 /// How many cases of tests passed and failed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Cases {
-    pub(super) passed: usize,
-    pub(super) failed: usize,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Cases {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+}
+
+impl Cases {
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+        }
+    }
 }
 
 /// A suite that was run.
@@ -44,6 +54,8 @@ pub(super) struct Outcome {
     pub(super) seconds: f64,
     pub(super) boot_seconds: f64,
     pub(super) lacks: Vec<String>,
+    /// What the agent finds out about the kernel by trying: each feature, and whether it is there.
+    pub(super) features: BTreeMap<String, bool>,
     pub(super) programs: Vec<Program>,
     pub(super) suites: Vec<Suite>,
     /// What went wrong, each on a line; empty if nothing did.
@@ -78,6 +90,7 @@ impl Outcome {
             seconds,
             boot_seconds: transcript.boot,
             lacks: lacks.iter().chain(&transcript.lacks).cloned().collect(),
+            features: BTreeMap::new(),
             programs: Vec::new(),
             suites: Vec::new(),
             problems: Vec::new(),
@@ -109,6 +122,7 @@ impl Outcome {
             seconds: 0.0,
             boot_seconds: 0.0,
             lacks: Vec::new(),
+            features: BTreeMap::new(),
             programs: Vec::new(),
             suites: Vec::new(),
             problems: vec![format!("{error:#}")],
@@ -117,8 +131,9 @@ impl Outcome {
 
     fn add(&mut self, step: &Step, run: &StepRun) {
         match step.kind {
+            Kind::Preflight => return self.add_preflight(run),
             Kind::Loads => self.add_loads(run),
-            Kind::Fixtures | Kind::Suite => self.add_suite(run),
+            Kind::Fixtures | Kind::Suite => self.add_suite(step, run),
         }
         let cause = match run.code {
             Some(0) => return,
@@ -128,7 +143,7 @@ impl Outcome {
         };
         // What a suite or the verifier has said of it is enough.
         let told = match step.kind {
-            Kind::Loads => self.programs.iter().any(|it| !it.loaded),
+            Kind::Preflight | Kind::Loads => self.programs.iter().any(|it| !it.loaded),
             Kind::Fixtures | Kind::Suite => self
                 .suites
                 .last()
@@ -138,6 +153,24 @@ impl Outcome {
             let said: Vec<_> = run.lines.iter().rev().take(5).rev().cloned().collect();
             let said = [said, run.kernel.clone()].concat().join(" | ");
             self.problems.push(format!("{cause}: {said}"));
+        }
+    }
+
+    /// Its exit code says that a guest is no node of a cluster, which is so.
+    fn add_preflight(&mut self, run: &StepRun) {
+        let report: Value = serde_json::from_str(&run.lines.concat()).unwrap_or_default();
+        let findings = report["findings"].as_array().into_iter().flatten();
+        let features = findings.filter(|finding| finding["check"] == "feature");
+        self.features.extend(features.filter_map(|finding| {
+            let name = finding["subject"].as_str()?.to_owned();
+            Some((name, finding["state"] == "ok"))
+        }));
+        if self.features.is_empty() {
+            let said: Vec<_> = run.lines.iter().take(3).cloned().collect();
+            self.problems.push(format!(
+                "preflight told no feature of the kernel: {}",
+                said.join(" | ")
+            ));
         }
     }
 
@@ -151,7 +184,7 @@ impl Outcome {
         }
     }
 
-    fn add_suite(&mut self, run: &StepRun) {
+    fn add_suite(&mut self, step: &Step, run: &StepRun) {
         let suite = Suite::read(run);
         let Suite {
             name,
@@ -162,8 +195,14 @@ impl Outcome {
         for failure in failures.keys() {
             self.problems.push(format!("{name}: {failure} failed"));
         }
-        if cases.passed + cases.failed == 0 {
+        let all = cases.passed + cases.failed;
+        if all == 0 {
             self.problems.push(format!("{name} ran no test"));
+        } else if let Some(named) = step.named_cases()
+            && all < named
+        {
+            let missing = format!("{name} ran {all} of {named} cases: not all names are right");
+            self.problems.push(missing);
         }
         self.suites.push(suite);
     }
@@ -182,10 +221,23 @@ impl Outcome {
     pub(super) fn cases(&self, fixtures: bool) -> Cases {
         let suites = self.suites.iter();
         let suites = suites.filter(|suite| (suite.name == "fixtures") == fixtures);
-        suites.fold(Cases::default(), |sum, suite| Cases {
-            passed: sum.passed + suite.cases.passed,
-            failed: sum.failed + suite.cases.failed,
-        })
+        suites.fold(Cases::default(), |sum, suite| sum.and(suite.cases))
+    }
+
+    /// As tests are counted: a program that loads within its budget has passed, and every problem has failed.
+    pub(super) fn counts(&self) -> Cases {
+        let bad = |program: &&Program| {
+            let start = format!("{} ", program.name);
+            self.problems
+                .iter()
+                .any(|problem| problem.starts_with(&start))
+        };
+        let cases = self.suites.iter().map(|suite| suite.cases.passed);
+        let programs = self.programs.iter().filter(|program| !bad(program));
+        Cases {
+            passed: programs.count() + cases.sum::<usize>(),
+            failed: self.problems.len(),
+        }
     }
 }
 
@@ -293,7 +345,12 @@ mod tests {
         let outcome = read(&steps, &Transcript::default());
         assert_eq!(outcome.problems.len(), steps.len() + 1, "{outcome:?}");
         let transcript = Transcript {
-            steps: vec![ran("loads", 0, ""), ran("traffic", 0, "")],
+            steps: vec![
+                ran("preflight", 0, "{}"),
+                ran("loads", 0, ""),
+                ran("traffic", 0, ""),
+                ran("sockets", 0, "test a ... ok"),
+            ],
             done: true,
             ..Transcript::default()
         };
@@ -301,8 +358,10 @@ mod tests {
         assert_eq!(
             outcome.problems,
             [
+                "preflight told no feature of the kernel: {}",
                 "no program was given to the verifier",
-                "traffic ran no test"
+                "traffic ran no test",
+                "sockets ran 1 of 10 cases: not all names are right"
             ]
         );
     }
@@ -310,28 +369,28 @@ mod tests {
     #[test]
     fn a_refused_program_is_a_problem_told_once() -> anyhow::Result<()> {
         let steps = super::super::plan::steps(true, Vec::new());
+        let steps = &steps[..2];
         let line = r#"{"program":"tc_ext_in","loaded":false,"ms":9,"instructions":1000001,
             "stack":null,"frames":[],"error":"E2BIG: too large"}"#
             .replace('\n', "");
+        let preflight = r#"{"findings": [{"check": "feature", "subject": "tcx", "state": "warning"},
+            {"check": "jit", "subject": null, "state": "ok"}]}"#;
         let transcript = Transcript {
             release: "6.1.0-57-cloud-amd64".to_owned(),
-            steps: vec![ran("loads", 1, &line), ran("traffic", 0, "test a ... ok")],
+            steps: vec![ran("preflight", 1, preflight), ran("loads", 1, &line)],
             done: true,
             ..Transcript::default()
         };
-        let mut outcome = read(&steps, &transcript);
+        let mut outcome = read(steps, &transcript);
+        assert_eq!(
+            outcome.features,
+            BTreeMap::from([("tcx".to_owned(), false)])
+        );
         assert_eq!(outcome.problems, [""; 0]);
         outcome.check(&Budgets::parse("program 6.1\ntc_ext_in 1000")?);
         assert_eq!(
             outcome.problems,
             ["tc_ext_in is refused on 6.1: E2BIG: too large"]
-        );
-        assert_eq!(
-            outcome.cases(false),
-            Cases {
-                passed: 1,
-                failed: 0
-            }
         );
         Ok(())
     }
