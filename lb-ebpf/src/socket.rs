@@ -255,7 +255,9 @@ fn is_loopback<A: Addr>(addr: &A) -> bool {
         [word] => *word == 0 || word.to_ne_bytes()[0] == NET,
         words => {
             let one = 1_u32.to_be();
-            words.iter().take(3).all(|word| *word == 0)
+            // All at once: of a word that is compared by itself the verifier remembers that it is zero, and checks what
+            // follows once more for that.
+            words.iter().take(3).fold(0, |all, word| all | word) == 0
                 && words.last().is_some_and(|word| *word == 0 || *word == one)
         }
     }
@@ -370,14 +372,13 @@ impl Call<V6> {
     /// The same call to the IPv4 address that is mapped into its other end's, if one is.
     #[inline(always)]
     fn unmapped(&self) -> Option<Call<V4>> {
-        match self.peer {
-            ([0, 0, MAPPED, word], port) => Some(Call {
-                netns: self.netns,
-                proto: self.proto,
-                peer: ([word], port),
-            }),
-            _ => None,
-        }
+        let ([first, second, third, word], port) = self.peer;
+        // All at once, as in `is_loopback`.
+        (first | second | (third ^ MAPPED) == 0).then_some(Call {
+            netns: self.netns,
+            proto: self.proto,
+            peer: ([word], port),
+        })
     }
 }
 
