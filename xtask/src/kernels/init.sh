@@ -43,6 +43,7 @@ while read -r module; do
 done < /fairlead/modules
 
 ip link set lo up
+hostname guest
 
 # shellcheck source=/dev/null
 . /fairlead/environment
