@@ -13,6 +13,7 @@ mod extent;
 mod maglev;
 mod measure;
 mod packet;
+mod pair;
 mod report;
 mod rows;
 mod table;
@@ -21,8 +22,9 @@ mod world;
 
 pub use extent::Extent;
 pub use maglev::Turned;
+pub use pair::{Pairing, Ratio, paired};
 pub use report::{Report, Row};
-pub use rows::datapath;
+pub use rows::{built_objects, datapath};
 
 /// Address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

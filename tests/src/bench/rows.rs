@@ -1,6 +1,6 @@
 //! The figures that are taken.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::ProgramFd;
@@ -50,15 +50,24 @@ pub(super) struct Case {
     pub(super) factor: f64,
 }
 
-/// Measures; `progress` is told what is at hand.
-pub fn datapath(extent: Extent, progress: &mut (dyn FnMut(&str) + Send)) -> Result<Report> {
+/// Where `cargo xtask build-ebpf` puts the objects.
+pub fn built_objects() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf")
+}
+
+/// Measures the objects of a folder; `progress` is called with what is measured next.
+pub fn datapath(
+    extent: Extent,
+    objects: &Path,
+    progress: &mut (dyn FnMut(&str) + Send),
+) -> Result<Report> {
     let site = Site::new()?;
     let bpffs = site.dir().join("bpf");
     let netns = world::namespace(&site, &bpffs)?;
     // Test runs belong to the namespace, and to the CPU, of the thread that asks for them.
     netns.run(|| {
         pin_to_one_cpu()?;
-        measure(extent, &bpffs, progress)
+        measure(extent, &bpffs, objects, progress)
     })?
 }
 
@@ -71,6 +80,7 @@ fn pin_to_one_cpu() -> Result<()> {
 fn measure(
     extent: Extent,
     bpffs: &Path,
+    objects: &Path,
     progress: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Report> {
     let mut rows = Vec::new();
@@ -78,7 +88,7 @@ fn measure(
         for services in extent.services() {
             // Loaded afresh: rows of a table that has been in use lie scattered in memory, and what
             // is to be compared must not differ in that.
-            let mut world = World::load(bpffs)?;
+            let mut world = World::load(bpffs, objects)?;
             for drawn in extent.drawn(*services) {
                 let load = Load {
                     family: *family,
@@ -101,7 +111,7 @@ fn measure(
             }
         }
     }
-    let mut world = World::load(bpffs)?;
+    let mut world = World::load(bpffs, objects)?;
     hold_scale(&mut rows);
     for family in extent.families() {
         progress(&format!("{}, choice by hash", family.name()));

@@ -102,13 +102,13 @@ pub(super) struct World {
 
 impl World {
     /// Loads both objects inside the namespace made by [`namespace`], tables empty.
-    pub(super) fn load(bpffs: &Path) -> Result<Self> {
+    pub(super) fn load(bpffs: &Path, objects: &Path) -> Result<Self> {
         let pins = Pins::new(bpffs);
         if pins.root().exists() {
             fs::remove_dir_all(pins.root()).context("cannot remove the last pins")?;
         }
         fs::create_dir_all(pins.maps()).context("cannot make the pin directory")?;
-        let mut object = load(&pins, "fairlead", &maps::ALL)?;
+        let mut object = load(&pins, &objects.join("fairlead"), &maps::ALL)?;
         for (name, program) in object.programs_mut() {
             match program {
                 Program::Xdp(program) => {
@@ -132,7 +132,10 @@ impl World {
             maps::FRONTENDS6,
             maps::SLOTS4,
         ];
-        let bench = Bench::new(load(&pins, "fairlead-bench", &shared)?, interface()?)?;
+        let bench = Bench::new(
+            load(&pins, &objects.join("fairlead-bench"), &shared)?,
+            interface()?,
+        )?;
         let mut links: HashMap<_, u32, u32> = open(&pins, maps::LINKS)?;
         links.insert(&interface()?, &(link::DIRECT | link::XDP_TARGET), 0)?;
         let mut config: Array<_, Config> = open(&pins, maps::CONFIG)?;
@@ -385,21 +388,14 @@ fn interface() -> Result<u32> {
     interface_index(INTERFACE)
 }
 
-fn load(pins: &Pins, name: &str, pinned: &[&'static str]) -> Result<Ebpf> {
-    let path = object(name);
+fn load(pins: &Pins, path: &Path, pinned: &[&'static str]) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     for map in pinned {
         loader.map_pin_path(map, pins.map(map));
     }
     loader
-        .load_file(&path)
+        .load_file(path)
         .with_context(|| format!("cannot load {}", path.display()))
-}
-
-fn object(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../target/bpf")
-        .join(name)
 }
 
 fn empty<K: Pod, V: Pod>(pins: &Pins, name: &str) -> Result<()> {

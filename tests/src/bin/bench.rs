@@ -11,9 +11,9 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use tests::bench::{
-    Extent,
+    Extent, built_objects,
     control_plane::{self, Proxy, Size},
-    datapath,
+    datapath, paired,
     traffic::{self, Contestant},
 };
 
@@ -40,6 +40,8 @@ enum What {
     ///   cargo xtask bench datapath            every figure, for people
     ///
     ///   cargo xtask bench datapath --check    fail when one is over its limit
+    ///
+    ///   cargo xtask bench datapath --quick --against /tmp/old     what has changed since objects kept there
     #[command(verbatim_doc_comment)]
     Datapath(Datapath),
     /// Time, CPU and memory to follow a cluster's Services, beside kube-proxy (needs root).
@@ -82,6 +84,13 @@ struct Datapath {
     /// IPv4 with one service and one flow only.
     #[arg(long)]
     quick: bool,
+    /// Measure the objects of this folder too, in turn with the built ones, and print the ratios. Their maps must have
+    /// the same layout.
+    #[arg(long, value_name = "DIR", value_parser = existing)]
+    against: Option<PathBuf>,
+    /// How often both are measured.
+    #[arg(long, value_name = "NUMBER", default_value_t = 7, requires = "against")]
+    turns: usize,
 }
 
 #[derive(Args)]
@@ -150,7 +159,14 @@ fn run_datapath(options: &Datapath) -> Result<ExitCode> {
     } else {
         Extent::Full
     };
-    let report = datapath(extent, &mut |line| eprintln!("measuring {line}"))?;
+    let mut progress = |line: &str| eprintln!("measuring {line}");
+    if let Some(against) = &options.against {
+        let pairing = paired(extent, against, options.turns, &mut progress)?;
+        show(&pairing, options.json, || pairing.table())?;
+        let over = pairing.rows.iter().filter(|row| row.is_over()).count();
+        return Ok(judged(over, pairing.rows.len(), options.check));
+    }
+    let report = datapath(extent, &built_objects(), &mut progress)?;
     show(&report, options.json, || report.table())?;
     let over = report.rows.iter().filter(|row| row.is_over()).count();
     if over != 0 {
