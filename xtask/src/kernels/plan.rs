@@ -150,6 +150,8 @@ struct Smoke(&'static str, &'static [&'static str], u64);
 /// For CI: packets on real programs through XDP, tc and sockets, both families, TCP and UDP; `lbctl explain`, an agent
 /// that takes over from one that was killed, and a cleanup that leaves nothing.
 const QUICK: &[Smoke] = &[
+    // A kernel may take a program and run it wrong.
+    Smoke("fixtures", &["whole::"], 10),
     Smoke(
         "traffic",
         &[

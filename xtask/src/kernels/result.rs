@@ -348,6 +348,7 @@ mod tests {
             steps: vec![
                 ran("preflight", 0, "{}"),
                 ran("loads", 0, ""),
+                ran("fixtures", 0, "test a ... ok"),
                 ran("traffic", 0, ""),
                 ran("sockets", 0, "test a ... ok"),
             ],
