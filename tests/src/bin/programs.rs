@@ -35,7 +35,9 @@ fn main() -> Result<()> {
     } = Options::parse();
     if stack_reads {
         let found = verifier::stack_reads(&object)?;
-        found.iter().for_each(|line| println!("{line}"));
+        for line in found {
+            println!("{line}");
+        }
         return Ok(());
     }
     let mut reports = Vec::new();

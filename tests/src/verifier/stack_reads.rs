@@ -101,9 +101,7 @@ fn value<'a>(state: &'a str, register: &str) -> Option<&'a str> {
         let Some(after) = rest.strip_prefix(number) else {
             continue;
         };
-        let Some((mark, text)) = after.split_once('=') else {
-            return None;
-        };
+        let (mark, text) = after.split_once('=')?;
         if mark.is_empty() || mark.starts_with('_') {
             // Precision is marked by a P. Values hold no space outside of parentheses.
             let text = text.strip_prefix('P').unwrap_or(text);
