@@ -35,7 +35,7 @@ enum Verb {
         #[arg(long, value_delimiter = ',')]
         features: Vec<String>,
     },
-    /// Build static programs into target/static/<ARCH>, stripped, and print their sizes in bytes.
+    /// Build static programs into target/static/ARCH, stripped, and print their sizes in bytes.
     BuildStatic {
         /// CPU to build for.
         #[arg(long, value_enum, default_value = "all")]

@@ -93,7 +93,7 @@ pub(crate) fn found<T>(value: Option<&T>) -> Option<&T> {
         let mut pointer = core::ptr::from_ref(value);
         // SAFETY: adds nothing, so the pointer stays what it was; see `start` on the instruction.
         unsafe {
-            asm!("{pointer} += 0", pointer = inout(reg) pointer, options(pure, nomem, nostack));
+            asm!("{pointer} += 0", pointer = inout(reg) pointer, options(pure, readonly, nostack));
             &*pointer
         }
     })

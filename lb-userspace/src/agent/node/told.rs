@@ -41,9 +41,10 @@ impl Node {
             sockets: self.sockets.account(),
             tc_attach: self.attacher.way(),
             kernel: self.features.account(),
-            loading: match self.dry_runs.is_loading() {
-                true => Loading::DryRuns,
-                false => Loading::Nothing,
+            loading: if self.dry_runs.is_loading() {
+                Loading::DryRuns
+            } else {
+                Loading::Nothing
             },
             problems: self.problems.lines(),
         }
