@@ -116,6 +116,7 @@ impl Quote {
     /// Set if the quoted packet's receiver sends the error, and no router on the way.
     const BY_RECEIVER: u32 = 1 << 16;
 
+    /// A quote whose ports have been read at `l4`: so it is no more than [`Packet::MAX_OFFSET`], which is 255.
     #[inline(always)]
     fn new(l4: usize, proto: u8, by_receiver: bool) -> Self {
         let by = if by_receiver { Self::BY_RECEIVER } else { 0 };

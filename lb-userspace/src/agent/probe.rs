@@ -29,7 +29,7 @@ pub(crate) enum Feature {
     Tcx,
     /// `BPF_FIB_LOOKUP_SRC` (6.7, and 6.6.19, 6.1.81, 5.15.151)
     FibSource,
-    /// `bpf_set_retval` in hooks of sockets (5.18)
+    /// `bpf_set_retval` in hooks of sockets (6.1; in other hooks 5.18)
     Retval,
     /// `SO_NETNS_COOKIE` (5.14)
     NetnsCookie,
