@@ -85,7 +85,7 @@ pub(crate) fn start(data: usize, offset: usize) -> usize {
 
 /// A map's value, once the look-up is known to have found it.
 ///
-/// Verifiers before Linux 6.18 refuse arithmetic on a pointer that may be null. The compiler computes the address of a
+/// Verifiers of Linux 6.12 and older refuse arithmetic on a pointer that may be null. The compiler computes the address of a
 /// field ahead of the comparison with null, unless it cannot see through the pointer that the comparison yields.
 #[inline(always)]
 pub(crate) fn found<T>(value: Option<&T>) -> Option<&T> {
@@ -118,7 +118,7 @@ pub(crate) fn blurred(number: u32, salt: u32) -> u32 {
 
 /// The same number, as `number & MASK`: to be used where a comparison has shown that the mask changes nothing.
 ///
-/// Verifiers before Linux 6.12 do not follow all comparisons. The compiler does, and would leave the mask out.
+/// Verifiers of Linux 6.1 and older do not follow all comparisons. The compiler does, and would leave the mask out.
 #[inline(always)]
 pub(crate) fn masked<const MASK: i32>(mut number: i32) -> i32 {
     // SAFETY: it is arithmetic on one register.
