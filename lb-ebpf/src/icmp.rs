@@ -106,7 +106,7 @@ fn find<A: Addr, P: Packet>(
 }
 
 /// The quoted packet without its tuple, in one number: for functions out of line, see
-/// [`PackedFate`](crate::verdict::PackedFate).
+/// [`PackedFate`].
 #[derive(Clone, Copy)]
 struct Quote(u32);
 

@@ -2,7 +2,7 @@
 //!
 //! A file for each group of checks: facts, the function that reads them, and the pure function from
 //! facts and options to findings. [`files`] and [`generic_netlink`] are what facts are read by,
-//! [`report`] is what the findings come to.
+//! [`mod@report`] is what the findings come to.
 
 mod attached;
 mod cgroups;
