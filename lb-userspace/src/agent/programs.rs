@@ -6,7 +6,7 @@ use std::{
     num::NonZero,
     sync::{Mutex, PoisonError},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -22,7 +22,7 @@ use lb_common::{
 };
 use rustix::time::{ClockId, clock_getres};
 use thiserror::Error;
-use tracing::{debug, info};
+use tracing::{Level, debug, enabled, info};
 
 use super::account::Account;
 use crate::{
@@ -62,12 +62,14 @@ pub(super) enum LoadError {
     },
     /// The verifier refused a program.
     #[error(
-        "the kernel's verifier refused program {program}: {source}; \
-         run with --log-level debug for its reasons"
+        "the kernel's verifier refused program {program}: {source}: {reason}; \
+         report it with the kernel's version (--log-level debug shows the verifier's whole log)"
     )]
     Verifier {
         /// The program.
         program: &'static str,
+        /// What the verifier wrote last.
+        reason: String,
         /// What the system call returned.
         source: io::Error,
     },
@@ -167,7 +169,12 @@ enum Purpose {
 
 fn load_object(pins: &Pins, lacks: u32, purpose: Purpose) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
-    loader.verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS);
+    // With the walk through a refused program the verifier takes minutes where it takes seconds without.
+    loader.verifier_log_level(if enabled!(Level::DEBUG) {
+        VerifierLogLevel::DEBUG | VerifierLogLevel::STATS
+    } else {
+        VerifierLogLevel::STATS
+    });
     for name in maps::ALL.into_iter().chain(maps::PROGRAM_ARRAYS) {
         loader.map_pin_path(name, pins.map(name));
     }
@@ -250,6 +257,7 @@ impl Unloaded {
             .collect();
         let begun = Instant::now();
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        info!("loading {} programs, {threads} at a time", names.len());
         load_all(&mut self.ebpf, &names, threads)?;
         full_path::connect(&mut self.ebpf)?;
         info!(
@@ -294,6 +302,9 @@ fn load_all(ebpf: &mut Ebpf, names: &[&'static str], threads: usize) -> Result<(
     })
 }
 
+/// From here on the loading of a program is told in the log.
+const SLOW: Duration = Duration::from_secs(1);
+
 fn load_one(name: &'static str, program: &mut Program) -> Result<(), LoadError> {
     let begun = Instant::now();
     let loaded = match program {
@@ -302,10 +313,13 @@ fn load_one(name: &'static str, program: &mut Program) -> Result<(), LoadError> 
         _ => return Err(LoadError::NoProgram(name)),
     };
     loaded.map_err(|error| refused(name, error))?;
-    debug!(
-        "program {name}: loaded in {} ms",
-        begun.elapsed().as_millis()
-    );
+    let took = begun.elapsed();
+    // Where the verifier is slow people are to see how far it has got.
+    if took >= SLOW {
+        info!("program {name}: loaded in {} ms", took.as_millis());
+    } else {
+        debug!("program {name}: loaded in {} ms", took.as_millis());
+    }
     Ok(())
 }
 
@@ -319,14 +333,26 @@ fn refused(program: &'static str, error: ProgramError) -> LoadError {
             io_error,
             verifier_log,
         } => {
-            debug!("{program}: verifier log:\n{verifier_log}");
+            let log = verifier_log.to_string();
+            debug!("{program}: verifier log:\n{log}");
             LoadError::Verifier {
                 program,
+                reason: reason(&log).to_owned(),
                 source: io_error,
             }
         }
         source => LoadError::Program { program, source },
     }
+}
+
+/// The last line of a verifier's log that is no statistics: why it refused the program.
+fn reason(log: &str) -> &str {
+    const STATISTICS: [&str; 3] = ["verification time ", "stack depth ", "processed "];
+    let is_statistics = |line: &&str| STATISTICS.iter().any(|it| line.starts_with(it));
+    let mut lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines
+        .rfind(|line| !is_statistics(line))
+        .unwrap_or("it gave no reason")
 }
 
 /// What the kernel says when a program that it checked has no machine code (`bpf_prog_select_runtime`).
@@ -361,4 +387,21 @@ fn causes<'a>(
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
         (*error).source()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_a_refusal_stands_before_the_statistics() {
+        let log = "R2 pointer arithmetic on map_value_or_null prohibited, null-check it first\n\
+                   verification time 412 usec\nstack depth 136+0\nprocessed 812 insns (limit 1000000)\n\n";
+        assert_eq!(
+            reason(log),
+            "R2 pointer arithmetic on map_value_or_null prohibited, null-check it first"
+        );
+        assert_eq!(reason("processed 3 insns\n"), "it gave no reason");
+        assert_eq!(reason(""), "it gave no reason");
+    }
 }
