@@ -57,15 +57,7 @@ impl Program {
 
 /// Gives every program of the object to this machine's verifier.
 pub(crate) fn measure() -> Result<Vec<Program>> {
-    let printed = output(cargo().args([
-        "run",
-        "--quiet",
-        "--package=tests",
-        "--bin=programs",
-        "--",
-        "--json",
-        OBJECT,
-    ]))?;
+    let printed = ask_verifier("--json")?;
     let programs: Vec<_> = printed.lines().filter_map(Program::read).collect();
     ensure!(!programs.is_empty(), "{OBJECT} holds no programs");
     Ok(programs)
@@ -73,16 +65,15 @@ pub(crate) fn measure() -> Result<Vec<Program>> {
 
 /// Numbers that functions read from their caller's stack: kernels before 6.8 may run such code wrong. A line each.
 pub(crate) fn stack_reads() -> Result<Vec<String>> {
-    let printed = output(cargo().args([
-        "run",
-        "--quiet",
-        "--package=tests",
-        "--bin=programs",
-        "--",
-        "--stack-reads",
-        OBJECT,
-    ]))?;
+    let printed = ask_verifier("--stack-reads")?;
     Ok(printed.lines().map(str::to_owned).collect())
+}
+
+/// What `programs` of the `tests` crate prints about the object with this option.
+fn ask_verifier(option: &str) -> Result<String> {
+    let mut programs = cargo();
+    programs.args(["run", "--quiet", "--package=tests", "--bin=programs", "--"]);
+    output(programs.args([option, OBJECT]))
 }
 
 /// The number of this machine's kernel, such as `6.18`.
