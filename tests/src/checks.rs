@@ -46,6 +46,7 @@ pub struct Checks {
     long: bool,
     passed: usize,
     failed: Vec<String>,
+    ignored: usize,
     filtered: usize,
 }
 
@@ -62,6 +63,7 @@ impl Checks {
             long: flags.iter().any(|flag| flag == "--include-ignored"),
             passed: 0,
             failed: Vec::new(),
+            ignored: 0,
             filtered: 0,
         };
         if !checks.list {
@@ -104,6 +106,16 @@ impl Checks {
         }
     }
 
+    /// Says of checks that this machine cannot run them, because it lacks something.
+    pub fn ignore<W>(&mut self, checks: &[Check<W>], lacked: &str) {
+        for Check { name, .. } in checks {
+            if self.wants(name) {
+                println!("test {name} ... ignored, this machine has {lacked}");
+                self.ignored += 1;
+            }
+        }
+    }
+
     /// Whether a check is to run; else it counts as filtered out.
     fn wants(&mut self, name: &str) -> bool {
         let matches = |filter: &String| {
@@ -142,6 +154,7 @@ impl Checks {
             started,
             passed,
             failed,
+            ignored,
             filtered,
             list,
             ..
@@ -154,8 +167,8 @@ impl Checks {
         }
         let result = if failed.is_empty() { "ok" } else { "FAILED" };
         println!(
-            "\ntest result: {result}. {passed} passed; {} failed; 0 ignored; 0 measured; {filtered} \
-             filtered out; finished in {:.2}s\n",
+            "\ntest result: {result}. {passed} passed; {} failed; {ignored} ignored; 0 measured; \
+             {filtered} filtered out; finished in {:.2}s\n",
             failed.len(),
             started.elapsed().as_secs_f64()
         );

@@ -1,7 +1,8 @@
 //! The servers inside pods: they say who they are and who they think is asking.
 //!
 //! A UDP datagram, a message over SCTP, or a line over TCP, is answered with an [`Answer`] as one
-//! line of JSON. Over TCP the line `transfer N` makes the server return the N bytes that follow it.
+//! line of JSON. Over TCP the line `transfer N` makes the server return the N bytes that follow it; so it does over an
+//! SCTP association of the kernel's.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -67,6 +68,27 @@ impl Servers {
         Self::on(bind(ports)?, server)
     }
 
+    /// Serves associations of the kernel's own SCTP at these addresses, as [`start`](Self::start) does connections. None
+    /// of them may be a wildcard: a peer would be told all addresses of the namespace, and use them.
+    pub fn associations(netns: &Netns, server: &str, at: &[SocketAddr]) -> Result<Self> {
+        let listen = |address: &SocketAddr| {
+            let socket = sctp::listen(*address);
+            let listener = std::net::TcpListener::from(
+                socket.with_context(|| format!("cannot listen on {address} for SCTP"))?,
+            );
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        let listening = netns.run(|| at.iter().map(listen).collect::<Result<_>>())?;
+        let sockets = Listening {
+            streams: listening?,
+            udp: Vec::new(),
+            sctp: Vec::new(),
+            ports: Arc::default(),
+        };
+        Self::on(sockets, server)
+    }
+
     fn on(sockets: Listening, server: &str) -> Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let server: Arc<str> = server.into();
@@ -105,7 +127,8 @@ impl Drop for Servers {
 pub(crate) const ECHO: &[u8] = b"echo ";
 
 struct Listening {
-    tcp: Vec<std::net::TcpListener>,
+    /// For connections of TCP, and of the kernel's SCTP: to who reads and writes these are the same.
+    streams: Vec<std::net::TcpListener>,
     udp: Vec<std::net::UdpSocket>,
     /// Raw sockets, one a family, that have what is for any port.
     sctp: Vec<std::net::UdpSocket>,
@@ -113,7 +136,7 @@ struct Listening {
 }
 
 fn bind(ports: &[u16]) -> Result<Listening> {
-    let (mut tcp, mut udp, mut sctp) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut streams, mut udp, mut sctp) = (Vec::new(), Vec::new(), Vec::new());
     for any in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
         let socket = crafted::raw(any, ipproto::SCTP).context("cannot listen for SCTP")?;
         let socket = std::net::UdpSocket::from(socket);
@@ -126,7 +149,7 @@ fn bind(ports: &[u16]) -> Result<Listening> {
         let listener = std::net::TcpListener::bind(address)
             .with_context(|| format!("cannot listen on TCP port {port}"))?;
         listener.set_nonblocking(true)?;
-        tcp.push(listener);
+        streams.push(listener);
         let socket = std::net::UdpSocket::bind(address)
             .with_context(|| format!("cannot bind UDP port {port}"))?;
         socket.set_nonblocking(true)?;
@@ -134,7 +157,7 @@ fn bind(ports: &[u16]) -> Result<Listening> {
     }
     let ports = ports.into();
     Ok(Listening {
-        tcp,
+        streams,
         udp,
         sctp,
         ports,
@@ -143,7 +166,7 @@ fn bind(ports: &[u16]) -> Result<Listening> {
 
 fn serve(sockets: Listening, server: &Arc<str>, stopped: oneshot::Receiver<()>) -> Result<()> {
     let Listening {
-        tcp,
+        streams,
         udp,
         sctp,
         ports,
@@ -152,7 +175,7 @@ fn serve(sockets: Listening, server: &Arc<str>, stopped: oneshot::Receiver<()>) 
         .enable_io()
         .build()?;
     let context = runtime.enter();
-    for listener in tcp {
+    for listener in streams {
         tokio::spawn(accept(TcpListener::from_std(listener)?, server.clone()));
     }
     for socket in udp {
@@ -182,7 +205,8 @@ async fn accept(listener: TcpListener, server: Arc<str>) {
 }
 
 async fn converse(stream: TcpStream, server: &str, client: SocketAddr) -> Result<()> {
-    stream.set_nodelay(true)?;
+    // SCTP has no such option of TCP's.
+    drop(stream.set_nodelay(true));
     let port = stream.local_addr()?.port();
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);

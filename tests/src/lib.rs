@@ -28,7 +28,7 @@ pub mod patience;
 pub mod process;
 pub mod random;
 pub mod raw;
-mod sctp;
+pub mod sctp;
 pub mod site;
 pub mod talk;
 pub mod topology;

@@ -1,4 +1,5 @@
-//! Just enough of SCTP (RFC 9260) to ask and to answer, on raw sockets: kernels need not have any.
+//! Just enough of SCTP (RFC 9260) to ask and to answer, on raw sockets: kernels need not have any. And sockets of the
+//! kernel's own, where it has it.
 //!
 //! An association is asked for (INIT) and granted (INIT ACK), then each question and each answer is
 //! a DATA chunk. Nothing is sent again, and who wants no more just stops.
@@ -11,7 +12,10 @@ use std::{
 };
 
 use lb_ebpf::crc32c;
-use rustix::net::{bind, connect, ipproto};
+use rustix::{
+    fd::OwnedFd,
+    net::{AddressFamily, SocketType, bind, connect, ipproto, listen as accept_from, socket},
+};
 
 use crate::crafted;
 
@@ -107,6 +111,24 @@ impl Association {
             }
         }
     }
+}
+
+/// Whether the kernel has SCTP sockets of its own.
+pub fn kernel_has_it() -> bool {
+    stream(AddressFamily::INET).is_ok()
+}
+
+/// A socket of the kernel's SCTP that is used like one of TCP: it is one association, read and written as a stream.
+pub(crate) fn stream(family: AddressFamily) -> io::Result<OwnedFd> {
+    Ok(socket(family, SocketType::STREAM, Some(ipproto::SCTP))?)
+}
+
+/// Such a socket that waits for peers.
+pub(crate) fn listen(at: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = stream(crafted::family(at.ip()))?;
+    bind(&socket, &at)?;
+    accept_from(&socket, 16)?;
+    Ok(socket)
 }
 
 /// A port that no association was opened from for the last 20,000.

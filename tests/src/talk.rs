@@ -22,8 +22,11 @@ use crate::{
     echo::{Answer, ECHO, Protocol},
     netns::Netns,
     patience::patient,
-    sctp::Association,
+    sctp::{self, Association},
 };
+
+/// How much is sent at a time, in bytes.
+const PIECE: usize = 16 << 10;
 
 /// How long one step of a conversation may take.
 pub fn patience() -> Duration {
@@ -38,6 +41,7 @@ pub struct Conversation {
 
 #[derive(Debug)]
 enum Socket {
+    /// Of TCP, or of the kernel's SCTP.
     Tcp(BufReader<TcpStream>),
     Udp(UdpSocket),
     Sctp(Association),
@@ -72,6 +76,19 @@ impl Conversation {
         netns
             .run(|| open(protocol, to, from, patience))
             .map_err(io::Error::other)?
+    }
+
+    /// Begins a flow to `to` with the kernel's own SCTP. `from` is the only address that the peer is told, so that it
+    /// keeps to the one way.
+    pub fn associate(netns: &Netns, to: SocketAddr, from: IpAddr) -> io::Result<Self> {
+        let open = || -> io::Result<_> {
+            let socket = sctp::stream(family(to.ip()))?;
+            let from = SocketAddr::new(from, 0);
+            let socket = connected_by(socket, to, Some(from), patience())?;
+            let socket = Socket::Tcp(BufReader::new(socket.into()));
+            Ok(Self { socket })
+        };
+        netns.run(open).map_err(io::Error::other)?
     }
 
     /// Asks once and returns the answer.
@@ -125,10 +142,10 @@ impl Conversation {
         }
     }
 
-    /// Sends `count` bytes over TCP, both ways at once, and checks that the same came back.
+    /// Sends `count` bytes over TCP or the kernel's SCTP, both ways at once, and checks that the same came back.
     pub fn transfer(&mut self, count: usize) -> Result<()> {
         let Socket::Tcp(stream) = &mut self.socket else {
-            return Err(anyhow!("only TCP transfers streams"));
+            return Err(anyhow!("only TCP and the kernel's SCTP transfer streams"));
         };
         let mut writer = stream.get_ref().try_clone()?;
         let sent = noise(count);
@@ -136,7 +153,9 @@ impl Conversation {
         thread::scope(|scope| -> Result<()> {
             let sending = scope.spawn(|| {
                 writer.write_all(format!("transfer {count}\n").as_bytes())?;
-                writer.write_all(&sent)
+                // SCTP makes a message of each, and takes none that is longer than its buffer.
+                sent.chunks(PIECE)
+                    .try_for_each(|piece| writer.write_all(piece))
             });
             stream
                 .read_exact(&mut received)
@@ -224,13 +243,26 @@ pub(crate) fn connected(
     patience: Duration,
 ) -> io::Result<OwnedFd> {
     let descriptor = socket(family(to.ip()), kind, None)?;
-    // The send timeout is also that of connecting.
-    set_socket_timeout(&descriptor, Timeout::Send, Some(patience))?;
-    set_socket_timeout(&descriptor, Timeout::Recv, Some(patience))?;
-    if from.port() != 0 || !from.ip().is_unspecified() {
+    let chosen = from.port() != 0 || !from.ip().is_unspecified();
+    if chosen {
         // Past connections that wait may share the port. Datagram sockets that do, live ones too, would
         // take each other's answers.
         set_socket_reuseaddr(&descriptor, kind == SocketType::STREAM)?;
+    }
+    connected_by(descriptor, to, chosen.then_some(from), patience)
+}
+
+/// Connects a socket, from an address or any.
+fn connected_by(
+    descriptor: OwnedFd,
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    patience: Duration,
+) -> io::Result<OwnedFd> {
+    // The send timeout is also that of connecting.
+    set_socket_timeout(&descriptor, Timeout::Send, Some(patience))?;
+    set_socket_timeout(&descriptor, Timeout::Recv, Some(patience))?;
+    if let Some(from) = from {
         bind(&descriptor, &from)?;
     }
     connect(&descriptor, &to).map_err(timed_out)?;

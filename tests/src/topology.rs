@@ -14,9 +14,13 @@
 //! would. The client has routes for pods and for service addresses through node-a, as a router
 //! in front of a cluster would.
 //!
-//! On the wire (client, switch, nodes' `eth0`) transmit offloads are off, so that what XDP and a
-//! capture see has its checksums in place. The switch's ports take what XDP sends from the other
-//! end, and merge nothing. Pods keep their offloads.
+//! That is [`Links::STANDARD`]; the switch can also be the machine's own NICs, and `eth0` a VLAN or a bond.
+//!
+//! On the wire (client, switch, nodes' `eth0`) transmit offloads are off, unless the links say otherwise, so that what
+//! XDP and a capture see has its checksums in place. The switch's ports take what XDP sends from the other end, and
+//! merge nothing. Pods keep their offloads.
+
+pub mod links;
 
 use std::{
     fs,
@@ -27,6 +31,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
 
+pub use self::links::Links;
+use self::links::Switch;
 use crate::{
     netns::Netns,
     raw,
@@ -57,24 +63,6 @@ const POD_GATEWAY: &str = "169.254.1.1";
 
 /// Where the program for the switch's ports is pinned, below the site's directory.
 const XDP_PASS: &str = "switch/pass";
-
-/// What the external links allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Links {
-    /// Frames of 1500 bytes; native XDP can be attached.
-    Standard,
-    /// Frames of 9000 bytes: more than a page, so veth refuses XDP and tc is on its own.
-    Jumbo,
-}
-
-impl Links {
-    const fn mtu(self) -> u32 {
-        match self {
-            Self::Standard => 1500,
-            Self::Jumbo => 9000,
-        }
-    }
-}
 
 /// An address of each family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,7 +284,7 @@ pub fn pod_addresses(node: u8, number: u8) -> Addresses {
     }
 }
 
-/// Makes a host and plugs its `eth0` into the switch.
+/// Makes a host, whose `eth0` is on the external network.
 fn plug(site: &Site, switch: &Netns, links: Links, name: &'static str, number: u8) -> Result<Host> {
     let netns = Netns::create(site.name(name))?;
     quiet_ipv6(&netns)?;
@@ -304,22 +292,15 @@ fn plug(site: &Site, switch: &Netns, links: Links, name: &'static str, number: u
         v4: Ipv4Addr::new(10, 10, 0, number),
         v6: Ipv6Addr::new(0xfd00, 0x10, 0, 0, 0, 0, 0, number.into()),
     };
-    let (port, mtu) = (format!("to-{name}"), links.mtu());
-    switch.ip(&format!(
-        "link add {port} mtu {mtu} gro_max_size 1 type veth peer name eth0 mtu {mtu} netns {}\n\
-         link set {port} master br0\n\
-         link set {port} up",
-        netns.name()
-    ))?;
-    switch.offload(&port, &["tx", "off"])?;
-    if links == Links::Standard {
-        let program = site.dir().join(XDP_PASS);
-        switch.ip(&format!(
-            "link set {port} xdpdrv pinned {}",
-            program.display()
-        ))?;
-    }
-    netns.offload("eth0", &["tx", "off"])?;
+    let program = site.dir().join(XDP_PASS);
+    links.make_eth0(
+        &netns,
+        &Switch {
+            netns: switch,
+            program: &program,
+        },
+        name,
+    )?;
     netns.ip(&format!(
         "link set lo up\n\
          addr add {}/24 dev eth0\n\

@@ -102,7 +102,7 @@ struct World {
 
 impl World {
     fn start() -> Result<Self> {
-        let cluster = Cluster::build(Site::new()?, Links::Standard, &examples())?;
+        let cluster = Cluster::build(Site::new()?, Links::STANDARD, &examples())?;
         cluster
             .source
             .add(&Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests"))?;

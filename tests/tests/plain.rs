@@ -22,7 +22,7 @@ fn build(links: Links) -> Result<(Topology, Vec<Servers>)> {
 
 #[test]
 fn everyone_reaches_every_pod_with_clean_checksums() -> Result<()> {
-    for links in [Links::Standard, Links::Jumbo] {
+    for links in [Links::STANDARD, Links::JUMBO] {
         let (topology, _servers) = build(links)?;
         let capture = Capture::start(&topology.switch)?;
         let clients = topology.pods.iter().map(|pod| (&pod.netns, pod.addresses));
@@ -54,7 +54,7 @@ fn everyone_reaches_every_pod_with_clean_checksums() -> Result<()> {
 
 #[test]
 fn streams_arrive_intact_and_unmerged() -> Result<()> {
-    let (topology, _servers) = build(Links::Standard)?;
+    let (topology, _servers) = build(Links::STANDARD)?;
     let capture = Capture::start(&topology.switch)?;
     for family in Family::BOTH {
         let to = SocketAddr::new(topology.pod("pod-3")?.addresses.of(family), PORT);
@@ -76,7 +76,7 @@ fn streams_arrive_intact_and_unmerged() -> Result<()> {
 
 #[test]
 fn source_ports_can_be_chosen() -> Result<()> {
-    let (topology, _servers) = build(Links::Standard)?;
+    let (topology, _servers) = build(Links::STANDARD)?;
     for (protocol, family) in [(Protocol::Tcp, Family::V4), (Protocol::Udp, Family::V6)] {
         let to = SocketAddr::new(pod_addresses(1, 1).of(family), PORT);
         let mut flow = Conversation::open(&topology.client.netns, protocol, to, 4321)?;
@@ -87,7 +87,7 @@ fn source_ports_can_be_chosen() -> Result<()> {
 
 #[test]
 fn pods_come_and_go() -> Result<()> {
-    let (mut topology, _servers) = build(Links::Standard)?;
+    let (mut topology, _servers) = build(Links::STANDARD)?;
     topology.add_pod("pod-4", "node-b", pod_addresses(2, 4))?;
     let pod = topology.pod("pod-4")?;
     let server = Servers::start(&pod.netns, "pod-4", &[PORT])?;
@@ -103,7 +103,7 @@ fn pods_come_and_go() -> Result<()> {
 
 #[test]
 fn nothing_stays() -> Result<()> {
-    let (topology, servers) = build(Links::Standard)?;
+    let (topology, servers) = build(Links::STANDARD)?;
     let (dir, name) = (topology.dir(), topology.client.netns.name().to_owned());
     let namespace = Path::new("/run/netns").join(name);
     assert!(dir.exists() && namespace.exists());

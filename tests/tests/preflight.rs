@@ -162,7 +162,7 @@ fn plant(netns: &Netns) -> Result<TcpListener> {
 
 #[test]
 fn a_node_that_can_be_served_passes_and_stays_as_it_is() -> Result<()> {
-    let topology = Topology::build(Site::new()?, Links::Standard)?;
+    let topology = Topology::build(Site::new()?, Links::STANDARD)?;
     let node = &topology.node_a;
     fs::set_permissions(node.bpffs(), Permissions::from_mode(0o700))?;
     let before = Everything::of(node)?;
@@ -185,7 +185,7 @@ fn a_node_that_can_be_served_passes_and_stays_as_it_is() -> Result<()> {
 
 #[test]
 fn conflicts_are_failures_and_the_node_stays_as_it_is() -> Result<()> {
-    let topology = Topology::build(Site::new()?, Links::Jumbo)?;
+    let topology = Topology::build(Site::new()?, Links::JUMBO)?;
     let node = &topology.node_a;
     let _listener = plant(&node.netns)?;
     let before = Everything::of(node)?;
@@ -227,7 +227,7 @@ fn conflicts_are_failures_and_the_node_stays_as_it_is() -> Result<()> {
 
 #[test]
 fn what_another_agent_has_attached_is_known() -> Result<()> {
-    let topology = Topology::build(Site::new()?, Links::Standard)?;
+    let topology = Topology::build(Site::new()?, Links::STANDARD)?;
     let node = &topology.node_a;
     let manifests = node.dir.join("manifests");
     fs::create_dir(&manifests)?;
@@ -246,7 +246,7 @@ fn what_another_agent_has_attached_is_known() -> Result<()> {
 
 #[test]
 fn a_process_without_capabilities_and_wrong_options_are_told_by_the_exit_status() -> Result<()> {
-    let topology = Topology::build(Site::new()?, Links::Standard)?;
+    let topology = Topology::build(Site::new()?, Links::STANDARD)?;
     let node = &topology.node_a;
     let program = agent::program("lb-agent")?;
     let bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 
 /// Builds a topology with a process inside, says where it is, and waits to be ended.
 fn hold() -> Result<()> {
-    let topology = Topology::build(Site::new()?, Links::Standard)?;
+    let topology = Topology::build(Site::new()?, Links::STANDARD)?;
     let inside = topology
         .client
         .netns

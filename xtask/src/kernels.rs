@@ -119,6 +119,9 @@ pub(crate) fn kernels(options: Options) -> Result<()> {
     if write {
         page::write(&outcomes)?;
     }
+    for line in report::ignored(&outcomes) {
+        eprintln!("{line}");
+    }
     let problems = report::problems(&outcomes);
     for problem in &problems {
         eprintln!("{problem}");
@@ -281,6 +284,7 @@ impl Run {
             image: &kernel.image,
             initrd: initrd.path(),
             cpus: self.cpus,
+            has_nics: self.flavour.has_drivers(),
         };
         progress.say(&format!("booting {}", kernel.release));
         let transcript = guest.run(&self.steps, progress)?;
@@ -310,7 +314,8 @@ impl Run {
     fn initrd(&self, number: &str, archives: &[&Path]) -> Result<archive::Temporary> {
         let name = format!("{number}-{}-{}", self.arch, std::process::id());
         let own = archive::Temporary::new(self.work.join(format!("{name}.cpio")));
-        self.programs.archive(&self.steps, own.path())?;
+        self.programs
+            .archive(&self.steps, self.flavour.has_drivers(), own.path())?;
         let whole = archive::Temporary::new(self.work.join(format!("{name}.initrd")));
         let parts: Vec<_> = archives.iter().copied().chain([own.path()]).collect();
         archive::join(&parts, whole.path())?;

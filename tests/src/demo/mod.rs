@@ -52,7 +52,7 @@ pub fn run(keep: bool) -> Result<()> {
 fn set_up(say: &Say) -> Result<Cluster> {
     say.heading("A client, two nodes and three pods, each in a network namespace");
     let mut cluster = say.during("built", || {
-        Cluster::build(Site::named(SITE)?, Links::Standard, &examples())
+        Cluster::build(Site::named(SITE)?, Links::STANDARD, &examples())
     })?;
     describe(say, &cluster);
     say.heading("An agent on each node, serving examples/");

@@ -57,7 +57,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn start() -> Result<Self> {
-        let mut cluster = Cluster::with_api(Links::Standard, Options::default())?;
+        let mut cluster = Cluster::with_api(Links::STANDARD, Options::default())?;
         cluster.add_pod("pod-4", "node-b", pod_addresses(2, 2))?;
         let servers = servers(&cluster)?;
         let account = account(&mut cluster)?;

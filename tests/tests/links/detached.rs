@@ -26,7 +26,7 @@ pub(crate) fn checks() -> Vec<Check<Topology>> {
 
 /// A topology without agents.
 pub(crate) fn topology() -> Result<Topology> {
-    Topology::build(Site::new()?, Links::Standard)
+    Topology::build(Site::new()?, Links::STANDARD)
 }
 
 fn off_at_once(topology: &Topology) -> Result<()> {

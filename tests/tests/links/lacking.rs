@@ -44,7 +44,7 @@ impl World {
     pub(crate) fn start() -> Result<Self> {
         let site = Site::new()?;
         let group = site.cgroup().context("no cgroup2 hierarchy is mounted")?;
-        let cluster = Cluster::build(site, Links::Standard, &examples())?;
+        let cluster = Cluster::build(site, Links::STANDARD, &examples())?;
         let member = Member::enter(&group)?;
         Ok(Self {
             _member: member,

@@ -48,7 +48,7 @@ pub(crate) struct Shown {
 
 impl World {
     pub(crate) fn start() -> Result<Self> {
-        let mut cluster = Cluster::build(Site::new()?, Links::Standard, &examples())?;
+        let mut cluster = Cluster::build(Site::new()?, Links::STANDARD, &examples())?;
         add_other(&cluster.topology.node_a)?;
         cluster.start_agents_with(&BY_FILTERS)?;
         Ok(Self { cluster })

@@ -81,7 +81,7 @@ impl World {
             api_server_flags: vec!["--feature-gates=StrictIPCIDRValidation=false".into()],
             ..Options::default()
         };
-        let mut cluster = Cluster::with_api(Links::Standard, options)?;
+        let mut cluster = Cluster::with_api(Links::STANDARD, options)?;
         prepare(&cluster)?;
         cluster.start_agents()?;
         let group = &cluster.topology.node_a.cgroup;

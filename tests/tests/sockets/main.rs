@@ -41,7 +41,7 @@ impl World {
     fn start_with(options: &[&str]) -> Result<Self> {
         let site = Site::new()?;
         let group = site.cgroup().context("no cgroup2 hierarchy is mounted")?;
-        let mut cluster = Cluster::build(site, Links::Standard, &examples())?;
+        let mut cluster = Cluster::build(site, Links::STANDARD, &examples())?;
         cluster
             .source
             .add(&Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests"))?;

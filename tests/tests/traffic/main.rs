@@ -153,8 +153,8 @@ fn clean_wire(world: &mut World) -> Result<()> {
 fn main() -> ExitCode {
     let mut checks = Checks::from_args();
     for (name, links, expected) in [
-        ("xdp", Links::Standard, Mode::Xdp),
-        ("tc", Links::Jumbo, Mode::Tc),
+        ("xdp", Links::STANDARD, Mode::Xdp),
+        ("tc", Links::JUMBO, Mode::Tc),
     ] {
         let mut list = vec![Check::new(format!("{name}::mode"), mode(expected))];
         list.extend(paths::checks(name));
@@ -162,7 +162,7 @@ fn main() -> ExitCode {
         list.extend(errors::checks(name));
         list.extend(tagged::checks(name));
         list.push(Check::new(format!("{name}::clean_wire"), clean_wire));
-        if links == Links::Jumbo {
+        if links == Links::JUMBO {
             // XDP would see packets without their checksums.
             list.extend(errors::merged(name));
         }

@@ -28,12 +28,32 @@ const BOOT_LIMIT: Duration = Duration::from_mins(2);
 /// Memory of a guest. Its files are in it, several times over while it unpacks them.
 const MEMORY: &str = "3G";
 
+/// NICs of a guest by model, and how many: a bond of two for each of three hosts, and one for each.
+const NICS: [(&str, usize); 2] = [("virtio-net-pci", 6), ("e1000e", 3)];
+
+/// Joins all NICs of a guest by a bridge, in a network namespace that goes with QEMU. Taps, for nothing else lets packets
+/// through whose checksums and segments are left to NICs.
+const JOIN: &str = r#"
+set -e
+echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6
+ip link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+for tap in $1; do
+    ip tuntap add "$tap" mode tap
+    ip link set "$tap" mtu 9000 master br0 up
+done
+ip link set br0 up
+shift
+exec "$@"
+"#;
+
 /// A guest to be.
 pub(super) struct Guest<'a> {
     pub(super) arch: Arch,
     pub(super) image: &'a Path,
     pub(super) initrd: &'a Path,
     pub(super) cpus: u32,
+    /// Whether it has NICs of several drivers, all on one network.
+    pub(super) has_nics: bool,
 }
 
 impl Guest<'_> {
@@ -46,6 +66,7 @@ impl Guest<'_> {
             image,
             initrd,
             cpus,
+            has_nics,
         } = self;
         let (emulator, machine, console) = match arch {
             Arch::Amd64 => ("qemu-system-x86_64", ["q35", "max"], "ttyS0"),
@@ -57,9 +78,15 @@ impl Guest<'_> {
             ),
         };
         let [machine, cpu] = machine;
+        let nics = if *has_nics { nics() } else { Vec::new() };
         let mut command = program("setpriv");
+        command.args(["--pdeathsig", "KILL", "nice", "-n", "10"]);
+        if !nics.is_empty() {
+            let taps: Vec<_> = (0..nics.len()).map(tap).collect();
+            command.args(["unshare", "--net", "sh", "-c", JOIN, "sh", &taps.join(" ")]);
+        }
         command
-            .args(["--pdeathsig", "KILL", "nice", "-n", "10", emulator])
+            .arg(emulator)
             .args([
                 "-machine",
                 machine,
@@ -69,7 +96,8 @@ impl Guest<'_> {
                 "tcg,thread=multi",
             ])
             .args(["-m", MEMORY, "-smp", &cpus.to_string()])
-            .args(["-nographic", "-no-reboot", "-net", "none"])
+            .args(["-nographic", "-no-reboot", "-nic", "none"])
+            .args(nics.iter().flatten())
             .arg("-kernel")
             .arg(image)
             .arg("-initrd")
@@ -106,6 +134,29 @@ impl Guest<'_> {
         }
         Ok(transcript)
     }
+}
+
+/// QEMU's options for each NIC. Without a ROM, for no guest boots from the network.
+fn nics() -> Vec<[String; 4]> {
+    let models = NICS
+        .iter()
+        .flat_map(|(model, count)| std::iter::repeat_n(model, *count));
+    models
+        .enumerate()
+        .map(|(number, model)| {
+            let tap = tap(number);
+            [
+                "-netdev".to_owned(),
+                format!("tap,id={tap},ifname={tap},script=no,downscript=no"),
+                "-device".to_owned(),
+                format!("{model},netdev={tap},mac=52:54:00:fa:17:{number:02x},romfile="),
+            ]
+        })
+        .collect()
+}
+
+fn tap(number: usize) -> String {
+    format!("tap{number}")
 }
 
 /// A program whose lines come one by one. Dropped, it is killed and waited for.

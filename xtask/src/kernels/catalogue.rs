@@ -24,6 +24,13 @@ pub(super) enum Flavour {
     Generic,
 }
 
+impl Flavour {
+    /// Whether it has the drivers of the NICs that guests can have.
+    pub(super) fn has_drivers(self) -> bool {
+        self == Self::Generic
+    }
+}
+
 impl fmt::Display for Flavour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -196,11 +196,13 @@ const QUICK: &[Smoke] = &[
 /// For everyone else.
 const FULL: &[Smoke] = &[
     Smoke("fixtures", &["whole::"], 10),
-    Smoke("links", &[], 2),
+    Smoke("differential", &[], 20),
+    Smoke("links", &[], 10),
     Smoke("snat", &[], 15),
     Smoke("explain", &[], 5),
-    Smoke("traffic", &[], 30),
-    Smoke("sockets", &[], 30),
+    Smoke("wires", &[], 30),
+    Smoke("traffic", &[], 40),
+    Smoke("sockets", &[], 40),
 ];
 
 /// All steps for a kernel.

@@ -22,14 +22,8 @@ use crate::{
 /// Where a guest has the programs; the suites of tests are in `tests` below, and find the others one folder up.
 const PLACE: &str = "fairlead/bin";
 
-/// Files that the tests read, at the paths they were compiled with.
-const READ: &[&str] = &[
-    "tests/fixtures",
-    "tests/manifests",
-    "examples",
-    "target/bpf",
-    "lb-userspace/Cargo.toml",
-];
+/// Files that the tests read, at the paths they were compiled with; and all below tests/ that is no code.
+const READ: &[&str] = &["examples", "target/bpf", "lb-userspace/Cargo.toml"];
 
 const INIT: &str = include_str!("init.sh");
 
@@ -44,6 +38,9 @@ const MODULES: &[&str] = &[
     "nf_conntrack",
     "nf_conntrack_netlink",
 ];
+
+/// What init loads where there are NICs; nobody else would.
+const DRIVERS: &[&str] = &["virtio_pci", "virtio_net", "e1000e"];
 
 /// Deadlines in tests are so many times as long in a guest: TCG is some 10 to 20 times slower than the machine.
 const PATIENCE: u32 = 10;
@@ -84,11 +81,11 @@ pub(super) fn of_this_machine(progress: &Progress) -> Result<Programs> {
     Ok(Programs { folder })
 }
 
-/// Builds the static programs for a CPU, optimised: they run in every guest, and emulation is slow enough.
+/// Builds the static programs for a CPU: agent and `lbctl` as they are shipped, the suites as is fastest.
 pub(super) fn without_libraries(arch: Arch, progress: &Progress) -> Result<Programs> {
     progress.say(&format!("building static programs for {arch}"));
     static_build::binaries(arch, "release")?;
-    static_build::test_programs(arch, "release")?;
+    static_build::test_programs(arch, "dev")?;
     Ok(Programs {
         folder: arch.folder(),
     })
@@ -140,7 +137,7 @@ impl Programs {
     }
 
     /// Archives what this tree adds to a guest: programs, the files they read, and what is to be run.
-    pub(super) fn archive(&self, steps: &[Step], archive: &Path) -> Result<()> {
+    pub(super) fn archive(&self, steps: &[Step], has_nics: bool, archive: &Path) -> Result<()> {
         let tree = Scratch::new(&archive.with_extension("tree"))?;
         let within = |path: &str| tree.path().join(path);
         let mut names: Vec<_> = vec!["lb-agent", "lbctl", "programs"];
@@ -160,11 +157,10 @@ impl Programs {
         for read in READ {
             copy_tree(&root().join(read), &tree.path().join(own).join(read))?;
         }
-        copy_snapshots(
-            &root().join("tests/tests"),
-            &tree.path().join(own).join("tests/tests"),
-        )?;
-        fs::write(within("fairlead/modules"), MODULES.join("\n") + "\n")?;
+        copy_data(&root().join("tests"), &tree.path().join(own).join("tests"))?;
+        let drivers = if has_nics { DRIVERS } else { &[] };
+        let modules = [MODULES, drivers].concat().join("\n") + "\n";
+        fs::write(within("fairlead/modules"), modules)?;
         fs::write(within("fairlead/environment"), environment())?;
         let steps: String = steps
             .iter()
@@ -201,17 +197,19 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     output(program("cp").arg("-a").arg(from).arg(to)).map(drop)
 }
 
-/// Golden files of the suites.
-fn copy_snapshots(from: &Path, to: &Path) -> Result<()> {
+/// Fixtures, golden files and manifests of the suites: everything but their code.
+fn copy_data(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
     for entry in fs::read_dir(from)? {
         let path = entry?.path();
         let Some(name) = path.file_name() else {
             continue;
         };
-        if name == "snapshots" {
-            copy_tree(&path, &to.join(name))?;
-        } else if path.is_dir() {
-            copy_snapshots(&path, &to.join(name))?;
+        if path.is_dir() {
+            copy_data(&path, &to.join(name))?;
+        } else if path.extension().is_none_or(|extension| extension != "rs") {
+            fs::copy(&path, to.join(name))
+                .with_context(|| format!("cannot copy {}", path.display()))?;
         }
     }
     Ok(())

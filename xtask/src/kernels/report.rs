@@ -107,7 +107,11 @@ fn cell(program: &Program) -> String {
 }
 
 fn passed(cases: &Cases) -> String {
-    counted(cases.passed, cases.passed + cases.failed)
+    let counted = counted(cases.passed, cases.passed + cases.failed);
+    match cases.ignored {
+        0 => counted,
+        ignored => format!("{counted}, {ignored} ignored"),
+    }
 }
 
 fn counted(good: usize, all: usize) -> String {
@@ -141,6 +145,29 @@ fn table(rows: &[Vec<String>]) -> String {
     let rules: Vec<_> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
     lines.insert(lines.len().min(1), format!("|{}|\n", rules.join("|")));
     lines.concat()
+}
+
+/// Why cases were not run, a line each.
+pub(super) fn ignored(outcomes: &[Outcome]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for Outcome {
+        kernel,
+        arch,
+        suites,
+        ..
+    } in outcomes
+    {
+        for suite in suites {
+            let reasons = suite.ignored.iter();
+            lines.extend(reasons.map(|(reason, count)| {
+                format!(
+                    "{kernel} {arch}: {} did not run {count} cases: {reason}",
+                    suite.name
+                )
+            }));
+        }
+    }
+    lines
 }
 
 /// What went wrong, a line each.
@@ -179,9 +206,14 @@ mod tests {
     fn suite(name: &str, passed: usize, failed: usize) -> Suite {
         Suite {
             name: name.to_owned(),
-            cases: Cases { passed, failed },
+            cases: Cases {
+                passed,
+                failed,
+                ignored: 0,
+            },
             seconds: 1.0,
             failures: BTreeMap::new(),
+            ignored: BTreeMap::new(),
         }
     }
 

@@ -14,11 +14,13 @@ use crate::{
     static_build::Arch,
 };
 
-/// How many cases of tests passed and failed.
+/// How many cases of tests passed and failed, and how many were not run: they are said to take long, or the kernel lacks
+/// what they need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Cases {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
+    pub(crate) ignored: usize,
 }
 
 impl Cases {
@@ -26,6 +28,7 @@ impl Cases {
         Self {
             passed: self.passed + other.passed,
             failed: self.failed + other.failed,
+            ignored: self.ignored + other.ignored,
         }
     }
 }
@@ -38,6 +41,8 @@ pub(super) struct Suite {
     pub(super) seconds: f64,
     /// Names of those that failed, each with what it said.
     pub(super) failures: BTreeMap<String, String>,
+    /// Why cases were ignored, and how many for each reason.
+    pub(super) ignored: BTreeMap<String, usize>,
 }
 
 /// Everything that is known of a kernel.
@@ -237,6 +242,7 @@ impl Outcome {
         Cases {
             passed: programs.count() + cases.sum::<usize>(),
             failed: self.problems.len(),
+            ignored: self.suites.iter().map(|suite| suite.cases.ignored).sum(),
         }
     }
 }
@@ -246,6 +252,7 @@ impl Suite {
     fn read(run: &StepRun) -> Self {
         let mut cases = Cases::default();
         let mut failures: BTreeMap<String, String> = BTreeMap::new();
+        let mut ignored: BTreeMap<String, usize> = BTreeMap::new();
         let mut current: Option<String> = None;
         for line in &run.lines {
             let test = line
@@ -260,6 +267,14 @@ impl Suite {
                     cases.failed += 1;
                     failures.insert(name.to_owned(), String::new());
                     current = Some(name.to_owned());
+                }
+                Some((_, outcome)) if outcome.starts_with("ignored") => {
+                    cases.ignored += 1;
+                    let reason = outcome
+                        .trim_start_matches("ignored")
+                        .trim_start_matches(", ");
+                    *ignored.entry(reason.to_owned()).or_default() += 1;
+                    current = None;
                 }
                 Some(_) | None if line.starts_with("test result: ") || line == "failures:" => {
                     current = None;
@@ -282,6 +297,7 @@ impl Suite {
             cases,
             seconds: run.seconds,
             failures,
+            ignored,
         }
     }
 }
@@ -305,16 +321,19 @@ mod tests {
         let suite = Suite::read(&ran(
             "traffic",
             1,
-            "\ntest a ... ok\ntest b ... FAILED\none\ntwo\n\ntest c ... ok\n\nfailures:\n    b\n\n\
-             test result: FAILED. 2 passed; 1 failed; 0 ignored\n",
+            "\ntest a ... ok\ntest b ... FAILED\none\ntwo\n\ntest c ... ok\n\
+             test d ... ignored, this machine has no bond devices\n\nfailures:\n    b\n\n\
+             test result: FAILED. 2 passed; 1 failed; 1 ignored\n",
         ));
         assert_eq!(
             suite.cases,
             Cases {
                 passed: 2,
-                failed: 1
+                failed: 1,
+                ignored: 1
             }
         );
+        assert_eq!(suite.ignored["this machine has no bond devices"], 1);
         assert_eq!(suite.failures["b"], "one\ntwo\n\n");
     }
 

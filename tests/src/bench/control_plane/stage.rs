@@ -95,7 +95,7 @@ impl Stage {
         proxy: Proxy,
         agent: Option<&Path>,
     ) -> Result<(Self, Start)> {
-        let topology = Topology::build(Site::new()?, Links::Standard)?;
+        let topology = Topology::build(Site::new()?, Links::STANDARD)?;
         let servers = BACKENDS
             .iter()
             .map(|pod| Servers::start(&topology.pod(pod)?.netns, pod, &[PORT]))

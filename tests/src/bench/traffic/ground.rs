@@ -61,7 +61,7 @@ impl Ground {
     /// Builds it and waits until clients are led.
     pub(super) fn start(source: &mut Source, contestant: Contestant) -> Result<Start> {
         let led = match contestant.proxy() {
-            None => Led::ByNobody(Box::new(Topology::build(Site::new()?, Links::Standard)?)),
+            None => Led::ByNobody(Box::new(Topology::build(Site::new()?, Links::STANDARD)?)),
             Some(proxy) if !source.is_for(proxy) => {
                 let why = "target/kube-assets is not complete: run `cargo xtask kube-assets` first";
                 return Ok(Start::Absent(why.to_owned()));

@@ -48,7 +48,7 @@ impl World {
             more_controllers: vec!["daemonset-controller".to_owned()],
             api_server_flags: flags,
         };
-        let cluster = Cluster::with_api(Links::Standard, options)?;
+        let cluster = Cluster::with_api(Links::STANDARD, options)?;
         let control = &cluster.source.control;
         apply(control, "base")?;
         let account = control.account(NAMESPACE, NAME)?;
