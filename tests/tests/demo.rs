@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tests::{
+    agent::program,
     checks::{Check, Checks},
     cluster::eventually,
 };
@@ -28,10 +29,10 @@ fn main() -> ExitCode {
     checks.finish()
 }
 
-fn demo(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
+fn demo(args: &[&str]) -> Result<Command> {
+    let mut command = Command::new(program("demo")?);
     command.args(args).stdin(Stdio::null());
-    command
+    Ok(command)
 }
 
 fn run(args: &[&str]) -> Result<String> {
@@ -39,7 +40,7 @@ fn run(args: &[&str]) -> Result<String> {
         status,
         stdout,
         stderr,
-    } = demo(args).output()?;
+    } = demo(args)?.output()?;
     let text = String::from_utf8_lossy(&stdout).into_owned();
     ensure!(
         status.success(),
@@ -106,7 +107,7 @@ fn try_suggestion(text: &str) -> Result<()> {
 
 /// Ctrl-C while the agents start: the worst moment, as everything is being made.
 fn interrupted() -> Result<()> {
-    let mut process = demo(&[])
+    let mut process = demo(&[])?
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;

@@ -40,7 +40,7 @@ use self::{
     progress::Progress,
     result::{Cases, Outcome, Subject},
 };
-use crate::{budgets::Budgets, ebpf, exec::root, static_build::Arch, tools};
+use crate::{budgets::Budgets, ebpf, exec::root, kube_assets, static_build::Arch, tools};
 
 /// Guests at the same time: development machines and CI have two cores.
 const JOBS: usize = 2;
@@ -184,6 +184,12 @@ impl Run {
             .into_iter()
             .try_for_each(tools::debian_packages)?;
         ebpf::build(&[])?;
+        if steps.iter().any(Step::needs_kubernetes) {
+            if arch != catalogue::own_arch()? {
+                bail!("Kubernetes' own programs are built for this machine's CPU, not for {arch}");
+            }
+            kube_assets::provide()?;
+        }
         let progress = Progress::of("all kernels");
         let (programs, suite) = if quick {
             if arch != catalogue::own_arch()? {

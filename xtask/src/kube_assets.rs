@@ -38,7 +38,7 @@ const PROGRAMS: [(&str, &str, u32); 5] = [
 const FLAGS: [&str; 2] = ["-trimpath", "-p=2"];
 
 /// Where tests look: a link to the directory the programs are in.
-const PUBLISHED: &str = "target/kube-assets";
+pub(crate) const PUBLISHED: &str = "target/kube-assets";
 
 /// Makes sure the programs are there, and points `target/kube-assets` at them.
 pub(crate) fn provide() -> Result<()> {

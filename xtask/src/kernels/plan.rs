@@ -18,6 +18,9 @@ const PREFLIGHT_LIMIT: Duration = Duration::from_mins(1);
 /// How long a suite that was asked for by name may take in a guest.
 const SUITE_LIMIT: Duration = Duration::from_mins(40);
 
+/// Suites that start Kubernetes' own programs.
+const OF_KUBERNETES: &[&str] = &["endurance", "kube", "semantics"];
+
 /// What a step is about, and so how its output is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -114,6 +117,11 @@ impl Step {
         }
     }
 
+    /// Whether it starts Kubernetes' own programs.
+    pub(super) fn needs_kubernetes(&self) -> bool {
+        self.kind == Kind::Suite && OF_KUBERNETES.contains(&self.name.as_str())
+    }
+
     /// How many cases are named one by one, if they are.
     pub(super) fn named_cases(&self) -> Option<usize> {
         let (first, names) = self.arguments.split_first()?;
@@ -196,6 +204,7 @@ const QUICK: &[Smoke] = &[
 /// For everyone else.
 const FULL: &[Smoke] = &[
     Smoke("fixtures", &["whole::"], 10),
+    Smoke("demo", &[], 10),
     Smoke("differential", &[], 20),
     Smoke("links", &[], 10),
     Smoke("snat", &[], 15),

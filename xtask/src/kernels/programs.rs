@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     exec::{cargo, output, program, root, run, run_reading},
+    kube_assets,
     static_build::{self, Arch},
 };
 
@@ -47,7 +48,7 @@ const PATIENCE: u32 = 10;
 
 /// Built programs.
 pub(super) struct Programs {
-    /// `lb-agent`, `lbctl`, `programs`; suites in `tests`.
+    /// `lb-agent`, `lbctl`, and the programs of the `tests` crate; its suites in `tests`.
     pub(super) folder: PathBuf,
 }
 
@@ -140,7 +141,7 @@ impl Programs {
     pub(super) fn archive(&self, steps: &[Step], has_nics: bool, archive: &Path) -> Result<()> {
         let tree = Scratch::new(&archive.with_extension("tree"))?;
         let within = |path: &str| tree.path().join(path);
-        let mut names: Vec<_> = vec!["lb-agent", "lbctl", "programs"];
+        let mut names: Vec<_> = vec!["lb-agent", "lbctl", "programs", "demo"];
         names.extend(steps.iter().map(|step| step.program.as_str()));
         names.sort_unstable();
         names.dedup();
@@ -154,7 +155,9 @@ impl Programs {
         let own = own
             .strip_prefix("/")
             .context("the repository has no absolute path")?;
-        for read in READ {
+        let needs_kubernetes = steps.iter().any(Step::needs_kubernetes);
+        let kubernetes = needs_kubernetes.then_some(kube_assets::PUBLISHED);
+        for read in READ.iter().copied().chain(kubernetes) {
             copy_tree(&root().join(read), &tree.path().join(own).join(read))?;
         }
         copy_data(&root().join("tests"), &tree.path().join(own).join("tests"))?;
@@ -194,7 +197,8 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent)?;
     }
-    output(program("cp").arg("-a").arg(from).arg(to)).map(drop)
+    // What the links lead to: it may be outside of the tree.
+    output(program("cp").arg("-RL").arg(from).arg(to)).map(drop)
 }
 
 /// Fixtures, golden files and manifests of the suites: everything but their code.
