@@ -1,21 +1,22 @@
 //! What is detached is off at once, whatever holds it.
 
-use std::path::Path;
+use std::{ffi::CStr, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
     EbpfLoader,
-    programs::{SchedClassifier, TcAttachType, links::FdLink},
+    programs::{Xdp, XdpMode, links::FdLink},
 };
 use lb_userspace::bpf;
+use serde_json::Value;
 use tests::{
     checks::Check,
+    netns::Netns,
     site::Site,
     topology::{Links, Topology},
 };
 
-const INTERFACE: &std::ffi::CStr = c"eth0";
-const PLACE: TcAttachType = TcAttachType::Ingress;
+const INTERFACE: &CStr = c"eth0";
 
 pub(crate) fn checks() -> Vec<Check<Topology>> {
     vec![Check::new(
@@ -29,28 +30,31 @@ pub(crate) fn topology() -> Result<Topology> {
     Topology::build(Site::new()?, Links::STANDARD)
 }
 
+/// With a link of XDP, which all kernels have.
 fn off_at_once(topology: &Topology) -> Result<()> {
     let node = &topology.node_a;
     let pin = node.bpffs().join("link");
-    node.netns.run(|| detached(&pin))?
-}
-
-fn detached(pin: &Path) -> Result<()> {
-    let object = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/fairlead-bench");
-    let mut object = EbpfLoader::new().load_file(&object)?;
-    let program = object.program_mut("nop_tc").context("no program")?;
-    let program: &mut SchedClassifier = program.try_into()?;
-    program.load()?;
-    let link = program.attach(INTERFACE, PLACE)?;
-    FdLink::try_from(program.take_link(link)?)?.pin(pin)?;
-    ensure!(attached()? == 1, "it was not attached");
-    bpf::detach(pin)?;
-    ensure!(attached()? == 0, "it is still there");
+    node.netns.run(|| attach(&pin))??;
+    ensure!(is_attached(&node.netns)?, "it was not attached");
+    bpf::detach(&pin)?;
+    ensure!(!is_attached(&node.netns)?, "it is still there");
     ensure!(pin.exists(), "its pin is the caller's to remove");
     Ok(())
 }
 
-fn attached() -> Result<usize> {
-    let (_, programs) = SchedClassifier::query_tcx(INTERFACE, PLACE)?;
-    Ok(programs.len())
+fn attach(pin: &Path) -> Result<()> {
+    let object = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/fairlead-bench");
+    let mut object = EbpfLoader::new().load_file(&object)?;
+    let program = object.program_mut("nop_xdp").context("no program")?;
+    let program: &mut Xdp = program.try_into()?;
+    program.load()?;
+    let link = program.attach(INTERFACE, XdpMode::Driver)?;
+    FdLink::try_from(program.take_link(link)?)?.pin(pin)?;
+    Ok(())
+}
+
+fn is_attached(netns: &Netns) -> Result<bool> {
+    let shown = netns.output(Command::new("ip").args(["-json", "link", "show", INTERFACE.to_str()?]))?;
+    let links: Value = serde_json::from_slice(&shown.stdout)?;
+    Ok(!links[0]["xdp"].is_null())
 }

@@ -106,12 +106,24 @@ impl World {
             servers: BTreeMap::new(),
             cluster,
         };
+        world.widen_pods()?;
         if sctp::kernel_has_it() {
             world.serve_associations()?;
         }
         world.lead_out()?;
         world.cluster.start_agents()?;
         Ok(world)
+    }
+
+    /// Has pods send frames as long as the wire takes, as CNIs do.
+    fn widen_pods(&self) -> Result<()> {
+        let (topology, mtu) = (&self.cluster.topology, self.wire.links.mtu);
+        for pod in &topology.pods {
+            let end = format!("link set {} mtu {mtu}", pod.interface());
+            topology.node(pod.node)?.netns.ip(&end)?;
+            pod.netns.ip(&format!("link set eth0 mtu {mtu}"))?;
+        }
+        Ok(())
     }
 
     fn serve_associations(&mut self) -> Result<()> {
@@ -237,7 +249,7 @@ fn follow(world: &mut World, course: Course, family: Family, protocol: Protocol)
     }
     match protocol {
         Protocol::Tcp | Protocol::Sctp => flow.transfer(1 << 20),
-        // As much as fits one frame.
+        // As much as fits one frame, with headers of IPv6 and UDP.
         Protocol::Udp => flow.echo(world.wire.links.mtu as usize - 48),
     }
 }

@@ -180,7 +180,7 @@ impl Programs {
 fn environment() -> String {
     let root = root();
     format!(
-        "export FAIRLEAD_PATIENCE={PATIENCE}\nexport INSTA_WORKSPACE_ROOT='{}'\nexport INSTA_UPDATE=no\n\
+        "export FAIRLEAD_PATIENCE={PATIENCE}\nexport FAIRLEAD_NICS_ARE_FREE=yes\nexport INSTA_WORKSPACE_ROOT='{}'\nexport INSTA_UPDATE=no\n\
          cd '{}/tests' || exit 1\n",
         root.display(),
         root.display()
