@@ -27,6 +27,7 @@ mod rights;
 #[cfg(test)]
 mod tests;
 mod xdp;
+mod xdp_drivers;
 
 use std::{
     collections::BTreeMap,
