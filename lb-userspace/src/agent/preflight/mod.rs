@@ -12,6 +12,7 @@ mod files;
 mod finding;
 mod generic_netlink;
 mod kernel;
+mod known_cnis;
 mod kube_proxy;
 mod links;
 mod modules;
