@@ -190,6 +190,9 @@ fn target(rule: &str) -> Option<&str> {
 
 /// Whether kube-proxy makes a chain of this name, in any of its modes. `KUBE-FIREWALL`,
 /// `KUBE-IPTABLES-HINT` and `KUBE-KUBELET-CANARY` are the kubelet's.
+///
+/// The names are those of Kubernetes' pkg/proxy/iptables and pkg/proxy/ipvs. `KUBE-XLB-` is of older
+/// releases, which the former package called deprecated.
 fn is_kube_proxys(chain: &str) -> bool {
     const NAMES: [&str; 13] = [
         "KUBE-SERVICES",

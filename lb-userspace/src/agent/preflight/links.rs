@@ -15,12 +15,18 @@ use crate::{
 const VXLAN_OVERHEAD: u32 = 50;
 
 /// Names of devices that a CNI's overlay without Ethernet frames has.
-const IP_TUNNELS: [&str; 5] = [
-    "tunl0",
+///
+/// Each name is one in the source of Antrea, Calico or flannel as of August 2026. kube-router's IP-in-IP
+/// tunnels have no fixed names.
+const IP_TUNNELS: [&str; 8] = [
+    "antrea-wg0",
     "flannel-wg",
     "flannel-wg-v6",
-    "wireguard.cali",
+    "flannel.ipip",
+    "flannel0",
+    "tunl0",
     "wg-v6.cali",
+    "wireguard.cali",
 ];
 
 /// The node's interfaces, as the agent would sort them.
@@ -373,6 +379,12 @@ mod tests {
         let used = table(links, &[address(3, "10.1.0.1")], &[2]);
         let findings = check(&Sorted::new(&selection, &used, &[]));
         assert_eq!(worst(&findings, "overlay"), Some(FindingState::Failure));
+    }
+
+    #[test]
+    fn names_of_tunnels_are_sorted_and_each_is_there_once() {
+        let in_order = IP_TUNNELS.is_sorted_by(|one, next| one < next);
+        assert!(in_order, "{IP_TUNNELS:?}");
     }
 
     #[test]

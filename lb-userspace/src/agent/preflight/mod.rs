@@ -12,6 +12,7 @@ mod files;
 mod finding;
 mod generic_netlink;
 mod kernel;
+mod known_cnis;
 mod kube_proxy;
 mod links;
 mod modules;
@@ -27,6 +28,7 @@ mod rights;
 #[cfg(test)]
 mod tests;
 mod xdp;
+mod xdp_drivers;
 
 use std::{
     collections::BTreeMap,

@@ -9,6 +9,8 @@ use super::{
 use crate::agent::socket_options::SocketLb;
 
 /// Modules that are looked for: name, option of the kernel's configuration, and what they are for.
+///
+/// Names and options are those of the makefiles of Linux 6.1 and 7.2 (net/sched, net/ipv4, net/netfilter).
 const MODULES: [(&str, &str, Purpose); 6] = [
     ("sch_ingress", "CONFIG_NET_SCH_INGRESS", Purpose::Clsact),
     ("cls_bpf", "CONFIG_NET_CLS_BPF", Purpose::Clsact),
@@ -210,6 +212,13 @@ mod tests {
 
     fn names(names: &[&str]) -> Reading<BTreeSet<String>> {
         Reading::Value(names.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    #[test]
+    fn each_module_is_looked_for_once() {
+        let names: BTreeSet<_> = MODULES.iter().map(|(name, ..)| name).collect();
+        let options: BTreeSet<_> = MODULES.iter().map(|(_, option, _)| option).collect();
+        assert_eq!((names.len(), options.len()), (MODULES.len(), MODULES.len()));
     }
 
     #[test]

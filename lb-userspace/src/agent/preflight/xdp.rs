@@ -8,50 +8,9 @@ use super::{
     finding::NodeFinding,
     generic_netlink::Devices,
     links::Sorted,
+    xdp_drivers::has_native_xdp,
 };
 use crate::agent::interface::{Interface, Wanted, Xdp};
-
-/// Drivers of network cards that have native XDP in some release of the kernel. Nothing is known of a
-/// driver that is not here.
-const NATIVE: [&str; 37] = [
-    "am65-cpsw-nuss",
-    "atlantic",
-    "bnxt_en",
-    "cpsw",
-    "ena",
-    "fec",
-    "fsl_dpa",
-    "fsl_dpaa2_eth",
-    "fsl_enetc",
-    "fsl_enetc_vf",
-    "gve",
-    "hv_netvsc",
-    "i40e",
-    "ice",
-    "igb",
-    "igc",
-    "ionic",
-    "ixgbe",
-    "ixgbevf",
-    "lan966x-switch",
-    "mana",
-    "mlx4_en",
-    "mlx5_core",
-    "mvneta",
-    "mvpp2",
-    "netsec",
-    "nfp",
-    "nicvf",
-    "qede",
-    "rvu_nicpf",
-    "rvu_nicvf",
-    "sfc",
-    "tsnep",
-    "veth",
-    "vif",
-    "virtio_net",
-    "vmxnet3",
-];
 
 /// `NETDEV_XDP_ACT_BASIC`: the driver runs XDP programs.
 const BASIC: u64 = 1;
@@ -175,7 +134,7 @@ fn mode(
             format!("ip link set {} mtu {ONE_PAGE}, or accept tc", link.name),
         ),
         Some(true) => NodeFinding::ok("xdp", format!("driver {named} has native XDP")),
-        None if driver.is_some_and(|it| NATIVE.contains(&it)) => {
+        None if driver.is_some_and(has_native_xdp) => {
             NodeFinding::ok("xdp", format!("driver {named} is known to have native XDP"))
         }
         None => lacking(format!(
