@@ -168,8 +168,10 @@ struct Run {
     /// Whose libraries the programs take.
     suite: Suite,
     cache: PathBuf,
-    /// For what a single run makes.
-    work: PathBuf,
+    /// For what this run makes.
+    work: archive::Scratch,
+    /// Where what guests say is kept.
+    logs: PathBuf,
     /// One at a time works on the cache.
     fetching: Mutex<()>,
 }
@@ -200,8 +202,9 @@ impl Run {
             (programs::without_libraries(arch, &progress)?, Suite::ANY)
         };
         let cache = tools::cache_directory()?.join("kernels");
-        let work = root().join("target/kernels");
-        for folder in [&cache.join("images"), &cache.join("bases"), &work] {
+        let work = archive::of_this_run(&root().join("target/kernels/runs"))?;
+        let logs = root().join("target/kernels/logs");
+        for folder in [&cache.join("images"), &cache.join("bases"), &logs] {
             fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make {}", folder.display()))?;
         }
@@ -218,6 +221,7 @@ impl Run {
             suite,
             cache,
             work,
+            logs,
             fetching: Mutex::new(()),
         })
     }
@@ -285,14 +289,20 @@ impl Run {
         }
         let initrd = self.initrd(number, &[&base, &kernel.modules])?;
         let begun = Instant::now();
+        let log = self.logs.join(format!("{number}-{}.log", self.arch));
         let guest = Guest {
             arch: self.arch,
             image: &kernel.image,
             initrd: initrd.path(),
             cpus: self.cpus,
             has_nics: self.flavour.has_drivers(),
+            log: &log,
         };
-        progress.say(&format!("booting {}", kernel.release));
+        progress.say(&format!(
+            "booting {}; all that it says is in {}",
+            kernel.release,
+            log.strip_prefix(root()).unwrap_or(&log).display()
+        ));
         let transcript = guest.run(&self.steps, progress)?;
         let subject = Subject {
             kernel: number,
@@ -318,11 +328,11 @@ impl Run {
 
     /// The whole initial file system of a guest.
     fn initrd(&self, number: &str, archives: &[&Path]) -> Result<archive::Temporary> {
-        let name = format!("{number}-{}-{}", self.arch, std::process::id());
-        let own = archive::Temporary::new(self.work.join(format!("{name}.cpio")));
+        let name = format!("{number}-{}", self.arch);
+        let own = archive::Temporary::new(self.work.path().join(format!("{name}.cpio")));
         self.programs
             .archive(&self.steps, self.flavour.has_drivers(), own.path())?;
-        let whole = archive::Temporary::new(self.work.join(format!("{name}.initrd")));
+        let whole = archive::Temporary::new(self.work.path().join(format!("{name}.initrd")));
         let parts: Vec<_> = archives.iter().copied().chain([own.path()]).collect();
         archive::join(&parts, whole.path())?;
         Ok(whole)

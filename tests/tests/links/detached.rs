@@ -54,7 +54,8 @@ fn attach(pin: &Path) -> Result<()> {
 }
 
 fn is_attached(netns: &Netns) -> Result<bool> {
-    let shown = netns.output(Command::new("ip").args(["-json", "link", "show", INTERFACE.to_str()?]))?;
+    let shown =
+        netns.output(Command::new("ip").args(["-json", "link", "show", INTERFACE.to_str()?]))?;
     let links: Value = serde_json::from_slice(&shown.stdout)?;
     Ok(!links[0]["xdp"].is_null())
 }

@@ -42,6 +42,18 @@ impl Drop for Scratch {
     }
 }
 
+/// A folder for this process, below one that all share. Those of processes that are gone are removed: a signal leaves
+/// them where they are.
+pub(super) fn of_this_run(runs: &Path) -> Result<Scratch> {
+    for run in fs::read_dir(runs).into_iter().flatten().flatten() {
+        let process = Path::new("/proc").join(run.file_name());
+        if !process.exists() {
+            remove(&run.path())?;
+        }
+    }
+    Scratch::new(&runs.join(std::process::id().to_string()))
+}
+
 /// A file that is removed when dropped.
 pub(super) struct Temporary(PathBuf);
 
@@ -149,6 +161,17 @@ mod tests {
         drop(scratch);
         assert!(!path.exists());
         Ok(())
+    }
+
+    #[test]
+    fn what_a_run_left_that_is_gone_is_removed() -> Result<()> {
+        let runs = std::env::temp_dir().join(format!("fairlead-runs-{}", std::process::id()));
+        let (gone, alive) = (runs.join("0"), runs.join("1"));
+        fs::create_dir_all(&gone)?;
+        fs::create_dir_all(&alive)?;
+        let own = of_this_run(&runs)?;
+        assert!(!gone.exists() && alive.exists() && own.path().exists());
+        remove(&runs)
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Running steps on a kernel: in a guest of QEMU, or on this machine.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    fs::File,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
@@ -54,6 +55,8 @@ pub(super) struct Guest<'a> {
     pub(super) cpus: u32,
     /// Whether it has NICs of several drivers, all on one network.
     pub(super) has_nics: bool,
+    /// Where all that it says is kept, for people.
+    pub(super) log: &'a Path,
 }
 
 impl Guest<'_> {
@@ -67,6 +70,7 @@ impl Guest<'_> {
             initrd,
             cpus,
             has_nics,
+            log: _,
         } = self;
         let (emulator, machine, console) = match arch {
             Arch::Amd64 => ("qemu-system-x86_64", ["q35", "max"], "ttyS0"),
@@ -116,10 +120,14 @@ impl Guest<'_> {
         let running = Running::start(&mut command)?;
         let deadline = Instant::now() + BOOT_LIMIT + steps_limit;
         let mut transcript = Transcript::default();
+        let log = File::create(self.log);
+        let mut log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match running.lines.recv_timeout(left) {
                 Ok(line) => {
+                    writeln!(log, "{line}")
+                        .with_context(|| format!("cannot write {}", self.log.display()))?;
                     if let Some(word) = transcript.add(&line) {
                         follow(&word, &transcript, progress);
                     }

@@ -51,6 +51,8 @@ const WANTED: &[&str] = &[
     "tcp_diag",
     "udp_diag",
     "af_packet_diag",
+    // The checksums of SCTP, and of what conntrack calls libcrc32c.
+    "crc32c_generic",
     "nf_conntrack*",
     "nf_nat*",
     "nf_tables*",
@@ -74,7 +76,13 @@ const WANTED: &[&str] = &[
 ];
 
 /// Modules that exist only as drivers of hardware, or are too new for some kernels, are not missed aloud.
-const MAY_LACK: &[&str] = &["ipt_", "ip6t_", "af_packet_diag", "netkit"];
+const MAY_LACK: &[&str] = &[
+    "crc32c_generic",
+    "ipt_",
+    "ip6t_",
+    "af_packet_diag",
+    "netkit",
+];
 
 /// A kernel that can be booted.
 #[derive(Clone, Debug)]
