@@ -40,7 +40,7 @@ pub use crc32c::sctp_checksum_change;
 pub use datagram::Datagram;
 pub use fast::{fast, unfinished};
 pub use hash::flow_hash;
-pub use packet::{Packet, TransportChecksum};
+pub use packet::{OF_ANY_LENGTH, Packet, TransportChecksum};
 pub use pipeline::process;
 pub use reject::reject;
 pub use socket::{Answer, Call, Operation, Outcome, lead, lead_v6, service, service_v6};

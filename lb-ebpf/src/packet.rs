@@ -16,6 +16,10 @@ pub struct TransportChecksum {
     pub pseudo: u16,
 }
 
+/// What [`Packet::segment`] says of a packet of SCTP's that stands for several (`GSO_BY_FRAGS` of the kernel): the
+/// common header, then a list of what follows it in each.
+pub const OF_ANY_LENGTH: usize = 0xffff;
+
 /// Bytes of one packet, from the Ethernet header on.
 ///
 /// Offsets are bounded by [`Packet::MAX_OFFSET`]; reads and writes outside the packet yield none.
@@ -77,7 +81,8 @@ pub trait Packet: Sized {
         false
     }
 
-    /// Bytes of payload in each of the packets that it stands for, but the last; 0 if it is one.
+    /// Bytes of payload in each of the packets that it stands for, but the last; 0 if it is one, and
+    /// [`OF_ANY_LENGTH`] if each has a length of its own.
     fn segment(&self) -> usize {
         0
     }

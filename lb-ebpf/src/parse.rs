@@ -12,7 +12,7 @@ use lb_common::{
 };
 
 use crate::{
-    Packet,
+    OF_ANY_LENGTH, Packet,
     datagram::{Datagram, Part, Transport, tcp_flag},
     icmp,
 };
@@ -28,8 +28,9 @@ pub(crate) const IPV6: usize = 40;
 pub(crate) const TCP: usize = 20;
 /// Length of a UDP header.
 pub(crate) const UDP: usize = 8;
-/// Length of SCTP's common header, and of the first chunk's own.
-pub(crate) const SCTP: usize = 16;
+/// Length of SCTP's common header, and of it with the first chunk's own.
+const SCTP_COMMON: usize = 12;
+pub(crate) const SCTP: usize = SCTP_COMMON + 4;
 /// Types of SCTP chunks that begin or end an association (RFC 9260, 3.2).
 mod chunk {
     pub(super) const INIT: u16 = 1;
@@ -273,14 +274,19 @@ fn ports<P: Packet, const USUAL: bool>(
 /// and SHUTDOWN COMPLETE are alone, ABORT comes last and after nothing that is answered (RFC 9260, 6.10).
 #[inline(always)]
 fn sctp_ports<P: Packet>(pkt: &P, l4: usize) -> Result<(Port, Port, u8), Reason> {
-    let sctp = pkt.bytes::<SCTP>(l4).ok_or(Reason::Malformed)?;
-    let (sport, dport) = (P::load16(sctp, 0), P::load16(sctp, 2));
+    let common = pkt.bytes::<SCTP_COMMON>(l4).ok_or(Reason::Malformed)?;
+    let (sport, dport) = (P::load16(common, 0), P::load16(common, 2));
     // The chunk's type is followed by its flags.
-    let flags = match u16::from_be(P::load16(sctp, 12)) >> 8 {
-        chunk::INIT => tcp_flag::SYN,
-        chunk::ABORT => tcp_flag::RST,
-        chunk::SHUTDOWN | chunk::SHUTDOWN_ACK | chunk::SHUTDOWN_COMPLETE => tcp_flag::FIN,
-        _ => 0,
+    let flags = match pkt.bytes::<4>(l4 + SCTP_COMMON) {
+        Some(chunk) => match u16::from_be(P::load16(chunk, 0)) >> 8 {
+            chunk::INIT => tcp_flag::SYN,
+            chunk::ABORT => tcp_flag::RST,
+            chunk::SHUTDOWN | chunk::SHUTDOWN_ACK | chunk::SHUTDOWN_COMPLETE => tcp_flag::FIN,
+            _ => 0,
+        },
+        // The chunks of many packets at once are in a list that cannot be read. Only data is sent so.
+        None if pkt.segment() == OF_ANY_LENGTH => 0,
+        None => return Err(Reason::Malformed),
     };
     Ok((Port::from_word(sport), Port::from_word(dport), flags))
 }

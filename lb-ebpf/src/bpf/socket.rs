@@ -81,7 +81,7 @@ const ECONNREFUSED: i32 = 111;
 
 #[inline(always)]
 fn lead4(operation: Operation, ctx: *mut bpf_sock_addr) -> i32 {
-    let tables = KernelTables::<false>::of_socket(ctx);
+    let tables = KernelTables::of_socket(ctx);
     let outcome = lead(
         operation,
         &call(ctx, read4(ctx)),
@@ -96,7 +96,7 @@ fn lead4(operation: Operation, ctx: *mut bpf_sock_addr) -> i32 {
 
 #[inline(always)]
 fn lead6(operation: Operation, ctx: *mut bpf_sock_addr) -> i32 {
-    let tables = KernelTables::<false>::of_socket(ctx);
+    let tables = KernelTables::of_socket(ctx);
     let outcome = lead_v6(
         operation,
         &call(ctx, read6(ctx)),
@@ -111,7 +111,7 @@ fn lead6(operation: Operation, ctx: *mut bpf_sock_addr) -> i32 {
 
 #[inline(always)]
 fn name4(ctx: *mut bpf_sock_addr) -> i32 {
-    let tables = KernelTables::<false>::of_socket(ctx);
+    let tables = KernelTables::of_socket(ctx);
     if let Some(peer) = service(&call(ctx, read4(ctx)), &SocketTable { ctx }, &tables) {
         write4(ctx, peer);
     }
@@ -120,7 +120,7 @@ fn name4(ctx: *mut bpf_sock_addr) -> i32 {
 
 #[inline(always)]
 fn name6(ctx: *mut bpf_sock_addr) -> i32 {
-    let tables = KernelTables::<false>::of_socket(ctx);
+    let tables = KernelTables::of_socket(ctx);
     if let Some(peer) = service_v6(&call(ctx, read6(ctx)), &SocketTable { ctx }, &tables) {
         write6(ctx, peer);
     }

@@ -30,11 +30,22 @@ use crate::{
 pub(crate) struct FlowTables<const DRY: bool>;
 
 /// Everything else, for one packet. `DRY` for programs that may be loaded for [dry runs](dry_run):
-/// the others do not even ask.
-pub(crate) struct KernelTables<const DRY: bool> {
+/// the others do not even ask. `SOCKET` for programs at sockets: see [`found`](Self::found).
+pub(crate) struct KernelTables<const DRY: bool, const SOCKET: bool = false> {
     ctx: *mut c_void,
     /// Interface the packet was seen on.
     pub(crate) ifindex: u32,
+}
+
+impl KernelTables<false, true> {
+    /// For a process's call, of which there is no interface yet: the FIB is not to be asked.
+    #[inline(always)]
+    pub(crate) const fn of_socket(ctx: *mut bpf_sock_addr) -> Self {
+        Self {
+            ctx: ctx.cast(),
+            ifindex: 0,
+        }
+    }
 }
 
 impl<const DRY: bool> KernelTables<DRY> {
@@ -57,14 +68,14 @@ impl<const DRY: bool> KernelTables<DRY> {
             ifindex,
         }
     }
+}
 
-    /// For a process's call, of which there is no interface yet: the FIB is not to be asked.
+impl<const DRY: bool, const SOCKET: bool> KernelTables<DRY, SOCKET> {
+    /// A map's value: where the compiler would compute addresses within it ahead of the check that it is there, so that
+    /// it cannot. In programs at sockets it would; packets pay for no such guard.
     #[inline(always)]
-    pub(crate) const fn of_socket(ctx: *mut bpf_sock_addr) -> Self {
-        Self {
-            ctx: ctx.cast(),
-            ifindex: 0,
-        }
+    fn found<T>(value: Option<&T>) -> Option<&T> {
+        if SOCKET { words::found(value) } else { value }
     }
 
     /// Asks the FIB; the answer is in `params`.
@@ -178,7 +189,7 @@ macro_rules! family {
             }
         }
 
-        impl<const DRY: bool> Tables<$addr> for KernelTables<DRY> {
+        impl<const DRY: bool, const SOCKET: bool> Tables<$addr> for KernelTables<DRY, SOCKET> {
             type Parsed<'t> = &'t mut Datagram<$addr>;
 
             #[inline(always)]
@@ -211,7 +222,7 @@ macro_rules! family {
                 }
                 // SAFETY: the row lives until the next grace period, which outlasts this program,
                 // and values are replaced by the agent as a whole.
-                words::found(unsafe { maps::$frontends.get(key) })
+                Self::found(unsafe { maps::$frontends.get(key) })
             }
 
             #[inline(always)]
@@ -224,7 +235,7 @@ macro_rules! family {
 
             #[inline(always)]
             fn backend(&self, index: u32) -> Option<&Backend<$addr>> {
-                words::found(maps::$backends.get(index))
+                Self::found(maps::$backends.get(index))
             }
 
             #[inline(always)]
@@ -277,12 +288,12 @@ macro_rules! family {
 
             #[inline(always)]
             fn config(&self) -> Option<&Config> {
-                words::found(maps::CONFIG.get(0))
+                Self::found(maps::CONFIG.get(0))
             }
 
             #[inline(always)]
             fn family_config(&self) -> Option<&FamilyConfig<$addr>> {
-                words::found(maps::CONFIG.get(0)).map(|config| &config.$config)
+                Self::found(maps::CONFIG.get(0)).map(|config| &config.$config)
             }
 
             #[inline(always)]

@@ -9,12 +9,15 @@ use aya_ebpf::{
         bpf_skb_pull_data,
     },
 };
-use lb_ebpf::{Packet, TransportChecksum, update_checksum};
+use lb_ebpf::{OF_ANY_LENGTH, Packet, TransportChecksum, update_checksum};
 
 use crate::words;
 
 /// Bytes that are made readable at once: all headers of the usual layouts.
 const HEAD: u32 = 128;
+
+/// The shortest headers of Ethernet, IP and what follows it.
+const LEAST_HEADERS: u32 = 14 + 20 + 8;
 
 /// A packet at tc.
 pub(crate) struct TcPacket {
@@ -29,11 +32,28 @@ impl TcPacket {
         let length = unsafe { (*skb).len };
         let wanted = if length < HEAD { length } else { HEAD };
         if packet.data_end() - packet.data() < wanted as usize {
-            // What cannot be pulled is found missing when it is read.
-            // SAFETY: the context is the program's own.
-            let _ = unsafe { bpf_skb_pull_data(skb, wanted) };
+            packet.pull(wanted);
         }
         packet
+    }
+
+    /// Makes so many bytes readable, but none of a second packet.
+    ///
+    /// What stands for many packets may be a list of them, and the kernel takes each for one to be sent. It stops with a
+    /// panic (`skb_segment`), or loses data (before Linux 6.12), when the first bytes of the list's have been moved to the
+    /// packet in front. That one has all headers, of SCTP without a chunk, and the first packet's payload if it is of a
+    /// fixed length.
+    #[inline(always)]
+    fn pull(&self, wanted: u32) {
+        let wanted = match self.segment() as u32 {
+            0 => wanted,
+            segment if segment as usize == OF_ANY_LENGTH => return,
+            segment if LEAST_HEADERS + segment < wanted => LEAST_HEADERS + segment,
+            _ => wanted,
+        };
+        // What cannot be pulled is found missing when it is read.
+        // SAFETY: the context is the program's own.
+        let _ = unsafe { bpf_skb_pull_data(self.skb, wanted) };
     }
 
     words::bounds!(__sk_buff, skb);

@@ -418,3 +418,28 @@ fn an_end_is_written_by_what_comes_from_it_alone() {
         );
     }
 }
+
+/// A bulk of SCTP's is its common header and a list of chunks, none of which can be read: it is translated as data of its
+/// flow, and asks for nothing.
+#[test]
+fn many_sctp_packets_at_once_need_no_chunk_to_be_read() {
+    for family in Family::BOTH {
+        let mut node = node(family, &[0]);
+        let see = |node: &mut Node, segment| {
+            let data = Frame::sctp(client(family), service(family), chunk::DATA);
+            let packet = HostPacket::with_partial_checksum(&data);
+            let common = packet.bytes().len() - data.payload.len() - 4;
+            node.see(THERE, packet.in_segments_of(segment).readable_to(common))
+                .0
+        };
+        node.see(
+            THERE,
+            &Frame::sctp(client(family), service(family), chunk::INIT),
+        );
+        assert_eq!(see(&mut node, lb_ebpf::OF_ANY_LENGTH), Verdict::Deliver);
+        assert_eq!(node.count(Reason::Malformed), 0);
+        // Of a packet of its own there has to be a chunk.
+        assert_eq!(see(&mut node, 0), Verdict::Pass);
+        assert_eq!(node.count(Reason::Malformed), 1);
+    }
+}

@@ -89,9 +89,10 @@ impl Links {
         let kind = self.eth0.kind()?;
         let probe = format!("fl-{}-probe", std::process::id());
         let try_it = || -> Result<()> {
-            // Its only device goes with the namespace.
+            // Its devices go with the namespace.
             let netns = Netns::create(probe.clone())?;
-            let made = netns.ip(&self.eth0.make("lo", 1500));
+            let veth = "link add wire0 type veth peer name wire1";
+            let made = netns.ip(&format!("{veth}\n{}", self.eth0.make("wire0", 1500)));
             netns.remove()?;
             made
         };

@@ -29,6 +29,9 @@ mount --make-rshared /
 # The kernel's own words would tear ours apart; a panic is told all the same.
 dmesg -n 1
 
+# What the kernel asks for by itself: kinds of links, protocols, algorithms.
+which modprobe > /proc/sys/kernel/modprobe
+
 uptime() {
 	cut -d ' ' -f 1 /proc/uptime
 }

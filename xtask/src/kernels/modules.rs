@@ -177,7 +177,7 @@ fn pick(unpacked: &Path, fresh: &Path, release: &str) -> Result<Vec<String>> {
                 depends
                     .split(',')
                     .filter(|name| !name.is_empty())
-                    .map(str::to_owned),
+                    .map(module_name),
             );
         }
     }
