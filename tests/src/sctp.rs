@@ -245,6 +245,11 @@ pub(crate) fn checksum_holds(packet: &[u8]) -> bool {
     packet[CHECKSUM] == crc32c(&without).to_le_bytes()
 }
 
+/// Whether a packet's checksum is zero, as it is before it is made.
+pub(crate) fn has_no_checksum(packet: &[u8]) -> bool {
+    packet.get(CHECKSUM).is_some_and(|field| field == [0; 4])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

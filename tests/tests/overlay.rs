@@ -302,9 +302,9 @@ fn ask(socket: &UdpSocket, question: &[u8]) -> Result<Answer> {
 fn tunnelled(world: &mut World) -> Result<()> {
     let wire = world.wire.take().context("there is no capture")?.finish()?;
     ensure!(
-        wire.bad.is_empty(),
+        wire.faults().is_empty(),
         "bad packets on the wire:\n{}",
-        wire.bad.join("\n")
+        wire.faults().join("\n")
     );
     let Topology {
         pods,

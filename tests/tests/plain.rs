@@ -47,7 +47,7 @@ fn everyone_reaches_every_pod_with_clean_checksums() -> Result<()> {
             "only {} packets were on the wire",
             seen.packets
         );
-        assert_eq!(seen.bad, Vec::<String>::new());
+        assert_eq!(seen.faults(), Vec::<String>::new());
     }
     Ok(())
 }
@@ -64,7 +64,7 @@ fn streams_arrive_intact_and_unmerged() -> Result<()> {
         }
     }
     let seen = capture.finish()?;
-    assert_eq!(seen.bad, Vec::<String>::new());
+    assert_eq!(seen.faults(), Vec::<String>::new());
     let least = 2 * 4 * 2 * (4 << 20) / 1500;
     assert!(
         seen.packets > least,

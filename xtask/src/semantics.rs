@@ -18,13 +18,14 @@ const DOCUMENT: &str = "docs/semantics.md";
 /// The program all of whose tests are of rows: the contract's own, on a real API server.
 const CONTRACT: &str = "semantics";
 /// The others that have tests of rows, and the packages they are in.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("tests", CONTRACT),
     ("tests", "fixtures"),
     ("tests", "traffic"),
     ("tests", "sockets"),
     ("tests", "overlay"),
     ("tests", "links"),
+    ("tests", "wires"),
     ("tests", "snat"),
     ("lb-userspace", "control"),
     ("lb-ebpf", "pipeline"),

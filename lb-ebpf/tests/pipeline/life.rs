@@ -422,7 +422,7 @@ fn an_end_is_written_by_what_comes_from_it_alone() {
 /// A bulk of SCTP's is its common header and a list of chunks, none of which can be read: it is translated as data of its
 /// flow, and asks for nothing.
 #[test]
-fn many_sctp_packets_at_once_need_no_chunk_to_be_read() {
+fn r7_many_sctp_packets_at_once_need_no_chunk_to_be_read() {
     for family in Family::BOTH {
         let mut node = node(family, &[0]);
         let see = |node: &mut Node, segment| {

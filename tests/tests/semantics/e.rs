@@ -257,7 +257,7 @@ fn e15_sctp_everywhere(world: &mut World) -> Result<()> {
         }
     }
     let seen = capture.finish()?;
-    ensure!(seen.bad.is_empty(), "on the wire: {:?}", seen.bad);
+    ensure!(seen.faults().is_empty(), "on the wire: {:?}", seen.faults());
     world.endpoints("web", &[])?;
     for to in [CLUSTER_IP, AT_A, VIP_V6] {
         world.refused("client", Sctp, to)?;

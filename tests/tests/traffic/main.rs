@@ -120,9 +120,9 @@ fn mode(expected: Mode) -> impl Fn(&mut World) -> Result<()> {
 fn clean_wire(world: &mut World) -> Result<()> {
     let wire = world.wire.take().context("there is no capture")?.finish()?;
     ensure!(
-        wire.bad.is_empty(),
+        wire.faults().is_empty(),
         "bad packets on the wire:\n{}",
-        wire.bad.join("\n")
+        wire.faults().join("\n")
     );
     ensure!(
         wire.packets > 1000,

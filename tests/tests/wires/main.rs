@@ -193,12 +193,12 @@ fn run(checks: &mut Checks, wire: Wire, mut list: Vec<Check<World>>) {
 }
 
 fn of_others(wire: Wire) -> Vec<Check<World>> {
-    let mut list = vec![Check::new(format!("{}::mode", wire.name), mode)];
+    let mut list = vec![Check::new(format!("{}::r6_mode", wire.name), mode)];
     list.extend(talks(wire, Protocol::Tcp));
     list.extend(talks(wire, Protocol::Udp));
     if wire.links.eth0 == Eth0::ActiveBackup && wire.links.port == Port::Veth {
         for family in Family::BOTH {
-            let name = format!("{}::a_port_is_lost::{family:?}", wire.name).to_lowercase();
+            let name = format!("{}::r6_a_port_is_lost::{family:?}", wire.name).to_lowercase();
             list.push(Check::new(name, move |world| a_port_is_lost(world, family)));
         }
     }
@@ -213,7 +213,14 @@ fn talks(wire: Wire, protocol: Protocol) -> Vec<Check<World>> {
     let mut list = Vec::new();
     for course in COURSES {
         for family in Family::BOTH {
-            let name = format!("{}::{}::{family:?}::{protocol:?}", wire.name, course.name);
+            let row = match protocol {
+                Protocol::Tcp | Protocol::Udp => "r6",
+                Protocol::Sctp => "r7",
+            };
+            let name = format!(
+                "{}::{row}_{}::{family:?}::{protocol:?}",
+                wire.name, course.name
+            );
             list.push(Check::new(name.to_lowercase(), move |world| {
                 follow(world, course, family, protocol)
             }));
