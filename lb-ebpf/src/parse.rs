@@ -274,19 +274,22 @@ fn ports<P: Packet, const USUAL: bool>(
 /// and SHUTDOWN COMPLETE are alone, ABORT comes last and after nothing that is answered (RFC 9260, 6.10).
 #[inline(always)]
 fn sctp_ports<P: Packet>(pkt: &P, l4: usize) -> Result<(Port, Port, u8), Reason> {
-    let common = pkt.bytes::<SCTP_COMMON>(l4).ok_or(Reason::Malformed)?;
-    let (sport, dport) = (P::load16(common, 0), P::load16(common, 2));
-    // The chunk's type is followed by its flags.
-    let flags = match pkt.bytes::<4>(l4 + SCTP_COMMON) {
-        Some(chunk) => match u16::from_be(P::load16(chunk, 0)) >> 8 {
-            chunk::INIT => tcp_flag::SYN,
-            chunk::ABORT => tcp_flag::RST,
-            chunk::SHUTDOWN | chunk::SHUTDOWN_ACK | chunk::SHUTDOWN_COMPLETE => tcp_flag::FIN,
-            _ => 0,
-        },
+    let Some(sctp) = pkt.bytes::<SCTP>(l4) else {
         // The chunks of many packets at once are in a list that cannot be read. Only data is sent so.
-        None if pkt.segment() == OF_ANY_LENGTH => 0,
-        None => return Err(Reason::Malformed),
+        if pkt.segment() != OF_ANY_LENGTH {
+            return Err(Reason::Malformed);
+        }
+        let common = pkt.bytes::<SCTP_COMMON>(l4).ok_or(Reason::Malformed)?;
+        let (sport, dport) = (P::load16(common, 0), P::load16(common, 2));
+        return Ok((Port::from_word(sport), Port::from_word(dport), 0));
+    };
+    let (sport, dport) = (P::load16(sctp, 0), P::load16(sctp, 2));
+    // The chunk's type is followed by its flags.
+    let flags = match u16::from_be(P::load16(sctp, SCTP_COMMON)) >> 8 {
+        chunk::INIT => tcp_flag::SYN,
+        chunk::ABORT => tcp_flag::RST,
+        chunk::SHUTDOWN | chunk::SHUTDOWN_ACK | chunk::SHUTDOWN_COMPLETE => tcp_flag::FIN,
+        _ => 0,
     };
     Ok((Port::from_word(sport), Port::from_word(dport), flags))
 }

@@ -30,7 +30,7 @@ use crate::{
 pub(crate) struct FlowTables<const DRY: bool>;
 
 /// Everything else, for one packet. `DRY` for programs that may be loaded for [dry runs](dry_run):
-/// the others do not even ask. `SOCKET` for programs at sockets: see [`found`](Self::found).
+/// the others do not even ask. `SOCKET` for programs at sockets: see [`config`](Self::config).
 pub(crate) struct KernelTables<const DRY: bool, const SOCKET: bool = false> {
     ctx: *mut c_void,
     /// Interface the packet was seen on.
@@ -71,11 +71,12 @@ impl<const DRY: bool> KernelTables<DRY> {
 }
 
 impl<const DRY: bool, const SOCKET: bool> KernelTables<DRY, SOCKET> {
-    /// A map's value: where the compiler would compute addresses within it ahead of the check that it is there, so that
-    /// it cannot. In programs at sockets it would; packets pay for no such guard.
+    /// The configuration. Only in programs at sockets would the compiler compute addresses within it ahead of the check
+    /// that it is there: every packet needs it, and pays for no guard against that.
     #[inline(always)]
-    fn found<T>(value: Option<&T>) -> Option<&T> {
-        if SOCKET { words::found(value) } else { value }
+    fn config() -> Option<&'static Config> {
+        let config = maps::CONFIG.get(0);
+        if SOCKET { words::found(config) } else { config }
     }
 
     /// Asks the FIB; the answer is in `params`.
@@ -222,7 +223,7 @@ macro_rules! family {
                 }
                 // SAFETY: the row lives until the next grace period, which outlasts this program,
                 // and values are replaced by the agent as a whole.
-                Self::found(unsafe { maps::$frontends.get(key) })
+                words::found(unsafe { maps::$frontends.get(key) })
             }
 
             #[inline(always)]
@@ -235,7 +236,7 @@ macro_rules! family {
 
             #[inline(always)]
             fn backend(&self, index: u32) -> Option<&Backend<$addr>> {
-                Self::found(maps::$backends.get(index))
+                words::found(maps::$backends.get(index))
             }
 
             #[inline(always)]
@@ -288,12 +289,12 @@ macro_rules! family {
 
             #[inline(always)]
             fn config(&self) -> Option<&Config> {
-                Self::found(maps::CONFIG.get(0))
+                Self::config()
             }
 
             #[inline(always)]
             fn family_config(&self) -> Option<&FamilyConfig<$addr>> {
-                Self::found(maps::CONFIG.get(0)).map(|config| &config.$config)
+                Self::config().map(|config| &config.$config)
             }
 
             #[inline(always)]

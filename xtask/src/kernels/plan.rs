@@ -155,11 +155,12 @@ impl Step {
 /// The cases that show that Fairlead serves on a kernel: suite, arguments, minutes they may take in a guest.
 struct Smoke(&'static str, &'static [&'static str], u64);
 
-/// For CI: packets on real programs through XDP, tc and sockets, both families, TCP and UDP; `lbctl explain`, an agent
-/// that takes over from one that was killed, and a cleanup that leaves nothing.
-const QUICK: &[Smoke] = &[
-    // A kernel may take a program and run it wrong.
-    Smoke("fixtures", &["whole::"], 10),
+/// Packets on real programs: a kernel may take a program and run it wrong.
+const PACKETS: Smoke = Smoke("fixtures", &["whole::"], 10);
+
+/// Connections through XDP, tc and sockets, both families, TCP and UDP; `lbctl explain`, an agent that takes over from one
+/// that was killed, and a cleanup that leaves nothing.
+const CONNECTIONS: [Smoke; 2] = [
     Smoke(
         "traffic",
         &[
@@ -201,18 +202,21 @@ const QUICK: &[Smoke] = &[
     ),
 ];
 
-/// For everyone else.
-const FULL: &[Smoke] = &[
-    Smoke("fixtures", &["whole::"], 10),
+/// What `--quick` leaves out.
+const MORE: [Smoke; 6] = [
     Smoke("demo", &[], 10),
     Smoke("differential", &[], 20),
     Smoke("links", &[], 10),
     Smoke("snat", &[], 15),
-    Smoke("explain", &[], 5),
-    Smoke("wires", &[], 30),
-    Smoke("traffic", &[], 40),
-    Smoke("sockets", &[], 40),
+    Smoke("explain", &[], 10),
+    Smoke("wires", &[], 40),
 ];
+
+/// The suites that are run when none is named.
+fn smoke(quick: bool) -> impl Iterator<Item = Smoke> {
+    let more = MORE.into_iter().filter(move |_| !quick);
+    [PACKETS].into_iter().chain(CONNECTIONS).chain(more)
+}
 
 /// All steps for a kernel.
 pub(super) fn steps(quick: bool, choices: Vec<Choice>) -> Vec<Step> {
@@ -225,14 +229,13 @@ pub(super) fn steps(quick: bool, choices: Vec<Choice>) -> Vec<Step> {
             })
             .collect();
     }
-    let smoke = if quick { QUICK } else { FULL };
     let mut steps = vec![Step::preflight(), Step::loads()];
-    steps.extend(smoke.iter().map(|Smoke(suite, filters, minutes)| {
+    steps.extend(smoke(quick).map(|Smoke(suite, filters, minutes)| {
         let choice = Choice {
-            suite: (*suite).to_owned(),
+            suite: suite.to_owned(),
             filters: filters.iter().map(|&filter| filter.to_owned()).collect(),
         };
-        Step::of_suite(choice, Duration::from_mins(*minutes))
+        Step::of_suite(choice, Duration::from_mins(minutes))
     }));
     steps
 }
@@ -274,7 +277,7 @@ mod tests {
 
     #[test]
     fn every_smoke_suite_exists() -> Result<()> {
-        for Smoke(suite, ..) in QUICK.iter().chain(FULL) {
+        for Smoke(suite, ..) in smoke(false) {
             Choice::parse(suite)?;
         }
         Ok(())
