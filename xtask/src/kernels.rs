@@ -289,7 +289,8 @@ impl Run {
         }
         let initrd = self.initrd(number, &[&base, &kernel.modules])?;
         let begun = Instant::now();
-        let log = self.logs.join(format!("{number}-{}.log", self.arch));
+        let log = format!("{number}-{}-{}.log", self.arch, self.flavour);
+        let log = self.logs.join(log);
         let guest = Guest {
             arch: self.arch,
             image: &kernel.image,
