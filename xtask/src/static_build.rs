@@ -41,7 +41,8 @@ struct Names {
     kubernetes: &'static str,
     target: &'static str,
     cross_compiler: &'static str,
-    package: Package,
+    compiler: Package,
+    headers: Package,
 }
 
 impl Arch {
@@ -68,13 +69,15 @@ impl Arch {
                 kubernetes: "amd64",
                 target: "x86_64-unknown-linux-musl",
                 cross_compiler: "x86_64-linux-gnu-gcc",
-                package: tools::GCC_FOR_AMD64,
+                compiler: tools::GCC_FOR_AMD64,
+                headers: tools::HEADERS_FOR_AMD64,
             },
             Self::Arm64 => Names {
                 kubernetes: "arm64",
                 target: "aarch64-unknown-linux-musl",
                 cross_compiler: "aarch64-linux-gnu-gcc",
-                package: tools::GCC_FOR_ARM64,
+                compiler: tools::GCC_FOR_ARM64,
+                headers: tools::HEADERS_FOR_ARM64,
             },
         }
     }
@@ -86,16 +89,20 @@ impl Arch {
 
     /// A cargo verb for this CPU's static target, with the tools that it needs.
     ///
-    /// Only `ring` is written in C. It calls no C library, so any compiler for the CPU will do.
+    /// Only `ring` is written in C. It calls no C library, so any compiler for the CPU will do, with any library's headers.
     fn cargo(self, verb: &str, profile: &str) -> Result<Command> {
         let Names {
             target,
             cross_compiler,
-            package,
+            compiler,
+            headers,
             ..
         } = self.names();
         tools::rust_target(target)?;
-        tools::debian_packages(&[package])?;
+        tools::debian_packages(&[compiler])?;
+        if self != Self::native()? {
+            tools::debian_packages(&[headers])?;
+        }
         let upper = target.to_uppercase().replace('-', "_");
         let mut command = cargo();
         command

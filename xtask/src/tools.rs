@@ -69,6 +69,17 @@ pub(crate) const GCC_FOR_AMD64: Package =
 pub(crate) const GCC_FOR_ARM64: Package =
     Package::with_program("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc");
 
+/// Headers of the C library for the other CPU's compiler; those for this machine's own come with `libc6-dev`.
+pub(crate) const HEADERS_FOR_AMD64: Package = Package::with_file(
+    "libc6-dev-amd64-cross",
+    "/usr/x86_64-linux-gnu/include/stdint.h",
+);
+/// See [`HEADERS_FOR_AMD64`].
+pub(crate) const HEADERS_FOR_ARM64: Package = Package::with_file(
+    "libc6-dev-arm64-cross",
+    "/usr/aarch64-linux-gnu/include/stdint.h",
+);
+
 /// What network namespaces and their links are made with.
 pub(crate) const NETWORK: &[Package] = &[
     Package::with_program("iproute2", "ip"),
