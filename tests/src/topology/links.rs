@@ -105,7 +105,8 @@ impl Links {
         for (number, device) in ports.iter().enumerate() {
             match self.port {
                 Port::Veth => {
-                    self.plug_veth(host, switch, &port_name(name, ports, number), device)?
+                    let port = port_name(name, ports, number);
+                    self.plug_veth(host, switch, &port, device)?;
                 }
                 Port::Nic(driver) => self.take_nic(host, driver, device)?,
             }
@@ -242,9 +243,9 @@ fn nics(driver: &str) -> Vec<String> {
         let name = device.file_name().into_string().ok()?;
         (found.file_name()? == driver).then_some(name)
     });
-    let mut names: Vec<_> = named.collect();
-    names.sort();
-    names
+    let mut nics: Vec<_> = named.collect();
+    nics.sort();
+    nics
 }
 
 /// Takes away the carrier of a host's device, as a pulled cable would, or gives it back.
