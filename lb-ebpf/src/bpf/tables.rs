@@ -41,10 +41,7 @@ impl KernelTables<false, true> {
     /// For a process's call, of which there is no interface yet: the FIB is not to be asked.
     #[inline(always)]
     pub(crate) const fn of_socket(ctx: *mut bpf_sock_addr) -> Self {
-        Self {
-            ctx: ctx.cast(),
-            ifindex: 0,
-        }
+        Self::new(ctx.cast(), 0)
     }
 }
 
@@ -52,25 +49,22 @@ impl<const DRY: bool> KernelTables<DRY> {
     #[inline(always)]
     pub(crate) fn of_xdp(ctx: *mut xdp_md) -> Self {
         // SAFETY: the kernel hands a valid context to the program.
-        let ifindex = unsafe { (*ctx).ingress_ifindex };
-        Self {
-            ctx: ctx.cast(),
-            ifindex,
-        }
+        Self::new(ctx.cast(), unsafe { (*ctx).ingress_ifindex })
     }
 
     #[inline(always)]
     pub(crate) fn of_tc(skb: *mut __sk_buff) -> Self {
         // SAFETY: the kernel hands a valid context to the program.
-        let ifindex = unsafe { (*skb).ifindex };
-        Self {
-            ctx: skb.cast(),
-            ifindex,
-        }
+        Self::new(skb.cast(), unsafe { (*skb).ifindex })
     }
 }
 
 impl<const DRY: bool, const SOCKET: bool> KernelTables<DRY, SOCKET> {
+    #[inline(always)]
+    const fn new(ctx: *mut c_void, ifindex: u32) -> Self {
+        Self { ctx, ifindex }
+    }
+
     /// The configuration. Only in programs at sockets would the compiler compute addresses within it ahead of the check
     /// that it is there: every packet needs it, and pays for no guard against that.
     #[inline(always)]
