@@ -39,10 +39,9 @@ impl TcPacket {
 
     /// Makes so many bytes readable, but none of a second packet.
     ///
-    /// What stands for many packets may be a list of them, and the kernel takes each for one to be sent. It stops with a
-    /// panic (`skb_segment`), or loses data (before Linux 6.12), when the first bytes of the list's have been moved to the
-    /// packet in front. That one has all headers, of SCTP without a chunk, and the first packet's payload if it is of a
-    /// fixed length.
+    /// A packet that stands for many may be a list of them, each to be sent as it is. Bytes that are moved from the list to
+    /// the packet in front spoil it: Linux 6.12 stopped with a panic (`skb_segment`) on such a list of SCTP. The packet in
+    /// front has all headers, of SCTP without a chunk, and the first packet's payload if payloads are of a fixed length.
     #[inline(always)]
     fn pull(&self, wanted: u32) {
         let wanted = match self.segment() as u32 {

@@ -24,7 +24,12 @@ use crate::{
 const PLACE: &str = "fairlead/bin";
 
 /// Files that the tests read, at the paths they were compiled with; and all below tests/ that is no code.
-const READ: &[&str] = &["examples", "target/bpf", "lb-userspace/Cargo.toml"];
+const READ: &[&str] = &[
+    "deploy",
+    "examples",
+    "lb-userspace/Cargo.toml",
+    "target/bpf",
+];
 
 const INIT: &str = include_str!("init.sh");
 

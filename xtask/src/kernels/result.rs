@@ -14,6 +14,9 @@ use crate::{
     static_build::Arch,
 };
 
+/// How a suite begins to say what a machine lacks (`Checks::ignore` of the `tests` crate).
+const LACKS: &str = "this machine has ";
+
 /// How many cases of tests passed and failed, and how many were not run: they are said to take long, or the kernel lacks
 /// what they need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -200,6 +203,16 @@ impl Outcome {
         for failure in failures.keys() {
             self.problems.push(format!("{name}: {failure} failed"));
         }
+        // Guests are there to lack nothing; the machine itself may.
+        if self.flavour.is_some() {
+            let lacking = suite
+                .ignored
+                .iter()
+                .filter(|(why, _)| why.starts_with(LACKS));
+            self.problems.extend(
+                lacking.map(|(why, count)| format!("{name} did not run {count} cases: {why}")),
+            );
+        }
         let all = cases.passed + cases.failed;
         if all == 0 {
             self.problems.push(format!("{name} ran no test"));
@@ -384,6 +397,30 @@ mod tests {
                 "sockets ran 1 of 10 cases: not all names are right"
             ]
         );
+    }
+
+    #[test]
+    fn what_a_guest_lacks_is_a_problem_and_what_takes_long_is_none() -> anyhow::Result<()> {
+        let choice = super::super::plan::Choice::parse("wires")?;
+        let steps = super::super::plan::steps(false, vec![choice]);
+        let lines = "test a ... ok\ntest b ... ignored, this machine has no bond devices\ntest c ... ignored";
+        for (flavour, problems) in [(Some("generic".to_owned()), 1), (None, 0)] {
+            let subject = Subject {
+                kernel: "6.1",
+                arch: Arch::Amd64,
+                flavour,
+                lacks: &[],
+                seconds: 9.0,
+            };
+            let transcript = Transcript {
+                steps: vec![ran("wires", 0, lines)],
+                done: true,
+                ..Transcript::default()
+            };
+            let outcome = Outcome::read(subject, &steps, &transcript);
+            assert_eq!(outcome.problems.len(), problems, "{:?}", outcome.problems);
+        }
+        Ok(())
     }
 
     #[test]
