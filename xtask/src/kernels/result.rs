@@ -360,11 +360,11 @@ mod tests {
         assert_eq!(suite.failures["a"], "\nError: no\n");
     }
 
-    fn read(steps: &[Step], transcript: &Transcript) -> Outcome {
+    fn read(flavour: Option<&str>, steps: &[Step], transcript: &Transcript) -> Outcome {
         let subject = Subject {
             kernel: "6.1",
             arch: Arch::Amd64,
-            flavour: None,
+            flavour: flavour.map(str::to_owned),
             lacks: &[],
             seconds: 9.0,
         };
@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn silence_is_a_failure() {
         let steps = super::super::plan::steps(true, Vec::new());
-        let outcome = read(&steps, &Transcript::default());
+        let outcome = read(None, &steps, &Transcript::default());
         assert_eq!(outcome.problems.len(), steps.len() + 1, "{outcome:?}");
         let transcript = Transcript {
             steps: vec![
@@ -387,7 +387,7 @@ mod tests {
             done: true,
             ..Transcript::default()
         };
-        let outcome = read(&steps, &transcript);
+        let outcome = read(None, &steps, &transcript);
         assert_eq!(
             outcome.problems,
             [
@@ -404,20 +404,13 @@ mod tests {
         let choice = super::super::plan::Choice::parse("wires")?;
         let steps = super::super::plan::steps(false, vec![choice]);
         let lines = "test a ... ok\ntest b ... ignored, this machine has no bond devices\ntest c ... ignored";
-        for (flavour, problems) in [(Some("generic".to_owned()), 1), (None, 0)] {
-            let subject = Subject {
-                kernel: "6.1",
-                arch: Arch::Amd64,
-                flavour,
-                lacks: &[],
-                seconds: 9.0,
-            };
+        for (flavour, problems) in [(Some("generic"), 1), (None, 0)] {
             let transcript = Transcript {
                 steps: vec![ran("wires", 0, lines)],
                 done: true,
                 ..Transcript::default()
             };
-            let outcome = Outcome::read(subject, &steps, &transcript);
+            let outcome = read(flavour, &steps, &transcript);
             assert_eq!(outcome.problems.len(), problems, "{:?}", outcome.problems);
         }
         Ok(())
@@ -438,7 +431,7 @@ mod tests {
             done: true,
             ..Transcript::default()
         };
-        let mut outcome = read(steps, &transcript);
+        let mut outcome = read(None, steps, &transcript);
         assert_eq!(
             outcome.features,
             BTreeMap::from([("tcx".to_owned(), false)])
