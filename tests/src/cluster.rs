@@ -189,6 +189,22 @@ impl<S: Source> Cluster<S> {
         })
     }
 
+    /// Gives a node a route for services, as its default route would be: on it the packets of the node's own stack come
+    /// to where they are translated.
+    pub fn route_services(&self, node: &str) -> Result<()> {
+        let netns = &self.topology.node(node)?.netns;
+        for (family, networks) in [
+            (Family::V4, ["10.96.0.0/16", "192.0.2.0/24"]),
+            (Family::V6, ["fd00:96::/112", "2001:db8:1::/64"]),
+        ] {
+            let gateway = self.address("client", family)?;
+            for network in networks {
+                netns.ip(&format!("route add {network} via {gateway} dev eth0"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// What the agents have said.
     pub fn logs(&self) -> String {
         self.agents

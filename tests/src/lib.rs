@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod checks;
 pub mod cluster;
 pub mod command;
+pub mod course;
 pub mod crafted;
 pub mod demo;
 pub mod echo;

@@ -93,7 +93,7 @@ fn kept() -> Result<()> {
 fn try_suggestion(text: &str) -> Result<()> {
     let suggestion = text.lines().find(|line| line.contains("/dev/tcp/"));
     let suggestion = suggestion.with_context(|| format!("nothing to try in\n{text}"))?;
-    let output = Command::new("sh")
+    let output = Command::new("bash")
         .arg("-c")
         .arg(format!("timeout 5 {}", suggestion.trim()))
         .output()?;

@@ -17,10 +17,11 @@ use tests::{
     capture::Capture,
     checks::{Check, Checks},
     cluster::{Cluster, Target},
+    course::Course,
     echo::{Answer, Protocol},
     manifests::examples,
     site::Site,
-    talk::{Conversation, patience, unspecified},
+    talk::{patience, unspecified},
     topology::{Family, Host, Links, Topology},
 };
 
@@ -31,17 +32,6 @@ const DEVICES: [(Family, &str, u32); 2] = [
 ];
 /// Where VXLAN packets go.
 const VXLAN_PORT: u16 = 8472;
-
-/// A course: who asks what, who answers, and whose address the answerer sees: a node's is that of its
-/// tunnel.
-#[derive(Clone, Copy)]
-struct Course {
-    name: &'static str,
-    from: &'static str,
-    to: Target,
-    answers: &'static str,
-    sees: &'static str,
-}
 
 /// The services of `manifests/`.
 const POD_1_AT_NODE_A: Target = Target::new("10.10.0.1", "fd00:10::1", 30081);
@@ -197,6 +187,7 @@ fn seen_by_tc(world: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// The address of who is to be seen: a node's is that of its tunnel.
 fn sees(world: &World, course: Course, family: Family) -> Result<IpAddr> {
     match course.sees {
         "node-a" => Ok(address(family, 1)),
@@ -205,44 +196,17 @@ fn sees(world: &World, course: Course, family: Family) -> Result<IpAddr> {
     }
 }
 
-fn judge(answer: &Answer, course: Course, sees: IpAddr) -> Result<()> {
-    let Course { answers, .. } = course;
-    ensure!(
-        answer.server == answers,
-        "{} answered instead of {answers}",
-        answer.server
-    );
-    let client = answer.client.ip();
-    ensure!(
-        client == sees,
-        "{answers} saw the client as {client} instead of {sees}"
-    );
-    Ok(())
-}
-
-fn open(world: &World, course: Course, protocol: Protocol, to: SocketAddr) -> Result<Conversation> {
-    Conversation::open(world.cluster.netns(course.from)?, protocol, to, 0)
-        .with_context(|| format!("{} cannot open {protocol:?} to {to}", course.from))
-}
-
 /// The first packets of a flow, and some of the established flow.
 fn follow(world: &mut World, course: Course, family: Family, protocol: Protocol) -> Result<()> {
-    let to = course.to.of(family)?;
     let sees = sees(world, course, family)?;
-    let mut flow = open(world, course, protocol, to)?;
-    for question in 1..=4 {
-        let answer = flow
-            .ask()
-            .with_context(|| format!("question {question} to {to}"))?;
-        judge(&answer, course, sees)?;
-    }
-    Ok(())
+    let mut flow = course.open(&world.cluster, family, protocol)?;
+    course.ask(&mut flow, sees)
 }
 
 /// Megabytes both ways: segments as long as the tunnel takes.
 fn stream(world: &mut World, course: Course, family: Family) -> Result<()> {
-    let to = course.to.of(family)?;
-    open(world, course, Protocol::Tcp, to)?.transfer(4 << 20)
+    let mut flow = course.open(&world.cluster, family, Protocol::Tcp)?;
+    flow.transfer(4 << 20)
 }
 
 /// A datagram that is as long as the tunnel takes.
@@ -250,7 +214,7 @@ fn large(world: &mut World, course: Course, family: Family) -> Result<()> {
     let to = course.to.of(family)?;
     let socket = connected(world, course, to)?;
     let answer = ask(&socket, &question(family, 1500 - DEVICES[1].2))?;
-    judge(&answer, course, sees(world, course, family)?)
+    course.judge(&answer, sees(world, course, family)?)
 }
 
 /// One that is as long as the link before the tunnel takes: its sender is told, cuts up the next one, and is
@@ -267,7 +231,7 @@ fn too_large(world: &mut World, course: Course, family: Family) -> Result<()> {
         "{told:?} instead of EMSGSIZE"
     );
     let answer = ask(&socket, &question)?;
-    judge(&answer, course, sees(world, course, family)?)
+    course.judge(&answer, sees(world, course, family)?)
 }
 
 /// What makes an IP packet of this length.

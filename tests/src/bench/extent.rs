@@ -7,6 +7,8 @@ use super::Family;
 pub enum Extent {
     /// Every combination.
     Full,
+    /// Both families, one service, one flow and many: what a change to the programs changes.
+    Pair,
     /// IPv4, one service: enough for a look.
     Quick,
 }
@@ -14,7 +16,7 @@ pub enum Extent {
 impl Extent {
     pub(super) const fn families(self) -> &'static [Family] {
         match self {
-            Self::Full => &Family::ALL,
+            Self::Full | Self::Pair => &Family::ALL,
             Self::Quick => &[Family::V4],
         }
     }
@@ -22,7 +24,7 @@ impl Extent {
     pub(super) const fn services(self) -> &'static [u32] {
         match self {
             Self::Full => &[1, 1_000, 10_000],
-            Self::Quick => &[1],
+            Self::Pair | Self::Quick => &[1],
         }
     }
 
@@ -31,13 +33,14 @@ impl Extent {
     pub(super) fn drawn(self, services: u32) -> Vec<u32> {
         match (self, services) {
             (Self::Full, 10_000) => vec![1, services],
-            (Self::Full | Self::Quick, _) => vec![services],
+            (Self::Full | Self::Pair | Self::Quick, _) => vec![services],
         }
     }
 
     pub(super) const fn flows(self) -> &'static [u32] {
         match self {
             Self::Full => &[1, 4_096, 131_072],
+            Self::Pair => &[1, 131_072],
             Self::Quick => &[1],
         }
     }

@@ -41,7 +41,7 @@ enum What {
     ///
     ///   cargo xtask bench datapath --check    fail when one is over its limit
     ///
-    ///   cargo xtask bench datapath --quick --against /tmp/old     what has changed since objects kept there
+    ///   cargo xtask bench datapath --against /tmp/old         what has changed since objects kept there
     #[command(verbatim_doc_comment)]
     Datapath(Datapath),
     /// Time, CPU and memory to follow a cluster's Services, beside kube-proxy (needs root).
@@ -84,8 +84,8 @@ struct Datapath {
     /// IPv4 with one service and one flow only.
     #[arg(long)]
     quick: bool,
-    /// Measure the objects of this folder too, in turn with the built ones, and print the ratios. Their maps must have
-    /// the same layout.
+    /// Measure the objects of this folder too, in turn with the built ones, and print the ratios: both families, one
+    /// service, one flow and many. Their maps must have the same layout.
     #[arg(long, value_name = "DIR", value_parser = existing)]
     against: Option<PathBuf>,
     /// How often both are measured.
@@ -154,10 +154,10 @@ fn main() -> Result<ExitCode> {
 }
 
 fn run_datapath(options: &Datapath) -> Result<ExitCode> {
-    let extent = if options.quick {
-        Extent::Quick
-    } else {
-        Extent::Full
+    let extent = match (options.quick, &options.against) {
+        (true, _) => Extent::Quick,
+        (false, Some(_)) => Extent::Pair,
+        (false, None) => Extent::Full,
     };
     let mut progress = |line: &str| eprintln!("measuring {line}");
     if let Some(against) = &options.against {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use lb_common::maps::programs;
-use lb_userspace::status::{Mode, TcWay};
+use lb_userspace::status::{FeatureState, Mode, Status, TcWay};
 use tests::{
     agent::{clean_up, lbctl, status},
     checks::Check,
@@ -19,6 +19,7 @@ use crate::world::{BY_FILTERS, HANDLE, OTHER, POD, SHARED, Shown, WEB, World};
 
 /// How soon the agent has to notice, on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
+
 pub(crate) fn checks() -> Vec<Check<World>> {
     let check = |name: &str, run: fn(&World) -> Result<()>| {
         Check::new(format!("clsact::{name}"), move |world: &mut World| {
@@ -38,7 +39,7 @@ pub(crate) fn checks() -> Vec<Check<World>> {
         check("r5_what_somebody_removes_is_put_back", put_back),
         check("a_renamed_interface_keeps_them", renamed),
         change("r5_an_ingress_qdisc_is_named_as_an_obstacle", obstacle),
-        change("r4_with_links_again_no_filter_is_left", back_to_links),
+        change("r4_by_default_links_replace_filters", back_to_links),
         change("r4_with_filters_again_no_link_is_left", back_to_filters),
         change("k5_cleanup_leaves_nothing_of_ours", cleanup),
     ]
@@ -174,6 +175,7 @@ fn obstacle(world: &mut World) -> Result<()> {
     world.serves()
 }
 
+/// Told nothing, the agent takes links, and leaves no filter; a kernel without tcx links keeps the filters.
 fn back_to_links(world: &mut World) -> Result<()> {
     let other = world.other()?;
     world.kill();
@@ -188,13 +190,24 @@ fn back_to_links(world: &mut World) -> Result<()> {
         .cluster
         .agents
         .insert("node-a", agent.context("no agent")?);
+    let status = status(world.node())?;
+    if lacks_tcx(&status)? {
+        ensure!(status.tc_attach == TcWay::Clsact, "{status:?}");
+        world.all_ours()?;
+        return world.serves();
+    }
+    ensure!(status.tc_attach == TcWay::Tcx, "{status:?}");
     world.no_filters()?;
     ensure!(world.other()? == other, "somebody else's is another");
     ensure!(!world.has_qdisc(POD)?, "our own qdisc stays");
     ensure!(world.has_qdisc(SHARED)?, "somebody else's qdisc is gone");
     ensure!(world.links()?.len() == 6, "{:?}", world.links()?);
-    ensure!(status(world.node())?.tc_attach == TcWay::Tcx);
     world.serves()
+}
+
+fn lacks_tcx(status: &Status) -> Result<bool> {
+    let tcx = status.kernel.iter().find(|it| it.feature == "tcx links");
+    Ok(tcx.context("the status says nothing of tcx links")?.state == FeatureState::Lacks)
 }
 
 fn back_to_filters(world: &mut World) -> Result<()> {

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lb_common::maps::programs;
-use lb_userspace::pins::Pins;
+use lb_userspace::status::Mode;
 use tests::{
+    agent,
     checks::Check,
     cluster::{Target, eventually},
     echo::Protocol,
+    patience::patient,
     talk::Conversation,
     topology::{Family, pod_addresses},
 };
@@ -172,8 +173,6 @@ fn flow_to(world: &World, pod: &str, protocol: Protocol, family: Family) -> Resu
 /// the links.
 fn pod_comes_and_goes(world: &mut World) -> Result<()> {
     const PODS: [(u8, &str); 3] = [(10, "pod-10"), (11, "pod-11"), (12, "pod-12")];
-    let pins = Pins::new(&world.cluster.topology.node_a.bpffs());
-    let link = |pod: &str| pins.link(programs::TC_POD_INGRESS, &format!("veth-{pod}"));
     let mut worst = Duration::ZERO;
     for (number, pod) in PODS {
         world
@@ -181,10 +180,8 @@ fn pod_comes_and_goes(world: &mut World) -> Result<()> {
             .add_pod(pod, "node-a", pod_addresses(1, number))?;
         let start = Instant::now();
         eventually(SOON, || {
-            link(pod)
-                .try_exists()?
-                .then_some(())
-                .context("never attached")
+            let attached = is_attached(world, pod)?;
+            attached.then_some(()).context("never attached")
         })?;
         worst = worst.max(start.elapsed());
         let to = Target {
@@ -204,14 +201,21 @@ fn pod_comes_and_goes(world: &mut World) -> Result<()> {
     for (_, pod) in PODS {
         world.cluster.remove_pod(pod)?;
         eventually(SOON, || {
-            (!link(pod).try_exists()?)
-                .then_some(())
-                .context("not forgotten")
+            let attached = is_attached(world, pod)?;
+            (!attached).then_some(()).context("not forgotten")
         })?;
     }
     ensure!(
-        worst < Duration::from_millis(100),
+        worst < patient(Duration::from_millis(100)),
         "attached after {worst:?} at worst"
     );
     Ok(())
+}
+
+/// Whether node-a's agent says that the pod's interface has its programs, by tcx links or by filters.
+fn is_attached(world: &World, pod: &str) -> Result<bool> {
+    let status = agent::status(&world.cluster.topology.node_a)?;
+    let name = format!("veth-{pod}");
+    let interface = status.interfaces.iter().find(|it| it.name == name);
+    Ok(interface.is_some_and(|it| it.mode == Mode::Tc))
 }

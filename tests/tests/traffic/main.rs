@@ -54,24 +54,8 @@ impl World {
             cluster,
         };
         world.cluster.start_agents()?;
-        world.lead_out("node-a")?;
+        world.cluster.route_services("node-a")?;
         Ok(world)
-    }
-
-    /// Gives a node a way for services, as its default route would be: by it the packets of its own stack
-    /// come to where they are translated.
-    fn lead_out(&self, node: &str) -> Result<()> {
-        let netns = &self.cluster.topology.node(node)?.netns;
-        for (family, networks) in [
-            (Family::V4, ["10.96.0.0/16", "192.0.2.0/24"]),
-            (Family::V6, ["fd00:96::/112", "2001:db8:1::/64"]),
-        ] {
-            let gateway = self.cluster.address("client", family)?;
-            for network in networks {
-                netns.ip(&format!("route add {network} via {gateway} dev eth0"))?;
-            }
-        }
-        Ok(())
     }
 
     /// What the agent of a node says of itself, as `lbctl` shows it.

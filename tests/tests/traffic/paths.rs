@@ -3,19 +3,12 @@
 use std::{collections::BTreeMap, net::SocketAddr, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use tests::{checks::Check, cluster::Target, echo::Protocol, talk::Conversation, topology::Family};
+use tests::{
+    checks::Check, cluster::Target, course::Course, echo::Protocol, talk::Conversation,
+    topology::Family,
+};
 
 use crate::{Question, World, kinds};
-
-/// A path: who asks what, who answers, and whose address the answerer sees.
-#[derive(Clone, Copy)]
-struct Path {
-    name: &'static str,
-    from: &'static str,
-    to: Target,
-    answers: &'static str,
-    sees: &'static str,
-}
 
 /// `only-pod-1` of `manifests/`: local to node-a.
 pub(crate) const POD_1_AT_NODE_A: Target = Target::new("10.10.0.1", "fd00:10::1", 30081);
@@ -32,27 +25,27 @@ pub(crate) const POD_3_CLUSTER: Target = Target::new("10.96.1.83", "fd00:96::183
 
 /// The client's address is kept but for a remote backend of outside traffic and for hairpin.
 #[rustfmt::skip]
-const PATHS: [Path; 20] = [
-    Path { name: "node_port_local", from: "client", to: POD_1_AT_NODE_A, answers: "pod-1", sees: "client" },
-    Path { name: "node_port_remote", from: "client", to: POD_3_AT_NODE_A, answers: "pod-3", sees: "node-a" },
-    Path { name: "node_port_of_other_node", from: "client", to: POD_3_AT_NODE_B, answers: "pod-3", sees: "client" },
-    Path { name: "node_port_back_to_first_node", from: "client", to: POD_1_AT_NODE_B, answers: "pod-1", sees: "node-b" },
-    Path { name: "external_ip_local", from: "client", to: POD_1_EXTERNAL, answers: "pod-1", sees: "client" },
-    Path { name: "external_ip_remote", from: "client", to: POD_3_EXTERNAL, answers: "pod-3", sees: "node-a" },
-    Path { name: "ingress_ip_local", from: "client", to: POD_1_INGRESS, answers: "pod-1", sees: "client" },
-    Path { name: "ingress_ip_remote", from: "client", to: POD_3_INGRESS, answers: "pod-3", sees: "node-a" },
-    Path { name: "cluster_ip_from_outside_local", from: "client", to: POD_1_CLUSTER, answers: "pod-1", sees: "client" },
-    Path { name: "cluster_ip_from_outside_remote", from: "client", to: POD_3_CLUSTER, answers: "pod-3", sees: "node-a" },
-    Path { name: "pod_to_cluster_ip_local", from: "pod-2", to: POD_1_CLUSTER, answers: "pod-1", sees: "pod-2" },
-    Path { name: "pod_to_cluster_ip_remote", from: "pod-2", to: POD_3_CLUSTER, answers: "pod-3", sees: "pod-2" },
-    Path { name: "pod_to_node_port_local", from: "pod-2", to: POD_1_AT_NODE_A, answers: "pod-1", sees: "pod-2" },
-    Path { name: "pod_to_node_port_remote", from: "pod-2", to: POD_3_AT_NODE_A, answers: "pod-3", sees: "pod-2" },
-    Path { name: "pod_to_external_ip_remote", from: "pod-2", to: POD_3_EXTERNAL, answers: "pod-3", sees: "pod-2" },
-    Path { name: "pod_to_itself", from: "pod-1", to: POD_1_CLUSTER, answers: "pod-1", sees: "node-a" },
-    Path { name: "p11_node_to_cluster_ip_local", from: "node-a", to: POD_1_CLUSTER, answers: "pod-1", sees: "node-a" },
-    Path { name: "p11_node_to_cluster_ip_remote", from: "node-a", to: POD_3_CLUSTER, answers: "pod-3", sees: "node-a" },
-    Path { name: "p11_node_to_external_ip_remote", from: "node-a", to: POD_3_EXTERNAL, answers: "pod-3", sees: "node-a" },
-    Path { name: "pod_to_itself_by_external_ip", from: "pod-1", to: POD_1_EXTERNAL, answers: "pod-1", sees: "node-a" },
+const COURSES: [Course; 20] = [
+    Course { name: "node_port_local", from: "client", to: POD_1_AT_NODE_A, answers: "pod-1", sees: "client" },
+    Course { name: "node_port_remote", from: "client", to: POD_3_AT_NODE_A, answers: "pod-3", sees: "node-a" },
+    Course { name: "node_port_of_other_node", from: "client", to: POD_3_AT_NODE_B, answers: "pod-3", sees: "client" },
+    Course { name: "node_port_back_to_first_node", from: "client", to: POD_1_AT_NODE_B, answers: "pod-1", sees: "node-b" },
+    Course { name: "external_ip_local", from: "client", to: POD_1_EXTERNAL, answers: "pod-1", sees: "client" },
+    Course { name: "external_ip_remote", from: "client", to: POD_3_EXTERNAL, answers: "pod-3", sees: "node-a" },
+    Course { name: "ingress_ip_local", from: "client", to: POD_1_INGRESS, answers: "pod-1", sees: "client" },
+    Course { name: "ingress_ip_remote", from: "client", to: POD_3_INGRESS, answers: "pod-3", sees: "node-a" },
+    Course { name: "cluster_ip_from_outside_local", from: "client", to: POD_1_CLUSTER, answers: "pod-1", sees: "client" },
+    Course { name: "cluster_ip_from_outside_remote", from: "client", to: POD_3_CLUSTER, answers: "pod-3", sees: "node-a" },
+    Course { name: "pod_to_cluster_ip_local", from: "pod-2", to: POD_1_CLUSTER, answers: "pod-1", sees: "pod-2" },
+    Course { name: "pod_to_cluster_ip_remote", from: "pod-2", to: POD_3_CLUSTER, answers: "pod-3", sees: "pod-2" },
+    Course { name: "pod_to_node_port_local", from: "pod-2", to: POD_1_AT_NODE_A, answers: "pod-1", sees: "pod-2" },
+    Course { name: "pod_to_node_port_remote", from: "pod-2", to: POD_3_AT_NODE_A, answers: "pod-3", sees: "pod-2" },
+    Course { name: "pod_to_external_ip_remote", from: "pod-2", to: POD_3_EXTERNAL, answers: "pod-3", sees: "pod-2" },
+    Course { name: "pod_to_itself", from: "pod-1", to: POD_1_CLUSTER, answers: "pod-1", sees: "node-a" },
+    Course { name: "p11_node_to_cluster_ip_local", from: "node-a", to: POD_1_CLUSTER, answers: "pod-1", sees: "node-a" },
+    Course { name: "p11_node_to_cluster_ip_remote", from: "node-a", to: POD_3_CLUSTER, answers: "pod-3", sees: "node-a" },
+    Course { name: "p11_node_to_external_ip_remote", from: "node-a", to: POD_3_EXTERNAL, answers: "pod-3", sees: "node-a" },
+    Course { name: "pod_to_itself_by_external_ip", from: "pod-1", to: POD_1_EXTERNAL, answers: "pod-1", sees: "node-a" },
 ];
 
 /// The paths that carry streams too.
@@ -68,21 +61,21 @@ const STREAMS: [&str; 7] = [
 
 pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
     let mut checks = Vec::new();
-    for path in PATHS {
+    for course in COURSES {
         for (family, protocol) in kinds() {
-            let name = format!("{group}::{}::{family:?}::{protocol:?}", path.name).to_lowercase();
+            let name = format!("{group}::{}::{family:?}::{protocol:?}", course.name).to_lowercase();
             checks.push(Check::new(name, move |world| {
-                follow(world, path, family, protocol)
+                follow(world, course, family, protocol)
             }));
         }
     }
-    for path in PATHS
+    for course in COURSES
         .into_iter()
-        .filter(|path| STREAMS.contains(&path.name))
+        .filter(|course| STREAMS.contains(&course.name))
     {
         for family in Family::BOTH {
-            let name = format!("{group}::{}::{family:?}::stream", path.name).to_lowercase();
-            checks.push(Check::new(name, move |world| stream(world, path, family)));
+            let name = format!("{group}::{}::{family:?}::stream", course.name).to_lowercase();
+            checks.push(Check::new(name, move |world| stream(world, course, family)));
         }
     }
     checks.push(Check::new(
@@ -98,45 +91,16 @@ pub(crate) fn checks(group: &str) -> Vec<Check<World>> {
 }
 
 /// The first packets of a flow, and some of the established flow.
-fn follow(world: &mut World, path: Path, family: Family, protocol: Protocol) -> Result<()> {
-    let Path {
-        from,
-        to,
-        answers,
-        sees,
-        ..
-    } = path;
-    let to = to.of(family)?;
-    let mut flow = world.open(Question { from, protocol, to })?;
-    let sees = world.cluster.address(sees, family)?;
-    for question in 1..=4 {
-        let answer = flow
-            .ask()
-            .with_context(|| format!("question {question} to {to}"))?;
-        ensure!(
-            answer.server == answers,
-            "{} answered instead of {answers}",
-            answer.server
-        );
-        let address = answer.client.ip();
-        ensure!(
-            address == sees,
-            "{answers} saw the client as {address} instead of {sees}"
-        );
-    }
-    Ok(())
+fn follow(world: &mut World, course: Course, family: Family, protocol: Protocol) -> Result<()> {
+    let sees = world.cluster.address(course.sees, family)?;
+    let mut flow = course.open(&world.cluster, family, protocol)?;
+    course.ask(&mut flow, sees)
 }
 
 /// Megabytes both ways at once: windows, segmentation offloads of pods, retransmissions.
-fn stream(world: &mut World, path: Path, family: Family) -> Result<()> {
-    let to = path.to.of(family)?;
-    world
-        .open(Question {
-            from: path.from,
-            protocol: Protocol::Tcp,
-            to,
-        })?
-        .transfer(8 << 20)
+fn stream(world: &mut World, course: Course, family: Family) -> Result<()> {
+    let mut flow = course.open(&world.cluster, family, Protocol::Tcp)?;
+    flow.transfer(8 << 20)
 }
 
 /// `api` of the examples: the pods' container ports say what the target's name means.

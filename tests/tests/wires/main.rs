@@ -13,11 +13,11 @@ use tests::{
     capture::Capture,
     checks::{Check, Checks},
     cluster::{Cluster, Target, eventually},
+    course::Course,
     echo::{Protocol, Servers},
     manifests::examples,
     sctp,
     site::Site,
-    talk::Conversation,
     topology::{
         Family, Links,
         links::{Eth0, Port, set_carrier},
@@ -63,16 +63,6 @@ const WIRES: [Wire; 14] = [
     Wire { name: "e1000e_jumbo", links: Links { mtu: 9000, ..E1000E }, mode: Mode::Tc },
 ];
 
-/// Who asks what, who answers, and whose address the answerer sees.
-#[derive(Clone, Copy)]
-struct Course {
-    name: &'static str,
-    from: &'static str,
-    to: Target,
-    answers: &'static str,
-    sees: &'static str,
-}
-
 /// The services of `manifests/`.
 const POD_1_AT_NODE_A: Target = Target::new("10.10.0.1", "fd00:10::1", 30071);
 const POD_3_AT_NODE_A: Target = Target::new("10.10.0.1", "fd00:10::1", 30073);
@@ -110,7 +100,7 @@ impl World {
         if sctp::kernel_has_it() {
             world.serve_associations()?;
         }
-        world.lead_out()?;
+        world.cluster.route_services("node-a")?;
         world.cluster.start_agents()?;
         Ok(world)
     }
@@ -137,29 +127,6 @@ impl World {
             self.servers.insert(pod, servers);
         }
         Ok(())
-    }
-
-    /// Gives node-a a way for services, as its default route would be: by it the packets of its own stack come to where
-    /// they are translated.
-    fn lead_out(&self) -> Result<()> {
-        let netns = self.cluster.netns("node-a")?;
-        for (family, network) in [(Family::V4, "10.96.0.0/16"), (Family::V6, "fd00:96::/112")] {
-            let gateway = self.cluster.address("client", family)?;
-            netns.ip(&format!("route add {network} via {gateway} dev eth0"))?;
-        }
-        Ok(())
-    }
-
-    fn open(&self, course: Course, family: Family, protocol: Protocol) -> Result<Conversation> {
-        let (netns, to) = (self.cluster.netns(course.from)?, course.to.of(family)?);
-        let opened = match protocol {
-            Protocol::Sctp => {
-                let from = self.cluster.address(course.from, family)?;
-                Conversation::associate(netns, to, from)
-            }
-            Protocol::Tcp | Protocol::Udp => Conversation::open(netns, protocol, to, 0),
-        };
-        opened.with_context(|| format!("{} cannot open {protocol:?} to {to}", course.from))
     }
 }
 
@@ -244,18 +211,9 @@ fn mode(world: &mut World) -> Result<()> {
 
 /// Questions and answers, then, where it is a stream, a megabyte both ways at once.
 fn follow(world: &mut World, course: Course, family: Family, protocol: Protocol) -> Result<()> {
-    let Course { answers, sees, .. } = course;
-    let mut flow = world.open(course, family, protocol)?;
-    let sees = world.cluster.address(sees, family)?;
-    for question in 1..=3 {
-        let answer = flow.ask().with_context(|| format!("question {question}"))?;
-        ensure!(
-            (&*answer.server, answer.client.ip()) == (answers, sees),
-            "{} answered and saw {}, in place of {answers} and {sees}",
-            answer.server,
-            answer.client
-        );
-    }
+    let mut flow = course.open(&world.cluster, family, protocol)?;
+    let sees = world.cluster.address(course.sees, family)?;
+    course.ask(&mut flow, sees)?;
     match protocol {
         Protocol::Tcp | Protocol::Sctp => flow.transfer(1 << 20),
         // As much as fits one frame, with headers of IPv6 and UDP.
@@ -266,7 +224,7 @@ fn follow(world: &mut World, course: Course, family: Family, protocol: Protocol)
 /// A connection goes on by the other port of a bond.
 fn a_port_is_lost(world: &mut World, family: Family) -> Result<()> {
     let [_, remote, ..] = COURSES;
-    let mut flow = world.open(remote, family, Protocol::Tcp)?;
+    let mut flow = remote.open(&world.cluster, family, Protocol::Tcp)?;
     flow.ask()?;
     let (switch, links) = (&world.cluster.topology.switch, world.wire.links);
     for number in 0..links.ports().len() {

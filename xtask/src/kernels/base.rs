@@ -20,6 +20,7 @@ use crate::{
 
 /// What the tests start, and what init runs on.
 const PACKAGES: &[&str] = &[
+    "bash",
     "busybox-static",
     "iproute2",
     "ethtool",

@@ -203,13 +203,23 @@ const CONNECTIONS: [Smoke; 2] = [
 ];
 
 /// What `--quick` leaves out.
-const MORE: [Smoke; 6] = [
-    Smoke("demo", &[], 10),
+const MORE: [Smoke; 5] = [
     Smoke("differential", &[], 20),
     Smoke("links", &[], 10),
     Smoke("snat", &[], 15),
     Smoke("explain", &[], 10),
-    Smoke("wires", &[], 40),
+    // Of each kind of link one; `--suite wires` has all.
+    Smoke(
+        "wires",
+        &[
+            "veth_vlan::",
+            "veth_active_backup::",
+            "virtio_net::",
+            "virtio_net_jumbo_offloads::",
+            "e1000e::",
+        ],
+        20,
+    ),
 ];
 
 /// The suites that are run when none is named.
