@@ -40,7 +40,14 @@ use self::{
     progress::Progress,
     result::{Cases, Outcome, Subject},
 };
-use crate::{budgets::Budgets, ebpf, exec::root, kube_assets, static_build::Arch, tools};
+use crate::{
+    budgets::Budgets,
+    ebpf,
+    exec::root,
+    kube_assets,
+    static_build::{Arch, Choice as Archs},
+    tools,
+};
 
 /// Guests at the same time: development machines and CI have two cores.
 const JOBS: usize = 2;
@@ -60,7 +67,7 @@ pub(crate) struct Options {
     suites: Vec<String>,
     /// CPU of the guests [default: this machine's].
     #[arg(long)]
-    arch: Option<Arch>,
+    arch: Option<Archs>,
     /// Print a table, or JSON.
     #[arg(short, long, default_value = "table")]
     output: Format,
@@ -97,7 +104,8 @@ pub(crate) fn kernels(options: Options) -> Result<()> {
         write,
         kernels,
     } = options;
-    let arch = arch.map_or_else(catalogue::own_arch, Ok)?;
+    let own = catalogue::own_arch()?;
+    let archs = arch.map_or(vec![own], |archs| archs.archs().to_vec());
     let choices = suites.iter().map(|suite| Choice::parse(suite));
     let steps = plan::steps(quick, choices.collect::<Result<_>>()?);
     let usual = if quick {
@@ -110,8 +118,17 @@ pub(crate) fn kernels(options: Options) -> Result<()> {
     } else {
         kernels.iter().map(|name| Kernel::find(name)).collect()
     };
-    let run = Run::prepare(arch, quick, cpus, steps)?;
-    let outcomes = run.all(&kernels?, jobs);
+    let kernels = kernels?;
+    let mut outcomes = Vec::new();
+    for arch in archs {
+        let mut of_arch = kernels.clone();
+        of_arch.retain(|kernel| arch == own || !matches!(kernel, Kernel::Host));
+        if of_arch.is_empty() {
+            bail!("`host` is of {own}, and no other kernel is named for {arch}");
+        }
+        let run = Run::prepare(arch, quick, cpus, steps.clone())?;
+        outcomes.extend(run.all(&of_arch, jobs));
+    }
     match output {
         Format::Table => println!("\n{}", report::tables(&outcomes)),
         Format::Json => println!("{}", serde_json::to_string_pretty(&outcomes)?),

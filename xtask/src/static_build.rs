@@ -121,7 +121,8 @@ impl fmt::Display for Arch {
 }
 
 impl Choice {
-    fn archs(self) -> &'static [Arch] {
+    /// One, or both.
+    pub(crate) fn archs(self) -> &'static [Arch] {
         match self {
             Self::Amd64 => &[Arch::Amd64],
             Self::Arm64 => &[Arch::Arm64],

@@ -6,9 +6,9 @@ use lb_common::maps::programs;
 
 use super::{
     Family, Row,
-    measure::{Carrier, median},
+    measure::Carrier,
     packet::{Segment, Shape, segment},
-    rows::{Case, Load, ROUNDS, lookup, row},
+    rows::{Case, Load, ROUNDS, Rounds, in_turn, lookup},
     world::{self, Backends, World},
 };
 
@@ -115,26 +115,35 @@ pub(super) fn first(
             Ok((world.bench.primitive(name)?, packet, times))
         })
         .collect::<Result<Vec<_>>>()?;
+    let other = world.other(case.program)?;
+    // Two programs share the flows, so that the table is as full as with one.
+    let begun = if other.is_some() {
+        NEW_PACKETS / 2
+    } else {
+        NEW_PACKETS
+    };
     let (_, before) = world.counted(case.services)?;
-    let (mut gross, mut above_floor, mut price) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let start = *next;
+    let mut rounds = Rounds::default();
+    for round in 0..ROUNDS {
+        let mut start = *next;
         *next += NEW_PACKETS;
-        let mut run = |carrier, target: &ProgramFd, packet: &Segment| {
+        let mut run = |carrier, target: &ProgramFd, packet: &Segment, start| {
             world.bench.aim(carrier, target, packet)?;
             world.bench.seek(start, u32::MAX)?;
-            world.bench.time(carrier, packet, NEW_PACKETS)
+            world.bench.time(carrier, packet, begun)
         };
-        let floor = run(case.carrier, &nop, &packet)?;
-        let path = run(case.carrier, &target, &packet)?;
-        let bare = run(Carrier::Xdp, &xdp_nop, &packet)?;
+        let floor = run(case.carrier, &nop, &packet, start)?;
+        let bare = run(Carrier::Xdp, &xdp_nop, &packet, start)?;
         let mut sum = 0.0;
         for (target, packet, times) in &prices {
-            sum += (run(Carrier::Xdp, target, packet)? - bare) * times;
+            sum += (run(Carrier::Xdp, target, packet, start)? - bare) * times;
         }
-        gross.push(path);
-        above_floor.push(path - floor);
-        price.push(sum);
+        let paths = in_turn(round, &target, other.as_ref(), |target| {
+            let figure = run(case.carrier, target, &packet, start);
+            start += begun;
+            figure
+        })?;
+        rounds.add(floor, paths, sum);
     }
     let (_, after) = world.counted(case.services)?;
     let expected = u64::from(NEW_PACKETS) * ROUNDS as u64;
@@ -145,5 +154,5 @@ pub(super) fn first(
         case.path,
         after - before
     );
-    Ok(row(case, &gross, &above_floor, median(price)))
+    Ok(rounds.row(case))
 }

@@ -18,9 +18,9 @@ use lb_userspace::control::TableSize;
 use super::{
     Family, Row,
     begun::first,
-    measure::{Carrier, median},
+    measure::Carrier,
     packet::segment,
-    rows::{Case, PACKETS, ROUNDS, row},
+    rows::{Case, PACKETS, ROUNDS, Rounds},
     world::{self, Backends, PER_SERVICE, World},
 };
 
@@ -111,7 +111,7 @@ pub(super) fn hashed(world: &mut World, family: Family) -> Result<Row> {
     world.bench.aim(case.carrier, &hash, &packet)?;
     let made = world.bench.once(case.carrier, &packet)?.action;
     ensure!(made != 0, "{}: it has chosen nothing", case.program);
-    let (mut gross, mut above_floor, mut price) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rounds = Rounds::default();
     for _ in 0..ROUNDS {
         let mut run = |target: &ProgramFd| {
             world.bench.aim(case.carrier, target, &packet)?;
@@ -120,13 +120,11 @@ pub(super) fn hashed(world: &mut World, family: Family) -> Result<Row> {
             Ok::<_, anyhow::Error>(run / f64::from(CHOICES))
         };
         let (floor, path) = (run(&nop)?, run(&hash)?);
-        gross.push(path);
-        above_floor.push(path - floor);
-        price.push(run(&random)? - floor);
+        rounds.add(floor, (path, None), run(&random)? - floor);
     }
-    let price = median(price);
+    let row = rounds.row(&case);
     Ok(Row {
-        limit_ns: Some(price + MORE),
-        ..row(&case, &gross, &above_floor, price)
+        limit_ns: Some(row.primitives_ns + MORE),
+        ..row
     })
 }

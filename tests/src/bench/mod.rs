@@ -23,7 +23,7 @@ mod world;
 pub use extent::Extent;
 pub use maglev::Turned;
 pub use pair::{Pairing, Ratio, paired};
-pub use report::{Report, Row};
+pub use report::{Others, Report, Row};
 pub use rows::{built_objects, datapath};
 
 /// Address family.

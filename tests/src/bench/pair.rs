@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::{Extent, Row, built_objects, datapath, measure::median, table::table};
+use super::{Extent, Others, Row, built_objects, datapath, measure::median, table::table};
 
 /// How much dearer a row may be.
 const LIMIT: f64 = 1.03;
@@ -50,10 +50,9 @@ pub struct Pairing {
     pub rows: Vec<Ratio>,
 }
 
-/// Measures the built objects and those of the folder `against` in turn, so many times.
+/// Measures the built objects beside those of the folder `against`, so many times, on tables that are filled afresh.
 ///
-/// The layouts of the maps have to be the same. Who goes first changes from turn to turn, for the machine may slow down
-/// or warm up in between.
+/// The layouts of the maps have to be the same: within a turn both run on the same tables.
 pub fn paired(
     extent: Extent,
     against: &Path,
@@ -61,38 +60,20 @@ pub fn paired(
     progress: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Pairing> {
     ensure!(turns > 0, "there is nothing to compare in no turn");
-    let built = built_objects();
-    let mut figures = BTreeMap::<Identity, (Vec<f64>, Vec<f64>)>::new();
-    for turn in 0..turns {
-        let mut measure = |objects: &Path, which: &str| {
-            progress(&format!("turn {} of {turns}, {which}", turn + 1));
-            datapath(extent, objects, &mut |_| {}).map(|report| report.rows)
-        };
-        let (others, built) = if turn % 2 == 0 {
-            let others = measure(against, "the others")?;
-            (others, measure(&built, "the built objects")?)
-        } else {
-            let built = measure(&built, "the built objects")?;
-            (measure(against, "the others")?, built)
-        };
-        for row in others {
-            figures
-                .entry(identity(&row))
-                .or_default()
-                .0
-                .push(row.net_ns);
-        }
-        for row in built {
-            figures
-                .entry(identity(&row))
-                .or_default()
-                .1
-                .push(row.net_ns);
+    let mut figures = BTreeMap::<Identity, Vec<(f64, Others)>>::new();
+    for turn in 1..=turns {
+        let mut progress = |what: &str| progress(&format!("turn {turn} of {turns}: {what}"));
+        let report = datapath(extent, &built_objects(), Some(against), &mut progress)?;
+        for row in report.rows {
+            // Some rows are of the measuring object's own programs.
+            if let Some(others) = row.others {
+                let turns = figures.entry(identity(&row)).or_default();
+                turns.push((row.net_ns, others));
+            }
         }
     }
-    let rows = figures
-        .into_iter()
-        .map(|(identity, (others, built))| ratio(identity, &others, &built));
+    let rows = figures.into_iter();
+    let rows = rows.map(|(identity, turns)| ratio(identity, &turns));
     Ok(Pairing {
         turns,
         rows: rows.collect(),
@@ -110,15 +91,13 @@ fn identity(row: &Row) -> Identity {
     )
 }
 
-fn ratio(identity: Identity, others: &[f64], built: &[f64]) -> Ratio {
+fn ratio(identity: Identity, turns: &[(f64, Others)]) -> Ratio {
     let (path, hook, family, services, drawn, flows) = identity;
-    let ratios: Vec<f64> = built
-        .iter()
-        .zip(others)
-        .map(|(built, other)| built / other)
-        .collect();
-    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-    let largest = ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let ratios = turns.iter().map(|(_, others)| others.ratio);
+    let least = ratios.clone().fold(f64::INFINITY, f64::min);
+    let largest = ratios.clone().fold(f64::NEG_INFINITY, f64::max);
+    let others = turns.iter().map(|(_, others)| others.net_ns).collect();
+    let built = turns.iter().map(|(built, _)| *built).collect();
     Ratio {
         path,
         hook,
@@ -126,8 +105,8 @@ fn ratio(identity: Identity, others: &[f64], built: &[f64]) -> Ratio {
         services,
         drawn,
         flows,
-        net_ns: (median(others.to_vec()), median(built.to_vec())),
-        ratio: (least, median(ratios), largest),
+        net_ns: (median(others), median(built)),
+        ratio: (least, median(ratios.collect()), largest),
     }
 }
 
@@ -172,11 +151,11 @@ mod tests {
 
     #[test]
     fn a_ratio_is_the_median_over_the_turns() {
-        let row = ratio(
-            ("local", "xdp", "v4", 1, 1, 1),
-            &[10.0, 20.0, 10.0],
-            &[11.0, 20.0, 10.2],
-        );
+        let others = [(10.0, 1.1), (20.0, 1.0), (10.0, 1.02)];
+        let turns: Vec<_> = others
+            .map(|(net_ns, ratio)| (net_ns * ratio, Others { net_ns, ratio }))
+            .into();
+        let row = ratio(("local", "xdp", "v4", 1, 1, 1), &turns);
         assert_eq!(row.net_ns, (10.0, 11.0));
         let (least, middle, most) = row.ratio;
         assert!(

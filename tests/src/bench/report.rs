@@ -44,8 +44,20 @@ pub struct Row {
     pub min_ns: f64,
     /// What the primitives it pays cost, net of the floor.
     pub primitives_ns: f64,
+    /// What other objects' program took in the same rounds; none where nothing is held against them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub others: Option<Others>,
     /// What it may cost; none where nothing is asked.
     pub limit_ns: Option<f64>,
+}
+
+/// What a path cost with the program of other objects, on the same maps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Others {
+    /// Net of the floor.
+    pub net_ns: f64,
+    /// Ours in parts of theirs: the median over the rounds.
+    pub ratio: f64,
 }
 
 impl Row {

@@ -8,7 +8,7 @@ use lb_common::maps::programs;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::{
-    Extent, Family, Report, Row,
+    Extent, Family, Others, Report, Row,
     begun::begun,
     choice, maglev,
     measure::{Carrier, median},
@@ -56,9 +56,13 @@ pub fn built_objects() -> PathBuf {
 }
 
 /// Measures the objects of a folder; `progress` is called with what is measured next.
+///
+/// With `against`, the programs of that folder's object run on the same maps, each in the same round as ours: the rows then
+/// say what they took ([`Others`]).
 pub fn datapath(
     extent: Extent,
     objects: &Path,
+    against: Option<&Path>,
     progress: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Report> {
     let site = Site::new()?;
@@ -67,7 +71,7 @@ pub fn datapath(
     // Test runs belong to the namespace, and to the CPU, of the thread that asks for them.
     netns.run(|| {
         pin_to_one_cpu()?;
-        measure(extent, &bpffs, objects, progress)
+        measure(extent, &|| World::load(&bpffs, objects, against), progress)
     })?
 }
 
@@ -79,8 +83,7 @@ fn pin_to_one_cpu() -> Result<()> {
 
 fn measure(
     extent: Extent,
-    bpffs: &Path,
-    objects: &Path,
+    load: &dyn Fn() -> Result<World>,
     progress: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Report> {
     let mut rows = Vec::new();
@@ -88,9 +91,9 @@ fn measure(
         for services in extent.services() {
             // Loaded afresh: rows of a table that has been in use lie scattered in memory, and what
             // is to be compared must not differ in that.
-            let mut world = World::load(bpffs, objects)?;
+            let mut world = load()?;
             for drawn in extent.drawn(*services) {
-                let load = Load {
+                let traffic = Load {
                     family: *family,
                     services: *services,
                     drawn,
@@ -100,18 +103,18 @@ fn measure(
                     progress(&format!(
                         "{name}, {services} services, {flows} flows to {drawn}"
                     ));
-                    rows.extend(established(&mut world, load, *flows)?);
+                    rows.extend(established(&mut world, traffic, *flows)?);
                 }
                 for place in [Backends::Local, Backends::Remote] {
                     progress(&format!(
                         "{name}, {services} services, new flows to {drawn}, {place:?} backends"
                     ));
-                    rows.extend(begun(&mut world, load, place)?);
+                    rows.extend(begun(&mut world, traffic, place)?);
                 }
             }
         }
     }
-    let mut world = World::load(bpffs, objects)?;
+    let mut world = load()?;
     hold_scale(&mut rows);
     for family in extent.families() {
         progress(&format!("{}, choice by hash", family.name()));
@@ -221,22 +224,45 @@ fn live(world: &mut World, case: &Case, found: Shape) -> Result<Row> {
     let nop = world.bench.nop(case.carrier)?;
     let xdp_nop = world.bench.nop(Carrier::Xdp)?;
     check(world, case, &target, &packet)?;
-    let (mut gross, mut above_floor, mut price) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    let other = world.other(case.program)?;
+    if let Some(other) = &other {
+        check(world, case, other, &packet)?;
+    }
+    let mut rounds = Rounds::default();
+    for round in 0..ROUNDS {
         let mut run = |carrier, target: &ProgramFd, packet: &Segment| {
             world.bench.aim(carrier, target, packet)?;
             world.bench.seek(0, case.flows - 1)?;
             world.bench.time(carrier, packet, PACKETS)
         };
         let floor = run(case.carrier, &nop, &packet)?;
-        let path = run(case.carrier, &target, &packet)?;
+        let paths = in_turn(round, &target, other.as_ref(), |target| {
+            run(case.carrier, target, &packet)
+        })?;
         let bare = run(Carrier::Xdp, &xdp_nop, &primitive.1)?;
         let lookup = run(Carrier::Xdp, &primitive.0, &primitive.1)?;
-        gross.push(path);
-        above_floor.push(path - floor);
-        price.push(lookup - bare);
+        rounds.add(floor, paths, lookup - bare);
     }
-    Ok(row(case, &gross, &above_floor, median(price)))
+    Ok(rounds.row(case))
+}
+
+/// Times a program, and another one in its place if there is one. Who goes first changes from round to round.
+pub(super) fn in_turn(
+    round: usize,
+    target: &ProgramFd,
+    other: Option<&ProgramFd>,
+    mut time: impl FnMut(&ProgramFd) -> Result<f64>,
+) -> Result<(f64, Option<f64>)> {
+    let Some(other) = other else {
+        return Ok((time(target)?, None));
+    };
+    if round.is_multiple_of(2) {
+        let path = time(target)?;
+        Ok((path, Some(time(other)?)))
+    } else {
+        let other = time(other)?;
+        Ok((time(target)?, Some(other)))
+    }
 }
 
 /// Runs one packet, and a few more, and makes sure that they took the path named.
@@ -286,23 +312,52 @@ pub(super) const fn lookup(family: Family) -> &'static str {
     }
 }
 
-pub(super) fn row(case: &Case, gross: &[f64], above_floor: &[f64], primitives_ns: f64) -> Row {
-    Row {
-        path: case.path,
-        hook: match case.carrier {
-            Carrier::Xdp => "xdp",
-            Carrier::Tc => "tc",
-        },
-        family: case.family.name(),
-        services: case.services,
-        drawn: case.drawn,
-        flows: case.flows,
-        ns: median(gross.to_vec()),
-        net_ns: median(above_floor.to_vec()),
-        min_ns: above_floor.iter().copied().fold(f64::INFINITY, f64::min),
-        primitives_ns,
-        // What is asked is asked of IPv4.
-        limit_ns: (case.family == Family::V4).then_some(primitives_ns * case.factor),
+/// What a path, and what it is held against, took in each round, in nanoseconds per packet.
+#[derive(Default)]
+pub(super) struct Rounds {
+    gross: Vec<f64>,
+    /// Net of the floor, as all that follows.
+    net: Vec<f64>,
+    /// The same path with the program of other objects.
+    others: Vec<f64>,
+    primitives: Vec<f64>,
+}
+
+impl Rounds {
+    /// Adds a round: what no program took, what the path and the other objects' took, and its primitives' price.
+    pub(super) fn add(&mut self, floor: f64, paths: (f64, Option<f64>), price: f64) {
+        let (path, other) = paths;
+        self.gross.push(path);
+        self.net.push(path - floor);
+        self.others.extend(other.map(|other| other - floor));
+        self.primitives.push(price);
+    }
+
+    pub(super) fn row(&self, case: &Case) -> Row {
+        let primitives_ns = median(self.primitives.clone());
+        let ratios = self.net.iter().zip(&self.others);
+        let ratios: Vec<_> = ratios.map(|(net, other)| net / other).collect();
+        Row {
+            path: case.path,
+            hook: match case.carrier {
+                Carrier::Xdp => "xdp",
+                Carrier::Tc => "tc",
+            },
+            family: case.family.name(),
+            services: case.services,
+            drawn: case.drawn,
+            flows: case.flows,
+            ns: median(self.gross.clone()),
+            net_ns: median(self.net.clone()),
+            min_ns: self.net.iter().copied().fold(f64::INFINITY, f64::min),
+            primitives_ns,
+            others: (!ratios.is_empty()).then(|| Others {
+                net_ns: median(self.others.clone()),
+                ratio: median(ratios),
+            }),
+            // What is asked is asked of IPv4.
+            limit_ns: (case.family == Family::V4).then_some(primitives_ns * case.factor),
+        }
     }
 }
 

@@ -96,35 +96,26 @@ pub(super) enum Backends {
 /// The measured object in its namespace. Everything in it must happen on a thread inside that.
 pub(super) struct World {
     object: Ebpf,
+    /// What it is held against, on the same maps.
+    other: Option<Ebpf>,
     pub(super) pins: Pins,
     pub(super) bench: Bench,
 }
 
 impl World {
-    /// Loads both objects inside the namespace made by [`namespace`], tables empty.
-    pub(super) fn load(bpffs: &Path, objects: &Path) -> Result<Self> {
+    /// Loads both objects inside the namespace made by [`namespace`], tables empty; and the programs of `against`.
+    pub(super) fn load(bpffs: &Path, objects: &Path, against: Option<&Path>) -> Result<Self> {
         let pins = Pins::new(bpffs);
         if pins.root().exists() {
             fs::remove_dir_all(pins.root()).context("cannot remove the last pins")?;
         }
         fs::create_dir_all(pins.maps()).context("cannot make the pin directory")?;
-        let mut object = load(&pins, &objects.join("fairlead"), &maps::ALL)?;
-        for (name, program) in object.programs_mut() {
-            match program {
-                Program::Xdp(program) => {
-                    program.load()?;
-                    if name == programs::XDP_EXTERNAL {
-                        // Attached, it gives the veth the receive queues that test runs name.
-                        program.attach(interface()?, XdpMode::Driver)?;
-                    }
-                }
-                Program::SchedClassifier(program) => program.load()?,
-                // Sockets have no packets to measure.
-                Program::CgroupSockAddr(_) => {}
-                other => bail!("unexpected program type {:?}", other.prog_type()),
-            }
+        let mut object = programs_of(&pins, objects)?;
+        if let Some(Program::Xdp(program)) = object.program_mut(programs::XDP_EXTERNAL) {
+            // Attached, it gives the veth the receive queues that test runs name.
+            program.attach(interface()?, XdpMode::Driver)?;
         }
-        full_path::connect(&mut object)?;
+        let other = against.map(|objects| programs_of(&pins, objects));
         let shared = [
             maps::FLOWS4,
             maps::FLOWS6,
@@ -148,6 +139,7 @@ impl World {
         config.set(0, &snat, 0)?;
         Ok(Self {
             object,
+            other: other.transpose()?,
             pins,
             bench,
         })
@@ -158,6 +150,16 @@ impl World {
         let program = self.object.program(name);
         let program = program.with_context(|| format!("no program {name}"))?;
         Ok(program.fd()?.try_clone()?)
+    }
+
+    /// The program of this name in the object that ours is held against.
+    pub(super) fn other(&self, name: &str) -> Result<Option<ProgramFd>> {
+        let fd = |object: &Ebpf| {
+            let program = object.program(name);
+            let program = program.with_context(|| format!("the others have no program {name}"))?;
+            Ok(program.fd()?.try_clone()?)
+        };
+        self.other.as_ref().map(fd).transpose()
     }
 
     /// Instructions the verifier walked through, by measured program.
@@ -386,6 +388,22 @@ pub(super) fn namespace(site: &Site, bpffs: &Path) -> Result<Netns> {
 
 fn interface() -> Result<u32> {
     interface_index(INTERFACE)
+}
+
+/// Loads the programs of a folder's object. Tables that are pinned already are theirs too.
+fn programs_of(pins: &Pins, objects: &Path) -> Result<Ebpf> {
+    let mut object = load(pins, &objects.join("fairlead"), &maps::ALL)?;
+    for (_, program) in object.programs_mut() {
+        match program {
+            Program::Xdp(program) => program.load()?,
+            Program::SchedClassifier(program) => program.load()?,
+            // Sockets have no packets to measure.
+            Program::CgroupSockAddr(_) => {}
+            other => bail!("unexpected program type {:?}", other.prog_type()),
+        }
+    }
+    full_path::connect(&mut object)?;
+    Ok(object)
 }
 
 fn load(pins: &Pins, path: &Path, pinned: &[&'static str]) -> Result<Ebpf> {

@@ -84,12 +84,12 @@ struct Datapath {
     /// IPv4 with one service and one flow only.
     #[arg(long)]
     quick: bool,
-    /// Measure the objects of this folder too, in turn with the built ones, and print the ratios: both families, one
-    /// service, one flow and many. Their maps must have the same layout.
+    /// Measure the programs of this folder too, in turn with the built ones on the same maps, and print the ratios:
+    /// both families, one service, one flow and many. Their maps must have the same layout.
     #[arg(long, value_name = "DIR", value_parser = existing)]
     against: Option<PathBuf>,
-    /// How often both are measured.
-    #[arg(long, value_name = "NUMBER", default_value_t = 7, requires = "against")]
+    /// How often both are measured, on tables that are filled afresh.
+    #[arg(long, value_name = "NUMBER", default_value_t = 3, requires = "against")]
     turns: usize,
 }
 
@@ -166,7 +166,7 @@ fn run_datapath(options: &Datapath) -> Result<ExitCode> {
         let over = pairing.rows.iter().filter(|row| row.is_over()).count();
         return Ok(judged(over, pairing.rows.len(), options.check));
     }
-    let report = datapath(extent, &built_objects(), &mut progress)?;
+    let report = datapath(extent, &built_objects(), None, &mut progress)?;
     show(&report, options.json, || report.table())?;
     let over = report.rows.iter().filter(|row| row.is_over()).count();
     if over != 0 {

@@ -118,7 +118,7 @@ fn show_prices(say: &Say) -> Result<()> {
     say.heading("The price of a packet: ns of the program alone, IPv4, one service");
     let report = say.during("measured", || {
         let progress = &mut |what: &str| say.progress(what);
-        bench::datapath(Extent::Quick, &bench::built_objects(), progress)
+        bench::datapath(Extent::Quick, &bench::built_objects(), None, progress)
     })?;
     let row = |row: &Row| {
         [
