@@ -13,7 +13,7 @@ use crate::{
     choice::{self, Chosen, Client, INCONSISTENT, Refusal},
     datagram::Datagram,
     hop,
-    rows::{self, Begun},
+    rows::{self, Begun, Opener},
 };
 
 /// What came of opening a flow. Each outcome but `Opened` has been counted.
@@ -21,6 +21,8 @@ use crate::{
 pub(crate) enum Opening {
     /// Both rows are in the table, and staged still.
     Opened,
+    /// Another CPU has opened the flow meanwhile, by a packet of the same client.
+    Overtaken,
     /// The packet is not for a service, or not for this hook.
     Passed,
     /// The packet must go.
@@ -31,8 +33,8 @@ pub(crate) enum Opening {
 
 /// Opens a flow for a packet that has none, if it is one that may have one.
 ///
-/// In two steps out of line: they are called from both copies of the pipeline's steps, and the
-/// stack of each is free again when the other runs and when the packet is rewritten.
+/// In three steps out of line: they are called from both copies of the pipeline's steps, and the
+/// stack of each is free again when the next runs and when the packet is rewritten.
 #[inline(always)]
 pub(crate) fn open<A: Addr, F: Flows<A>, T: Tables<A>>(
     hook: Hook,
@@ -42,9 +44,17 @@ pub(crate) fn open<A: Addr, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Opening {
-    match lead(hook, datagram, frontend, flows, tables) {
-        Opening::Opened => record(datagram, frontend, begun, flows, tables),
+    let opening = match lead(hook, datagram, frontend, flows, tables) {
+        Opening::Opened => {
+            // Else the verifier follows all of it once for each way a flow can have begun.
+            let begun = begun.blurred::<A, F>(frontend.flags);
+            record(datagram, frontend, begun, flows, tables)
+        }
         refused => refused,
+    };
+    match opening {
+        Opening::Overtaken => give_way(datagram, flows, tables),
+        other => other,
     }
 }
 
@@ -81,10 +91,28 @@ fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
     flows: &mut F,
     tables: &T,
 ) -> Opening {
-    let recorded = rows::record(datagram, frontend, begun, flows, tables);
-    conclude(recorded, tables)
+    match rows::record(datagram, frontend, begun, flows, tables) {
+        Ok(Opener::Here) => Opening::Opened,
+        Ok(Opener::Elsewhere) => Opening::Overtaken,
+        Err(refusal) => refuse(&refusal, tables),
+    }
 }
 
+/// Goes on with the rows of another CPU.
+#[inline(never)]
+fn give_way<A: Addr, F: Flows<A>, T: Tables<A>>(
+    datagram: &Datagram<A>,
+    flows: &mut F,
+    tables: &T,
+) -> Opening {
+    if rows::give_way(&datagram.key, flows) {
+        Opening::Opened
+    } else {
+        refuse(&Refusal::Drop(Reason::TableBusy), tables)
+    }
+}
+
+/// What came of leading a flow.
 #[inline(always)]
 fn conclude<A: Addr, T: Tables<A>>(step: Result<(), Refusal>, tables: &T) -> Opening {
     match step {

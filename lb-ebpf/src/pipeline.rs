@@ -135,7 +135,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
     tables: &T,
 ) -> Fate {
     let begun = match flows.get(&datagram.key) {
-        Some(flow) if !keeps_backend(datagram, flow, tables) => Begun::Before,
+        Some(flow) if !keeps_backend(datagram, flow, tables) => Begun::BEFORE,
         Some(flow) => {
             if life::is_abandoned(datagram, flow) {
                 tables.count(Reason::BackendGone);
@@ -150,7 +150,7 @@ fn translate<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
             }
             return fate;
         }
-        None => Begun::Now,
+        None => Begun::NOW,
     };
     if !may_open(hook, pkt) {
         tables.count(Reason::NotService);
@@ -225,7 +225,7 @@ fn settle(opening: Opening) -> Fate {
     match opening {
         Opening::Passed => Fate::PASS,
         // A flow that was opened and cannot be followed: the maps are broken.
-        Opening::Dropped | Opening::Opened => Fate::DROP,
+        Opening::Dropped | Opening::Opened | Opening::Overtaken => Fate::DROP,
         Opening::Rejected => Fate::NOBODY,
     }
 }

@@ -46,12 +46,40 @@ pub(crate) fn request<A: Addr, F: Flows<A>>(flows: &mut F) -> Result<&mut Flow<A
 
 /// Whether a flow's tuple has rows already: then they are looked at first, for an insertion in vain costs
 /// more than a lookup.
+///
+/// A number, not an enum, for [`Flows::blurred`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Begun {
+pub(crate) struct Begun(u32);
+
+impl Begun {
     /// As far as is known, it has none.
-    Now,
+    pub(crate) const NOW: Self = Self(0);
     /// It was the tuple of another flow, or is renewed.
-    Before,
+    pub(crate) const BEFORE: Self = Self(1);
+
+    /// The same, of which the verifier knows nothing.
+    #[inline(always)]
+    pub(crate) fn blurred<A: Addr, F: Flows<A>>(self, salt: u32) -> Self {
+        Self(F::blurred(self.0, salt))
+    }
+
+    /// How the request's row is inserted.
+    #[inline(always)]
+    const fn entry(self) -> Entry {
+        match self {
+            Self::BEFORE => Entry::Any,
+            _ => Entry::New,
+        }
+    }
+}
+
+/// Who has opened a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opener {
+    /// This CPU: both rows are those that were staged.
+    Here,
+    /// Another CPU, meanwhile. The reply's row that was inserted here is in the table still.
+    Elsewhere,
 }
 
 /// Inserts both rows of a new flow, whose request is staged.
@@ -62,7 +90,7 @@ pub(crate) fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
     begun: Begun,
     flows: &mut F,
     tables: &T,
-) -> Result<(), Refusal> {
+) -> Result<Opener, Refusal> {
     let key = &datagram.key;
     let config = tables.config().ok_or(INCONSISTENT)?;
     let flow = request(flows)?;
@@ -80,18 +108,37 @@ pub(crate) fn record<A: Addr, F: Flows<A>, T: Tables<A>>(
     // Who is routed by the stack keeps address and port, and so does this node; all others appear as it.
     let keeps = matches!(flow.route(), Route::Stack | Route::Own) || ports.contains(key.sport);
     // A port that is drawn is another one than before.
-    let begun = if keeps { begun } else { Begun::Now };
-    reserve(datagram, keeps, begun, ports, flows, tables)?;
-    if insert(Half::Request, key, Entry::Any, flows).is_err() {
-        if !(keeps && choice::is_by_hash(frontend)) {
-            let reply_key = key.mate(request(flows)?);
-            flows.remove(&reply_key);
-            return Err(Refusal::Drop(Reason::TableBusy));
+    let tuple = if keeps { begun } else { Begun::NOW };
+    reserve(datagram, keeps, tuple, ports, flows, tables)?;
+    match insert(Half::Request, key, begun.entry(), flows) {
+        Ok(()) => {}
+        Err(InsertError::Exists) => return Ok(Opener::Elsewhere),
+        Err(InsertError::Busy) => {
+            if !(keeps && choice::is_by_hash(frontend)) {
+                let reply_key = key.mate(request(flows)?);
+                flows.remove(&reply_key);
+                return Err(Refusal::Drop(Reason::TableBusy));
+            }
+            tables.count(Reason::Stateless);
         }
-        tables.count(Reason::Stateless);
     }
     tables.count_flow(service);
-    Ok(())
+    Ok(Opener::Here)
+}
+
+/// Stages the row with which another CPU has opened the same flow meanwhile, and gives back the tuple
+/// that was reserved here: nobody would ever use it, and its port would be lost until it is evicted.
+/// Yields whether there is such a row.
+#[inline(always)]
+pub(crate) fn give_way<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F) -> bool {
+    let Ok(here) = request(flows).map(|flow| key.mate(flow)) else {
+        return false;
+    };
+    let is_staged = flows.stage(key).is_some();
+    if request(flows).is_ok_and(|flow| key.mate(flow) != here) {
+        flows.remove(&here);
+    }
+    is_staged
 }
 
 /// Inserts one of the staged rows. A table that is busy is asked twice: what it had no room for at once,
@@ -187,8 +234,8 @@ fn answer<A: Addr, F: Flows<A>>(
     reply.port_delta = !request.port_delta;
     let reply_key = key.mate(request);
     let known = match begun {
-        Begun::Now => None,
-        Begun::Before => ours(key, &reply_key, flows),
+        Begun::BEFORE => ours(key, &reply_key, flows),
+        _ => None,
     };
     let known = match known {
         Some(known) => known,
@@ -260,7 +307,7 @@ pub(crate) fn note_way<A: Addr, P: Packet, F: Flows<A>, T: Tables<A>>(
 pub(crate) fn renew<A: Addr, F: Flows<A>>(key: &FlowKey<A>, flows: &mut F) {
     let renewed = flows
         .stage(key)
-        .is_some_and(|()| answer(key, Begun::Before, flows) != Err(InsertError::Exists));
+        .is_some_and(|()| answer(key, Begun::BEFORE, flows) != Err(InsertError::Exists));
     if !renewed {
         flows.remove(key);
     }

@@ -31,6 +31,8 @@ pub struct Table<A> {
     /// The rows that are there.
     pub rows: HashMap<FlowKey<A>, Flow<A>>,
     staged: Staged<A>,
+    /// Rows that another CPU writes just before this one writes its next.
+    meanwhile: HashMap<FlowKey<A>, Flow<A>>,
     /// Rows that fit. The kernel's table evicts instead; it can be busy all the same.
     pub capacity: usize,
 }
@@ -45,6 +47,7 @@ impl<A: Addr> Table<A> {
                 request: nothing,
                 reply: nothing,
             },
+            meanwhile: HashMap::new(),
             capacity: usize::MAX,
         }
     }
@@ -71,6 +74,12 @@ impl HostFlows {
     /// Whether two tables hold the same rows.
     pub fn same_rows(&self, other: &Self) -> bool {
         self.v4.rows == other.v4.rows && self.v6.rows == other.v6.rows
+    }
+
+    /// Lets another CPU write the rows of `other` just before the next row is written here.
+    pub fn overtaken_by(&mut self, other: &Self) {
+        self.v4.meanwhile.clone_from(&other.v4.rows);
+        self.v6.meanwhile.clone_from(&other.v6.rows);
     }
 
     /// Gives both families' tables this size.
@@ -146,6 +155,7 @@ impl<A: HasTable> Flows<A> for HostFlows {
         let busy = self.busy > 0;
         self.busy = self.busy.saturating_sub(1);
         let table = A::table(self);
+        table.rows.extend(table.meanwhile.drain());
         let row = match half {
             Half::Request => table.staged.request,
             Half::Reply => table.staged.reply,

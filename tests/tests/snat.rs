@@ -155,6 +155,15 @@ fn tuples_of<A: Typed>(kernel: &Kernel) -> Result<usize> {
             "the answer to {key:?} goes to {reply:?}"
         );
     }
+    let replies = rows
+        .iter()
+        .filter(|(_, row)| row.half() == Half::Reply)
+        .count();
+    ensure!(
+        replies == taken.len(),
+        "{replies} tuples are reserved, and {} flows use one",
+        taken.len()
+    );
     Ok(taken.len())
 }
 

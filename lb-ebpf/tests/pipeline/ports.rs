@@ -73,6 +73,31 @@ fn a_clients_port_is_kept_if_it_may_be_and_is_free() {
     }
 }
 
+/// Two CPUs open the same flow at once: each sees that it has no rows, and reserves a tuple.
+#[test]
+fn l10_who_opens_a_flow_last_goes_on_with_the_rows_of_who_was_first() {
+    for family in Family::BOTH {
+        for protocol in PROTOCOLS {
+            // The second client keeps its port, so that both reserve the same tuple.
+            for port in [4000, *SNAT_PORTS.start() + 7] {
+                let frame = Frame::first(protocol, at(family.client(1), port), service(family));
+                let mut first = node(family);
+                first.tables.dice.borrow_mut().extend([0, 0]);
+                let source = open(&mut first, HOOK, &frame).unwrap();
+
+                let mut last = node(family);
+                last.tables.dice.borrow_mut().extend([0, u32::MAX]);
+                last.flows.overtaken_by(&first.flows);
+                assert_eq!(open(&mut last, HOOK, &frame).unwrap(), source);
+                assert!(last.flows.same_rows(&first.flows));
+                let reply = Frame::next(protocol, backend(family), source);
+                let answered = answer(&mut last, HOOK, &reply);
+                assert_eq!(answered, (service(family), at(family.client(1), port)));
+            }
+        }
+    }
+}
+
 #[test]
 fn drawn_ports_span_the_range() {
     for (number, port) in [(0, *SNAT_PORTS.start()), (u32::MAX, *SNAT_PORTS.end())] {
